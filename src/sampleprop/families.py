@@ -1,193 +1,29 @@
 """What the library knows of `torch.distributions`: parameters, samples and scores, through `Independent`.
 
-Three discrete families are known in full (`Bernoullis`, `OneHots`, `Integers`); every other distribution is sampled
-and scored by its own methods, with its noise drawn here where its own `rsample` would not take a generator or not
-work under `vmap`.
+Three discrete families are known in full (`sampleprop.discrete`); every other distribution is sampled and scored by its
+own methods, with its noise drawn here where its own `rsample` would not take a generator or not work under `vmap`.
 """
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributions as td
-import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 
 from sampleprop import noise
-from sampleprop.surrogate import vjp
-
-
-@dataclass(frozen=True)
-class Discrete(ABC):
-    """Independent discrete variables that together are one draw of a distribution.
-
-    Attributes:
-        logits: [*batch, *event] (with the classes as last dimension), attached to φ; float32 at least.
-        event_ndim: how many trailing dimensions of `logits` belong to one draw.
-        dtype: the dtype of the points.
-    """
-
-    logits: Tensor
-    event_ndim: int
-    dtype: torch.dtype
-
-    def sum(self, x: Tensor) -> Tensor:
-        """Sum over the event: [..., *batch, *event] -> [..., *batch]."""
-        return x.sum(tuple(range(-self.event_ndim, 0))) if self.event_ndim else x
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        return self.logits.shape[: self.logits.dim() - self.event_ndim]
-
-    @property
-    def event_logits_shape(self) -> torch.Size:
-        return self.logits.shape[self.logits.dim() - self.event_ndim :]
-
-    @property
-    @abstractmethod
-    def probs(self) -> Tensor:
-        """The probabilities, of the shape of `logits`, attached to φ. They are the mean of the points, but for integers."""
-
-    @property
-    def variance(self) -> Tensor:
-        """p (1 - p) for each of `probs`, without graph."""
-        probs = self.probs.detach()
-        return probs * (1 - probs)
-
-    def through_mean(self, direction: Tensor) -> Tensor:
-        """The derivative of ⟨direction, probs⟩ by the logits, [*batch, *event], without graph."""
-        probs = self.probs.detach()
-        return probs * (direction - (probs * direction).sum(-1, keepdim=True))
-
-    @property
-    @abstractmethod
-    def support_size(self) -> int:
-        """The number of joint states of one draw."""
-
-    @abstractmethod
-    def support(self) -> Tensor:
-        """All joint states of one draw: [support_size, *event]."""
-
-    @abstractmethod
-    def sample(self, k: int, generator: Generator | None = None) -> Tensor:
-        """Draw [k, *batch, *event], detached."""
-
-    @abstractmethod
-    def mode(self) -> Tensor:
-        """The most probable state, [*batch, *event], detached."""
-
-    @abstractmethod
-    def log_prob(self, points: Tensor) -> Tensor:
-        """log p_φ, summed over the event: [..., *batch], attached to φ, twice differentiable."""
-
-    def score(self, points: Tensor) -> Tensor:
-        """The derivative of log p_φ(points) by the logits, [..., *batch, *event], without graph."""
-        return self.one_hot(points) - self.probs.detach()
-
-    def one_hot(self, points: Tensor) -> Tensor:
-        """The points as the sufficient statistics of the logits, in the dtype of the logits."""
-        return points if points.dtype == self.logits.dtype else points.to(self.logits.dtype)
-
-
-class Bernoullis(Discrete):
-    """Bernoulli variables with values 0 and 1."""
-
-    @property
-    def probs(self) -> Tensor:
-        return self.logits.sigmoid()
-
-    @property
-    def variance(self) -> Tensor:
-        logits = self.logits.detach()
-        return logits.sigmoid() * (-logits).sigmoid()  # 1 - p would cancel near p = 1
-
-    def through_mean(self, direction: Tensor) -> Tensor:
-        return direction * self.variance
-
-    @property
-    def support_size(self) -> int:
-        return int(2 ** math.prod(self.event_logits_shape))
-
-    def support(self) -> Tensor:
-        size = math.prod(self.event_logits_shape)
-        states = torch.arange(2**size, device=self.logits.device)
-        bits = states[:, None] >> torch.arange(size, device=states.device) & 1  # [states, size]
-        return bits.reshape((-1, *self.event_logits_shape)).to(self.dtype)
-
-    def sample(self, k: int, generator: Generator | None = None) -> Tensor:
-        probs = self.probs.detach()
-        return (noise.uniform((k, *probs.shape), probs, generator) < probs).to(self.dtype)
-
-    def mode(self) -> Tensor:
-        return (self.logits.detach() > 0).to(self.dtype)
-
-    def log_prob(self, points: Tensor) -> Tensor:
-        # logsigmoid of ±logits stays finite for infinite logits, where x * logits would give NaN.
-        return self.sum(F.logsigmoid(torch.where(points > 0, self.logits, -self.logits)))
-
-
-class OneHots(Discrete):
-    """Categorical variables as one-hot vectors; `logits` are normalized over the last dimension."""
-
-    @property
-    def probs(self) -> Tensor:
-        return self.logits.exp()
-
-    @property
-    def support_size(self) -> int:
-        *variables, classes = self.event_logits_shape
-        return int(classes ** math.prod(variables))
-
-    def support(self) -> Tensor:
-        return one_hot(_joint_classes(self), self.logits.shape[-1], self.dtype)
-
-    def sample(self, k: int, generator: Generator | None = None) -> Tensor:
-        return one_hot(_gumbel_max(self.logits, k, generator), self.logits.shape[-1], self.dtype)
-
-    def mode(self) -> Tensor:
-        return one_hot(self.logits.detach().argmax(-1), self.logits.shape[-1], self.dtype)
-
-    def log_prob(self, points: Tensor) -> Tensor:
-        # where, not a product: 0 * -inf is NaN for masked classes.
-        return self.sum(torch.where(points > 0, self.logits, 0.0))
-
-
-class Integers(Discrete):
-    """Categorical variables as integers; `logits` are normalized over the last dimension, which points lack."""
-
-    @property
-    def probs(self) -> Tensor:
-        return self.logits.exp()
-
-    @property
-    def support_size(self) -> int:
-        *variables, classes = self.event_logits_shape
-        return int(classes ** math.prod(variables))
-
-    def support(self) -> Tensor:
-        return _joint_classes(self)
-
-    def sample(self, k: int, generator: Generator | None = None) -> Tensor:
-        return _gumbel_max(self.logits, k, generator)
-
-    def mode(self) -> Tensor:
-        return self.logits.detach().argmax(-1)
-
-    def log_prob(self, points: Tensor) -> Tensor:
-        shape = torch.broadcast_shapes(points.shape, self.logits.shape[:-1])
-        logits = self.logits.expand(*shape, self.logits.shape[-1])
-        return self.sum(logits.gather(-1, points.expand(shape).unsqueeze(-1)))
-
-    def one_hot(self, points: Tensor) -> Tensor:
-        return one_hot(points, self.logits.shape[-1], self.logits.dtype)
+from sampleprop.discrete import Bernoullis as Bernoullis
+from sampleprop.discrete import Discrete as Discrete
+from sampleprop.discrete import Integers as Integers
+from sampleprop.discrete import OneHots as OneHots
+from sampleprop.discrete import one_hot as one_hot
+from sampleprop.reparameterized import Reparameterized
+from sampleprop.surrogate import value_and_grad
 
 
 def discrete(dist: Distribution) -> Discrete | None:
@@ -293,6 +129,8 @@ def smooth_rsample(dist: Distribution) -> bool:
     as such.
     """
     base, _ = unwrap(dist)
+    if isinstance(base, Reparameterized):
+        return base.smooth
     if isinstance(base, td.TransformedDistribution) and type(base).rsample is td.TransformedDistribution.rsample:
         return smooth_rsample(base.base_dist)
     return _own_rsample(dist) is not None
@@ -311,8 +149,7 @@ def score(dist: Distribution, points: Tensor) -> tuple[Tensor, ...]:
         return log_prob(with_parameters(dist, dict(zip(named, tensors, strict=True))), points).sum()
 
     with torch.no_grad():
-        value, pull = vjp(total, *copies)
-        return pull(torch.ones_like(value))
+        return value_and_grad(total, *copies)[1]
 
 
 def log_prob(dist: Distribution, points: Tensor) -> Tensor:
@@ -449,27 +286,9 @@ def _refuse_saturated(dist: Distribution, probs: Tensor) -> None:
         )
 
 
-def one_hot(classes: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-    """[...] -> [..., count]. `torch.nn.functional.one_hot` reads the values on the way, which vmap over grad cannot."""
-    return (classes.unsqueeze(-1) == torch.arange(count, device=classes.device)).to(dtype)
-
-
 def inspectable(x: Tensor) -> bool:
     """Whether the values of `x` may steer Python: not while compiling, not under `torch.func`."""
     return not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-
-
-def _gumbel_max(logits: Tensor, k: int, generator: Generator | None) -> Tensor:
-    logits = logits.detach()
-    return (logits + noise.gumbel((k, *logits.shape), logits, generator)).argmax(-1)  # [k, *batch, *variables]
-
-
-def _joint_classes(variables: Discrete) -> Tensor:
-    *shape, classes = variables.event_logits_shape
-    size = math.prod(shape)
-    states = torch.arange(classes**size, device=variables.logits.device)
-    powers = classes ** torch.arange(size, device=states.device)
-    return (states[:, None] // powers % classes).reshape((-1, *shape))  # [states, *variables]
 
 
 _OwnRsample = Callable[[Any, int, Generator | None], Tensor]
@@ -531,6 +350,10 @@ def _rsample_exp_relaxed_categorical(dist: ExpRelaxedCategorical, k: int, genera
     return scores.log_softmax(-1).to(_floating(dist.logits))
 
 
+def _rsample_reparameterized(dist: Reparameterized, k: int, generator: Generator | None) -> Tensor:
+    return dist.draw(torch.Size((k,)), generator)
+
+
 def _rsample_transformed(dist: td.TransformedDistribution, k: int, generator: Generator | None) -> Tensor:
     x = rsample(dist.base_dist, k, generator)
     for transform in dist.transforms:
@@ -548,4 +371,5 @@ _RSAMPLE: dict[Any, _OwnRsample] = {
     LogitRelaxedBernoulli.rsample: _rsample_logit_relaxed_bernoulli,
     ExpRelaxedCategorical.rsample: _rsample_exp_relaxed_categorical,
     td.TransformedDistribution.rsample: _rsample_transformed,
+    Reparameterized.rsample: _rsample_reparameterized,
 }

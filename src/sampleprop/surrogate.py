@@ -17,7 +17,7 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
 if TYPE_CHECKING:
-    from sampleprop.families import Discrete
+    from sampleprop.discrete import Discrete
 
 
 def surrogate(name: str, value: Tensor, parameters: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> Tensor:
@@ -100,6 +100,12 @@ def vjp(function: Callable[..., Tensor], *primals: Tensor) -> tuple[Tensor, Call
     return output if attached else output.detach(), backward
 
 
+def value_and_grad(function: Callable[..., Tensor], *primals: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return function(*primals), and the derivative of its sum by each of them, as `vjp` does."""
+    value, pull = vjp(function, *primals)
+    return value, pull(torch.ones_like(value))
+
+
 def differentiable_backward() -> bool:
     """Whether a backward pass is being recorded. A compiled backward never is: torch refuses to differentiate it."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
@@ -169,11 +175,7 @@ class _Score(Function):
         if differentiable_backward():
             log_prob = known.log_prob(points)
             weights = weights * (log_prob - log_prob.detach()).exp()  # DiCE
-        scaled = unsqueeze_to(weights * (costs if b is None else costs - b), logits.dim() + 1)  # [k, *batch, 1...]
-        if costs.shape[0] == 1:
-            gradient = (scaled * (known.one_hot(points) - known.probs)).squeeze(0)
-        else:  # Σ_k w_k (x_k - p), without a copy of p for each sample
-            gradient = (scaled * known.one_hot(points)).sum(0) - scaled.sum(0) * known.probs
+        gradient = known.weighed_score(points, weights * (costs if b is None else costs - b))
         return gradient, weights, None, None, None, None
 
 

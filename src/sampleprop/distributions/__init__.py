@@ -9,3 +9,12 @@ without replacement, each from the softmax over the classes that are left (Plack
 piecewise constant: its derivative is 0 wherever it exists and says nothing about how the probabilities move. So a
 sampler gives no gradient, and an attempt to take one is refused; gradients of expectations are what `expect` is for.
 """
+
+from sampleprop.distributions.generalized_extreme_value import GeneralizedExtremeValue as GeneralizedExtremeValue
+from sampleprop.distributions.gumbel_max import gumbel_max as gumbel_max
+from sampleprop.distributions.gumbel_max import gumbel_top_k as gumbel_top_k
+from sampleprop.distributions.implicit import ImplicitReparameterization as ImplicitReparameterization
+from sampleprop.distributions.mixture_same_family import MixtureSameFamily as MixtureSameFamily
+from sampleprop.distributions.truncated_normal import TruncatedNormal as TruncatedNormal
+from sampleprop.distributions.von_mises import VonMises as VonMises
+from sampleprop.distributions.von_mises_fisher import VonMisesFisher as VonMisesFisher

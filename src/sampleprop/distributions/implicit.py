@@ -15,7 +15,7 @@ from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
 
 from sampleprop import families
-from sampleprop.distributions.reparameterized import Reparameterized
+from sampleprop.reparameterized import Reparameterized
 from sampleprop.surrogate import guarded
 
 

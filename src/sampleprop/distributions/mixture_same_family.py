@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 
 from sampleprop import families, noise
 from sampleprop.distributions.implicit import cdf_refusal
-from sampleprop.distributions.reparameterized import Reparameterized
+from sampleprop.reparameterized import Reparameterized
 from sampleprop.surrogate import guarded, vjp
 
 

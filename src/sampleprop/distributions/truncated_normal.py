@@ -18,7 +18,7 @@ from torch.distributions.utils import broadcast_all
 from torch.special import erfcx, ndtri
 
 from sampleprop import families, noise
-from sampleprop.distributions.reparameterized import Reparameterized
+from sampleprop.reparameterized import Reparameterized
 
 
 class TruncatedNormal(Reparameterized):

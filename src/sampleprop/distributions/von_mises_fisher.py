@@ -17,7 +17,7 @@ from torch.distributions import constraints
 
 from sampleprop import families, noise
 from sampleprop.distributions.angle import Angle
-from sampleprop.distributions.reparameterized import Reparameterized
+from sampleprop.reparameterized import Reparameterized
 from sampleprop.surrogate import guarded
 
 

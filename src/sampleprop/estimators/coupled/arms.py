@@ -18,7 +18,7 @@ from torch.distributions import Bernoulli, Distribution
 from sampleprop import checks, families
 from sampleprop.estimator import Estimator, F, Source, Worked, average
 from sampleprop.estimators.coupled import copulas
-from sampleprop.surrogate import surrogate, unsqueeze_to
+from sampleprop.surrogate import surrogate
 
 
 class Draw(NamedTuple):
@@ -103,8 +103,8 @@ class ARMS(Estimator[Draw]):
             advantage = advantage / (costs.shape[0] - 1)
         else:
             advantage = keep * advantage / (keep.sum(0) - 1).clamp_min(1)
-        score = variables.score(draw.points)
-        gradient = (unsqueeze_to(advantage, score.dim()) * score).sum(0)  # [*batch, *event]
+        with torch.no_grad():
+            gradient = variables.weighed_score(draw.points, advantage)  # [*batch, *event]
         rarer = _rarer(variables.logits.detach())
         gradient = gradient / copulas.decorrelation(self.copula, draw.points.shape[0], rarer)
         return surrogate(self.name, value, (variables.logits,), (gradient,))

@@ -18,7 +18,7 @@ from torch.distributions import Distribution, Normal
 from sampleprop import checks, families
 from sampleprop.estimator import Estimator, F, Source, Worked, average, kept_weights
 from sampleprop.estimators.multisample.importance_weighted import rsample_refusal
-from sampleprop.surrogate import surrogate, unsqueeze_to, vjp
+from sampleprop.surrogate import surrogate, unsqueeze_to, value_and_grad
 
 
 class Draw(NamedTuple):
@@ -126,8 +126,7 @@ class StickingTheLanding(Estimator[Draw]):
 def log_prob_and_slopes(dist: Distribution, points: Tensor) -> tuple[Tensor, Tensor]:
     """log q at the points, [k, *batch], and its derivative by the points at fixed φ, [k, *batch, *event]; no graph."""
     with torch.no_grad():
-        log_q, pull = vjp(lambda z: families.log_prob(dist, z), points.detach())
-        (slopes,) = pull(torch.ones_like(log_q))
+        log_q, (slopes,) = value_and_grad(lambda z: families.log_prob(dist, z), points.detach())
     return log_q, slopes
 
 

@@ -28,7 +28,7 @@ from torch import Generator, Tensor
 from sampleprop import families, noise
 from sampleprop.estimator import average
 from sampleprop.estimators.relaxed.relaxation import harden, perturbation, soften
-from sampleprop.surrogate import unsqueeze_to, vjp
+from sampleprop.surrogate import unsqueeze_to, value_and_grad, vjp
 
 INFINITE = 1e10  # stands in for infinite logits: it saturates every temperature below 1e8, and 0 * 1e10 is not NaN
 
@@ -105,8 +105,9 @@ def correction(
         [*batch, *event]; attached to what c is attached to, if gradients are enabled.
     """
     points, z, conditional, _ = draw
-    values, pull = vjp(c, z if conditional is None else torch.cat([z, conditional]))  # [k or 2k, *batch]
-    (slopes,) = pull(torch.ones_like(values))
+    values, (slopes,) = value_and_grad(
+        c, z if conditional is None else torch.cat([z, conditional])
+    )  # [k or 2k, *batch]
     if conditional is None:
         path = _difference(variables, points, z, slopes)
     else:

@@ -18,7 +18,7 @@ from torch.distributions import Distribution, Normal
 from sampleprop import checks, families
 from sampleprop.estimator import Estimator, F, Source, Worked, average
 from sampleprop.estimators.relaxed.critic import QuadraticCritic, evaluate, tilted
-from sampleprop.surrogate import surrogate, train, unsqueeze_to, vjp
+from sampleprop.surrogate import surrogate, train, unsqueeze_to, value_and_grad
 
 
 class Draw(NamedTuple):
@@ -112,8 +112,7 @@ class LAX(Estimator[Draw]):
         # Each sample gets its own copy of the parameters; coordinate by coordinate, one pullback is the whole Jacobian.
         copies = tuple(p.detach().expand(self.draws, *p.shape) for p in named.values())
         with torch.no_grad():
-            points, pull = vjp(sample, *copies)
-            return Draw(points, pull(torch.ones_like(points)))
+            return Draw(*value_and_grad(sample, *copies))
 
     def combine(
         self,
@@ -133,8 +132,7 @@ class LAX(Estimator[Draw]):
             return evaluate(self.name, self.critic, self.quadratic, points, len(dist.event_shape), context)
 
         with nullcontext() if self.training else torch.no_grad():
-            c, pull = vjp(critic, draw.points)
-            (slopes,) = pull(torch.ones_like(c))  # [k, *batch, *event], attached to ψ, as c is
+            c, (slopes,) = value_and_grad(critic, draw.points)  # [k, *batch, *event], attached to ψ, as c is
             excess = unsqueeze_to(costs.detach() - c, slopes.dim())
             gradients = tuple(
                 average(excess * score + derivative * slopes, keep)

@@ -121,8 +121,8 @@ class RaoBlackwellized(Estimator[Draw]):
         checks.whole(self.name, keep)
         variables = families.variables(dist)
         advantages = draw.weights * (costs.detach() - self._baseline(draw.weights, costs.detach()))  # [k, *batch]
-        score = variables.score(draw.points)
-        gradient = (unsqueeze_to(advantages, score.dim()) * score).sum(0)
+        with torch.no_grad():
+            gradient = variables.weighed_score(draw.points, advantages)
         return surrogate(self.name, (draw.weights * costs).sum(0), (variables.logits,), (gradient,))
 
     def _summed(self, dist: Distribution) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sampleprop.estimator import F
-from sampleprop.surrogate import vjp
+from sampleprop.surrogate import value_and_grad
 
 
 def value_and_slopes(name: str, f: F | None, points: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -18,6 +18,5 @@ def value_and_slopes(name: str, f: F | None, points: Tensor, dtype: torch.dtype)
     if f is None:
         raise ValueError(f"{name} needs the derivative of f; got costs only. Pass relaxed_f=f.")
     with torch.no_grad():
-        values, pull = vjp(f, points)
-        (slopes,) = pull(torch.ones_like(values))
+        values, (slopes,) = value_and_grad(f, points)
     return values, slopes.to(dtype)

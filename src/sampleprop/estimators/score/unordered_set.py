@@ -127,8 +127,8 @@ class UnorderedSet(Estimator[Draw]):
         variables = families.variables(dist)
         weight, others = _weights(draw.log_probs, draw.log_rest)
         baseline = (others * costs.detach()).sum(1)  # [k, *batch]
-        score = variables.score(draw.points)
-        gradient = (unsqueeze_to(weight * (costs.detach() - baseline), score.dim()) * score).sum(0)
+        with torch.no_grad():
+            gradient = variables.weighed_score(draw.points, weight * (costs - baseline))
         return surrogate(self.name, (weight * costs).sum(0), (variables.logits,), (gradient,))
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What every distribution of this folder shares: samples that are attached to φ, with noise from a generator."""
+"""What every distribution of our own shares: samples that are attached to φ, with noise from a generator."""
 
 from __future__ import annotations
 

@@ -1,0 +1,204 @@
+"""The three discrete families that are known in full: Bernoulli variables, one-hot vectors and integers."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from sampleprop import noise
+from sampleprop.surrogate import unsqueeze_to
+
+
+@dataclass(frozen=True)
+class Discrete(ABC):
+    """Independent discrete variables that together are one draw of a distribution.
+
+    Attributes:
+        logits: [*batch, *event] (with the classes as last dimension), attached to φ; float32 at least.
+        event_ndim: how many trailing dimensions of `logits` belong to one draw.
+        dtype: the dtype of the points.
+    """
+
+    logits: Tensor
+    event_ndim: int
+    dtype: torch.dtype
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Sum over the event: [..., *batch, *event] -> [..., *batch]."""
+        return x.sum(tuple(range(-self.event_ndim, 0))) if self.event_ndim else x
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.logits.shape[: self.logits.dim() - self.event_ndim]
+
+    @property
+    def event_logits_shape(self) -> torch.Size:
+        return self.logits.shape[self.logits.dim() - self.event_ndim :]
+
+    @property
+    @abstractmethod
+    def probs(self) -> Tensor:
+        """The probabilities, of the shape of `logits`, attached to φ. They are the mean of the points, but for integers."""
+
+    @property
+    def variance(self) -> Tensor:
+        """p (1 - p) for each of `probs`, without graph."""
+        probs = self.probs.detach()
+        return probs * (1 - probs)
+
+    def through_mean(self, direction: Tensor) -> Tensor:
+        """The derivative of ⟨direction, probs⟩ by the logits, [*batch, *event], without graph."""
+        probs = self.probs.detach()
+        return probs * (direction - (probs * direction).sum(-1, keepdim=True))
+
+    @property
+    @abstractmethod
+    def support_size(self) -> int:
+        """The number of joint states of one draw."""
+
+    @abstractmethod
+    def support(self) -> Tensor:
+        """All joint states of one draw: [support_size, *event]."""
+
+    @abstractmethod
+    def sample(self, k: int, generator: Generator | None = None) -> Tensor:
+        """Draw [k, *batch, *event], detached."""
+
+    @abstractmethod
+    def mode(self) -> Tensor:
+        """The most probable state, [*batch, *event], detached."""
+
+    @abstractmethod
+    def log_prob(self, points: Tensor) -> Tensor:
+        """log p_φ, summed over the event: [..., *batch], attached to φ, twice differentiable."""
+
+    def score(self, points: Tensor) -> Tensor:
+        """The derivative of log p_φ(points) by the logits, [..., *batch, *event], without graph."""
+        return self.one_hot(points) - self.probs.detach()
+
+    def weighed_score(self, points: Tensor, weights: Tensor) -> Tensor:
+        """Σ_k w_k ∂ log p(x_k) by the logits, [*batch, *event], for weights [k, *batch]; as attached as they and `probs`."""
+        scaled = unsqueeze_to(weights, self.logits.dim() + 1)  # [k, *batch, 1...]
+        if weights.shape[0] == 1:
+            return (scaled * (self.one_hot(points) - self.probs)).squeeze(0)
+        return (scaled * self.one_hot(points)).sum(0) - scaled.sum(0) * self.probs  # no copy of p for each sample
+
+    def one_hot(self, points: Tensor) -> Tensor:
+        """The points as the sufficient statistics of the logits, in the dtype of the logits."""
+        return points if points.dtype == self.logits.dtype else points.to(self.logits.dtype)
+
+
+class Bernoullis(Discrete):
+    """Bernoulli variables with values 0 and 1."""
+
+    @property
+    def probs(self) -> Tensor:
+        return self.logits.sigmoid()
+
+    @property
+    def variance(self) -> Tensor:
+        logits = self.logits.detach()
+        return logits.sigmoid() * (-logits).sigmoid()  # 1 - p would cancel near p = 1
+
+    def through_mean(self, direction: Tensor) -> Tensor:
+        return direction * self.variance
+
+    @property
+    def support_size(self) -> int:
+        return int(2 ** math.prod(self.event_logits_shape))
+
+    def support(self) -> Tensor:
+        size = math.prod(self.event_logits_shape)
+        states = torch.arange(2**size, device=self.logits.device)
+        bits = states[:, None] >> torch.arange(size, device=states.device) & 1  # [states, size]
+        return bits.reshape((-1, *self.event_logits_shape)).to(self.dtype)
+
+    def sample(self, k: int, generator: Generator | None = None) -> Tensor:
+        probs = self.probs.detach()
+        return (noise.uniform((k, *probs.shape), probs, generator) < probs).to(self.dtype)
+
+    def mode(self) -> Tensor:
+        return (self.logits.detach() > 0).to(self.dtype)
+
+    def log_prob(self, points: Tensor) -> Tensor:
+        # logsigmoid of ±logits stays finite for infinite logits, where x * logits would give NaN.
+        return self.sum(F.logsigmoid(torch.where(points > 0, self.logits, -self.logits)))
+
+
+class OneHots(Discrete):
+    """Categorical variables as one-hot vectors; `logits` are normalized over the last dimension."""
+
+    @property
+    def probs(self) -> Tensor:
+        return self.logits.exp()
+
+    @property
+    def support_size(self) -> int:
+        *variables, classes = self.event_logits_shape
+        return int(classes ** math.prod(variables))
+
+    def support(self) -> Tensor:
+        return one_hot(_joint_classes(self), self.logits.shape[-1], self.dtype)
+
+    def sample(self, k: int, generator: Generator | None = None) -> Tensor:
+        return one_hot(_gumbel_max(self.logits, k, generator), self.logits.shape[-1], self.dtype)
+
+    def mode(self) -> Tensor:
+        return one_hot(self.logits.detach().argmax(-1), self.logits.shape[-1], self.dtype)
+
+    def log_prob(self, points: Tensor) -> Tensor:
+        # where, not a product: 0 * -inf is NaN for masked classes.
+        return self.sum(torch.where(points > 0, self.logits, 0.0))
+
+
+class Integers(Discrete):
+    """Categorical variables as integers; `logits` are normalized over the last dimension, which points lack."""
+
+    @property
+    def probs(self) -> Tensor:
+        return self.logits.exp()
+
+    @property
+    def support_size(self) -> int:
+        *variables, classes = self.event_logits_shape
+        return int(classes ** math.prod(variables))
+
+    def support(self) -> Tensor:
+        return _joint_classes(self)
+
+    def sample(self, k: int, generator: Generator | None = None) -> Tensor:
+        return _gumbel_max(self.logits, k, generator)
+
+    def mode(self) -> Tensor:
+        return self.logits.detach().argmax(-1)
+
+    def log_prob(self, points: Tensor) -> Tensor:
+        shape = torch.broadcast_shapes(points.shape, self.logits.shape[:-1])
+        logits = self.logits.expand(*shape, self.logits.shape[-1])
+        return self.sum(logits.gather(-1, points.expand(shape).unsqueeze(-1)))
+
+    def one_hot(self, points: Tensor) -> Tensor:
+        return one_hot(points, self.logits.shape[-1], self.logits.dtype)
+
+
+def one_hot(classes: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """[...] -> [..., count]. `torch.nn.functional.one_hot` reads the values on the way, which vmap over grad cannot."""
+    return (classes.unsqueeze(-1) == torch.arange(count, device=classes.device)).to(dtype)
+
+
+def _gumbel_max(logits: Tensor, k: int, generator: Generator | None) -> Tensor:
+    logits = logits.detach()
+    return (logits + noise.gumbel((k, *logits.shape), logits, generator)).argmax(-1)  # [k, *batch, *variables]
+
+
+def _joint_classes(variables: Discrete) -> Tensor:
+    *shape, classes = variables.event_logits_shape
+    size = math.prod(shape)
+    states = torch.arange(classes**size, device=variables.logits.device)
+    powers = classes ** torch.arange(size, device=states.device)
+    return (states[:, None] // powers % classes).reshape((-1, *shape))  # [states, *variables]
