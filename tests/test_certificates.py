@@ -171,8 +171,8 @@ def test_a_constant_cost_changes_nothing(variant: sp.Estimator[Any]) -> None:
 def test_p_values_are_uniform() -> None:
     """Where nothing is wrong, |z| must be as large as chance makes it: neither weights nor controls may distort it."""
     numbers = []
-    for problem in PROBLEMS:
-        for estimator in (sp.ScoreFunction(1), sp.ScoreFunction(3)):
+    for estimator in (sp.ScoreFunction(1), sp.ScoreFunction(3)):
+        for problem in filter(lambda problem: problem.supports(estimator), PROBLEMS):
             for seed in range(6):
                 trial = Trial(estimator, problem, seed)
                 trial.pilot(4_000)
@@ -187,7 +187,7 @@ def test_p_values_are_uniform() -> None:
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
 def test_nodes_carry_all_probability(problem: Problem) -> None:
     points, weights = problem.nodes(problem.dist(problem.phi))
-    mass = weights @ problem.dist(problem.phi).log_prob(points).exp()
+    mass = (weights.reshape(len(weights), -1) * problem.dist(problem.phi).log_prob(points).exp()).sum(0)
     torch.testing.assert_close(mass, torch.ones_like(mass), rtol=0, atol=1e-12)
 
 

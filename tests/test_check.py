@@ -4,6 +4,7 @@ Seeds are fixed. A bias is found from z = 4 on: a false alarm once in 15 000 tes
 """
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -21,7 +22,20 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-from sampleprop import REBAR, DoubleCV, Enumerate, Pathwise, ScoreFunction
+from sampleprop import (
+    REBAR,
+    VIMCO,
+    DisARM,
+    DoubleCV,
+    DoublyReparameterized,
+    Enumerate,
+    ImportanceWeighted,
+    LocalExpectation,
+    Pathwise,
+    ReweightedWakeSleep,
+    ScoreFunction,
+    StickingTheLanding,
+)
 from sampleprop.diagnostics import Check, check
 
 NAMES = {"f mixes rows", "random f", "f ignores x", "jump in f", "wrong gradient", "biased gradient", "wrong value"}
@@ -183,6 +197,110 @@ def test_a_jump_between_the_points_matters_to_relaxations() -> None:
     assert names(check(f, bits(), REBAR()))[0] == "jump in f"
     assert check(smooth, bits(), REBAR()).ok
     assert check(f, bits(), DoubleCV()).ok  # needs the derivative at the points themselves
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("estimator", [ScoreFunction(4), DisARM(), Enumerate(), LocalExpectation(), REBAR()], ids=repr)
+def test_outcomes_too_rare_to_be_drawn_are_no_false_alarm(estimator: Any, dtype: torch.dtype) -> None:
+    for logits in ([12.0, -12.0, 12.0], [12.0, 0.3, -11.0], [7.5, -8.0, 0.0]):
+        dist = Independent(Bernoulli(logits=torch.tensor(logits, dtype=dtype, requires_grad=True)), 1)
+        result = check(smooth, dist, estimator)
+        assert result.ok, result
+        assert not result.bias.seen
+    rare = Independent(OneHotCategorical(logits=torch.tensor([[0.0, 12.0, 1.0], [-13.0, 0.0, 0.0]], dtype=dtype)), 1)
+    assert check(lambda x: (x.sum(-2) * torch.arange(3)).sum(-1).square(), rare, ScoreFunction(4)).ok
+
+
+def test_what_the_rare_outcomes_hide_is_said_and_no_more_is_hidden() -> None:
+    sure = Independent(Bernoulli(logits=torch.tensor([12.0, -12.0, 12.0], dtype=torch.float64)), 1)
+    drawn, shown = (check(smooth, sure, estimator).bias for estimator in (ScoreFunction(4), LocalExpectation()))
+    assert drawn.visible > 1  # it cannot tell
+    assert shown.visible < 0.5  # f is shown the flips, drawn or not
+    partly = Independent(Bernoulli(logits=torch.tensor([12.0, 0.3, -0.4], dtype=torch.float64)), 1)
+    assert names(check(smooth, partly, TooLong(4), replicates=16384)) == ["wrong gradient"]
+
+
+def test_a_long_run_that_never_saw_a_gradient_is_no_reference() -> None:
+    sure = Independent(Bernoulli(logits=torch.full((14,), 25.0, dtype=torch.float64)), 1)
+    result = check(smooth, sure, ScoreFunction(2), replicates=128)
+    assert result.bias is None
+    assert any("never saw a gradient" in text for text in result.unchecked)
+
+
+def test_an_offset_in_f_is_not_taken_for_ignoring_x() -> None:
+    assert names(check(lambda x: 1000 + 1e-3 * x.sum(-1), bits(), ScoreFunction(4))) == ["offset in f"]
+    assert names(check(lambda x: 1000 + x.sum(-1), bits(), ScoreFunction(4))) == []
+    assert names(check(lambda x: 1000 + 1e-9 * x.sum(-1), bits(), ScoreFunction(4))) == ["f ignores x"]
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [ImportanceWeighted(4), ImportanceWeighted(1), DoublyReparameterized(4), VIMCO(4), StickingTheLanding(2)],
+    ids=repr,
+)
+def test_bounds_and_the_elbo_have_a_reference_of_their_own(estimator: Any) -> None:
+    dist = Independent(Normal(torch.zeros(2, 3, dtype=torch.float64, requires_grad=True), 1.0), 1)
+    result = check(lambda z: -(z - 1).square().sum(-1), dist, estimator)
+    assert result.findings == ()
+    assert result.bias.visible < 0.5
+    assert "the value, summed over the batch, is right" in repr(result)
+
+
+def test_another_gradient_for_the_same_bound_is_a_bias_that_is_admitted() -> None:
+    dist = Independent(Normal(torch.zeros(2, 3, dtype=torch.float64, requires_grad=True), 1.0), 1)
+    result = check(lambda z: -(z - 1).square().sum(-1), dist, ReweightedWakeSleep(4))
+    assert names(result) == ["biased gradient"]
+
+
+class Tilted(Bernoulli):
+    """A subclass with a state that its parameters do not show."""
+
+    def __init__(self, logits: Tensor, tilt: float = 0.0, validate_args: bool | None = None) -> None:
+        super().__init__(logits=logits, validate_args=validate_args)
+        self.tilt = tilt
+
+
+class Shifted(Normal):
+    """A subclass that needs more than its parameters."""
+
+    def __init__(self, loc: Tensor, scale: Tensor, shift: float) -> None:
+        super().__init__(loc, scale)
+        self.shift = shift
+
+
+@pytest.mark.parametrize(
+    ("dist", "words"),
+    [
+        (Independent(Tilted(torch.zeros(3), 1.0), 1), "would have tilt=0.0, not 1.0"),
+        (Shifted(torch.zeros(3), torch.ones(3), 1.0), "copies of Shifted.*constructor does not take loc"),
+        (Independent(Bernoulli(logits=torch.zeros(0, 3)), 1), "the batch is empty"),
+    ],
+    ids=["state", "arguments", "empty"],
+)
+def test_what_cannot_be_copied_is_said(dist: Distribution, words: str) -> None:
+    result = check(lambda x: x.sum(-1) if dist.event_shape else x, dist, ScoreFunction(2))
+    assert result.ok
+    assert result.bias is None
+    assert re.search(words, " ".join(result.unchecked))
+
+
+def test_an_f_bound_to_one_number_of_points_is_a_finding() -> None:
+    result = check(lambda x: smooth(x.reshape(2, 5, 4)), bits(), ScoreFunction(2))
+    assert names(result) == ["fails"]
+    assert "Let f read k from x.shape[0]" in repr(result)
+
+
+def test_probabilities_of_zero_and_one() -> None:
+    probs = torch.tensor([0.0, 0.5, 1.0])
+    assert check(smooth, Independent(Bernoulli(probs=probs), 1), ScoreFunction(4)).ok
+    wanted = check(smooth, Independent(Bernoulli(probs=probs.requires_grad_()), 1), ScoreFunction(4))
+    assert "Give the distribution by its logits" in repr(wanted)
+
+
+@pytest.mark.parametrize(("wrong", "words"), [(None, "got None"), (ScoreFunction, r"Make one: ScoreFunction\(\)")])
+def test_what_is_no_estimator_is_refused(wrong: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        check(smooth, bits(), wrong)
 
 
 def test_what_is_steep_or_has_a_kink_is_no_jump() -> None:

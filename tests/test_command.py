@@ -1,6 +1,7 @@
 """The command, from its arguments to what it prints and writes."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.distributions import kl_divergence
+import torch
 from typer.testing import CliRunner, Result
 
 import sampleprop
-from sampleprop import Pathwise, ScoreFunction, diagnostics
+from sampleprop import Pathwise, ScoreFunction, diagnostics, families
 from sampleprop.estimators import REGISTER
 from sampleprop.lab import command, problems, report, table
 from sampleprop.lab.app import INTERRUPTED, app
@@ -70,12 +71,54 @@ def test_the_digits_are_trained_and_enumerable(monkeypatch: pytest.MonkeyPatch, 
     assert "by enumeration of 1024 states" in result.stdout
 
 
-@pytest.mark.parametrize("name", ["categorical", "normal", "toy"])
+@pytest.mark.parametrize("name", [name for name in problems.BUILT_IN if name != "digits"])
 def test_the_built_in_problems_fit_together(name: str) -> None:
     problem = problems.find(name)()
     points = problem.dist.sample((7,))
     assert problem.f(points).shape == (7, *problem.dist.batch_shape)
-    assert kl_divergence(problem.dist, problem.dist).shape == problem.dist.batch_shape
+    other = problems.find(name)()
+    assert torch.equal(problem.f(points), other.f(points))
+
+
+@pytest.mark.parametrize("name", ["normal", "poisson", "mixture", "digital-option"])
+def test_the_exact_gradients_are_right(name: str) -> None:
+    """By 262 thousand samples of the score function, |z| < 5: for 60 numbers a false alarm once in 29,000 seeds."""
+    problem = problems.find(name)()
+    named = families.parameters(problem.dist)
+    leaves = {key: p.detach().double().expand(1024, *p.shape).clone().requires_grad_() for key, p in named.items()}
+    dist = families.with_parameters(problem.dist, leaves)
+    value = sampleprop.expect(problem.f, dist, ScoreFunction(256), generator=torch.Generator().manual_seed(0))
+    for (key, exact), found in zip(
+        problem.exact.items(), torch.autograd.grad(value.sum(), list(leaves.values())), strict=True
+    ):
+        z = (found.mean(0) - exact) / (found.std(0) / len(found) ** 0.5)
+        assert z.abs().max() < 5, key
+
+
+def test_the_digital_option_has_the_greeks_of_black_and_scholes() -> None:
+    spot, volatility = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (100.0, 0.2))
+    years, rate = problems.YEARS, problems.RATE
+    d = ((spot / 110).log() + (rate - volatility.square() / 2) * years) / (volatility * years**0.5)
+    delta, vega = torch.autograd.grad(math.exp(-rate * years) * torch.special.ndtr(d), (spot, volatility))
+    exact = problems.digital_option(spot=100.0, strike=110.0, volatility=0.2).exact
+    by_loc, by_scale = exact["loc"].double(), exact["scale"].double()
+    torch.testing.assert_close(by_loc / 100, delta, rtol=1e-5, atol=0)
+    torch.testing.assert_close(years**0.5 * (by_scale - 0.2 * years**0.5 * by_loc), vega, rtol=1e-5, atol=0)
+
+
+def test_a_jump_is_not_differentiated(tmp_path: Path) -> None:
+    result = compare(tmp_path, "digital-option")
+    assert result.exit_code == 0, result.output
+    assert "ScoreFunction(samples=16)" in result.stdout
+    assert "Pathwise(samples=16): Pathwise needs a cost that is differentiable in x" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["poisson", "mixture"])
+def test_unbiased_estimators_are_not_called_biased(tmp_path: Path, name: str) -> None:
+    result = compare(tmp_path, name, "--json")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    measured = {line["name"]: line["biased"] for line in lines if "biased" in line}
+    assert measured == {"ScoreFunction": False, **({"Pathwise": False} if name == "mixture" else {})}
 
 
 def test_a_problem_of_your_own(tmp_path: Path) -> None:

@@ -9,7 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
-from sampleprop import Enumerate, LearnedBaseline, MovingAverage, Pathwise, ScoreFunction
+from sampleprop import (
+    VIMCO,
+    DisARM,
+    DoublyReparameterized,
+    Enumerate,
+    ImportanceWeighted,
+    LearnedBaseline,
+    MovingAverage,
+    Pathwise,
+    ScoreFunction,
+    StickingTheLanding,
+)
 from sampleprop.diagnostics import Comparison, compare
 from sampleprop.diagnostics.row import COLUMNS
 from sampleprop.diagnostics.statistics import bias
@@ -29,6 +40,14 @@ class TooLong(ScoreFunction):
     def combine(self, *args: Any, **kwargs: Any) -> Tensor:
         value = super().combine(*args, **kwargs)
         return value + 0.2 * (value - value.detach())
+
+
+class TooShort(ScoreFunction):
+    """The gradient is half as long as it should be."""
+
+    def combine(self, *args: Any, **kwargs: Any) -> Tensor:
+        value = super().combine(*args, **kwargs)
+        return value - 0.5 * (value - value.detach())
 
 
 def test_the_variance_is_the_one_worked_out_by_hand() -> None:
@@ -76,6 +95,67 @@ def test_the_long_run_counts_its_own_error() -> None:
     assert "long run" in table.reference
     assert "standard error" in table.reference
     assert [(row.name, row.biased) for row in table.rows] == [("ScoreFunction", False), ("TooLong", True)]
+
+
+def test_200_latents_have_a_reference_and_a_rank_at_equal_time_and_at_equal_evaluations() -> None:
+    told = []
+    dist = bits(200, (2,))
+    weights = torch.linspace(-1, 1, 200)
+    f = lambda x: ((x * weights).sum(-1) - 1).square()  # noqa: E731
+    given = [ScoreFunction(), DisARM(), TooShort()]
+    table = compare(f, dist, given, budget=4, replicates=512, progress=lambda *args: told.append(args))
+    assert "long run of ScoreFunction(samples=32), standard error" in table.reference
+    right = [row for row in table.rows if not row.biased]
+    assert {row.name for row in right} == {"ScoreFunction", "DisARM"}
+    assert table.rows[-1].name == "TooShort"
+    for rank, cost in (("rank", "variance_time"), ("rank_by_evaluations", "variance_evaluations")):
+        assert [getattr(row, rank) for row in sorted(right, key=lambda row: getattr(row, cost))] == [1, 2]
+        assert getattr(table.rows[-1], rank) is None
+    assert told[-1] == ("measuring", 32, 32)
+
+
+def test_an_estimator_that_does_not_use_its_budget_is_not_ranked_as_if_it_did() -> None:
+    table = compare(smooth, bits(), [ScoreFunction(2), Enumerate()], budget=8, replicates=128)
+    assert [(row.name, row.rank_by_evaluations) for row in table.rows] == [("Enumerate", 1), ("ScoreFunction", 2)]
+    assert table.rows[1].variance_evaluations == 8 * table.rows[1].variance
+
+
+def test_bounds_of_one_objective_are_compared_and_others_listed_with_the_reason() -> None:
+    dist = Independent(Normal(torch.zeros(3, requires_grad=True), 1.0), 1)
+    log_joint = lambda z: -(z - 1).square().sum(-1)  # noqa: E731
+    given = [VIMCO(), ImportanceWeighted(), DoublyReparameterized(), StickingTheLanding(), ScoreFunction()]
+    table = compare(log_joint, dist, given, budget=4, replicates=1024)
+    assert {row.name for row in table.rows} == {"VIMCO", "ImportanceWeighted", "DoublyReparameterized"}
+    assert not any(row.biased for row in table.rows)
+    assert "VIMCO(samples=4)" in table.reference
+    reasons = {skipped.label: skipped.reason for skipped in table.skipped}
+    assert "objective, elbo; this comparison is of log-mean-exp, K = 4" in reasons["StickingTheLanding(samples=4)"]
+    assert "objective, mean" in reasons["ScoreFunction(samples=4)"]
+    single = compare(log_joint, dist, [ImportanceWeighted(), StickingTheLanding()], budget=1, replicates=1024)
+    assert [row.biased for row in single.rows] == [False, False]  # the bound of one sample is the ELBO
+
+
+def test_a_given_gradient_with_outcomes_too_rare_to_be_drawn() -> None:
+    # L = 3p with p = σ(-12): the gradient is 3 p (1 - p), from an outcome expected 0.1 times.
+    dist = Bernoulli(logits=torch.tensor(-12.0, dtype=torch.float64, requires_grad=True))
+    p = torch.sigmoid(torch.tensor(-12.0, dtype=torch.float64))
+    row = compare(lambda b: 3 * b, dist, [ScoreFunction()], exact=3 * p * (1 - p)).rows[0]
+    assert not row.biased
+    assert row.bias_visible > 1
+
+
+@pytest.mark.parametrize(("wrong", "words"), [(None, "got None"), (ScoreFunction, r"Make one: ScoreFunction\(\)")])
+def test_what_is_no_estimator_is_refused(wrong: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        compare(smooth, bits(), [wrong])
+
+
+def test_what_cannot_be_measured_is_refused_in_words() -> None:
+    with pytest.raises(ValueError, match="batch that is not empty"):
+        compare(smooth, bits(3, (0,)), [ScoreFunction()])
+    with pytest.raises(RuntimeError) as caught:
+        compare(lambda x: smooth(x.reshape(4, 3)), bits(3, ()), [ScoreFunction()], budget=4)
+    assert any("x.shape[0]" in note for note in caught.value.__notes__)
 
 
 def test_the_statistic_is_standard_under_no_bias() -> None:

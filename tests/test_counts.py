@@ -1,4 +1,4 @@
-"""Counts: the score function, coupled perturbation and relaxed counts against sums over the support, and what a jump must be.
+"""Counts: the score function, jumps to the next outcome and relaxed counts against sums over the support.
 
 Random tests have fixed seeds. A z-test fails at 5 standard errors, by chance once in 1.7 million; with at most 100
 comparisons in this file that is a false alarm once in 17,000 seeds. Everything else is exact: sums over all outcomes, up to a
@@ -22,6 +22,7 @@ from torch.distributions import (
     Geometric,
     Independent,
     NegativeBinomial,
+    Normal,
     OneHotCategorical,
     Poisson,
 )
@@ -29,7 +30,10 @@ from torch.func import grad, vmap
 
 import sampleprop as sp
 from sampleprop import families
-from sampleprop.estimators.coupled.coupled_perturbation import CoupledPerturbation, Draw, _jumps
+from sampleprop.estimators.coupled import go_gradient
+from sampleprop.estimators.coupled.coupled_perturbation import CoupledPerturbation, Draw
+from sampleprop.estimators.coupled.go_gradient import GOGradient
+from sampleprop.estimators.coupled.jumps import Jumps, jumps
 from sampleprop.estimators.relaxed.generalized_gumbel_softmax import GeneralizedGumbelSoftmax
 
 Z = 5.0
@@ -40,17 +44,24 @@ def independent(base: Distribution) -> Independent:
     return Independent(base, 1, validate_args=False)
 
 
+def float64(*numbers: object) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def cost(x: Tensor) -> Tensor:
+    """[..., 2] -> [...]: neither a sum nor a product over the coordinates, with an offset."""
+    x = x.to(torch.float64)
+    return 1 + (0.3 * x[..., 0] + 0.2 * x[..., 1]).tanh() + 0.05 * x[..., 0] * (x[..., 1] * 0.9).sin()
+
+
 @dataclass(frozen=True)
 class Law:
-    """Two coordinates: from φ, [..., 2] (or [..., 2, C]), to the distribution; the outcomes of one coordinate."""
+    """Two coordinates: from φ, [..., 2] (or [..., 2, C]), to the distribution; the outcomes of one coordinate; and f."""
 
     phi: Tensor
     dist: Callable[[Tensor], Distribution]
     outcomes: int
-
-
-def float64(*numbers: object) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
+    f: Callable[[Tensor], Tensor] = cost
 
 
 LAWS = {
@@ -67,10 +78,21 @@ LAWS = {
     "geometric by probs": Law(
         float64(0.5, 0.7), lambda probs: independent(Geometric(probs=probs, validate_args=False)), 50
     ),
-    "negative binomial": Law(
+    "negative binomial by logits": Law(
         float64(-0.5, -1.2),
         lambda logits: independent(NegativeBinomial(3.0, logits=logits, validate_args=False)),
         90,
+    ),
+    "negative binomial by probs": Law(
+        float64(0.5, 0.2),
+        lambda probs: independent(NegativeBinomial(float64(0.7, 6.0), probs=probs, validate_args=False)),
+        70,
+    ),
+    "poisson of extreme rates": Law(
+        float64(0.05, 50.0),
+        lambda rate: independent(Poisson(rate, validate_args=False)),
+        120,
+        lambda x: cost(x / float64(0.5, 20.0)),
     ),
     "bits": Law(float64(-0.8, 1.3), lambda logits: independent(Bernoulli(logits=logits, validate_args=False)), 2),
     "integers": Law(
@@ -85,13 +107,7 @@ LAWS = {
     ),
 }
 COUNTS = [name for name in LAWS if "integers" not in name and name != "bits"]
-PERTURBED = [name for name in LAWS if name != "negative binomial"]
-
-
-def cost(x: Tensor) -> Tensor:
-    """[..., 2] -> [...]: neither a sum nor a product over the coordinates, with an offset."""
-    x = x.to(torch.float64)
-    return 1 + (0.3 * x[..., 0] + 0.2 * x[..., 1]).tanh() + 0.05 * x[..., 0] * (x[..., 1] * 0.9).sin()
+STEPS = [CoupledPerturbation(2), GOGradient()]
 
 
 def grid(law: Law) -> Tensor:
@@ -106,14 +122,14 @@ def exact(law: Law) -> tuple[Tensor, Tensor]:
     leaf, points = law.phi.clone().requires_grad_(), grid(law)
     probability = families.log_prob(law.dist(leaf), points).exp()
     assert abs(probability.sum().item() - 1) < 1e-12
-    value = (probability * cost(points)).sum()
+    value = (probability * law.f(points)).sum()
     return value.detach(), torch.autograd.grad(value, leaf)[0]
 
 
 def replicates(estimator: sp.Estimator, law: Law, rows: int = ROWS, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Values and gradients of independent replicates: [rows], [rows, *phi]."""
     leaf = law.phi.expand(rows, *law.phi.shape).clone().requires_grad_()
-    value = sp.expect(cost, law.dist(leaf), estimator, generator=Generator().manual_seed(seed))
+    value = sp.expect(law.f, law.dist(leaf), estimator, generator=Generator().manual_seed(seed))
     value.sum().backward()
     return value.detach(), leaf.grad
 
@@ -140,6 +156,11 @@ def test_score_function_is_unbiased(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COUNTS)
+def test_measure_valued_is_unbiased(name: str) -> None:
+    certify(sp.MeasureValued(), LAWS[name])
+
+
+@pytest.mark.parametrize("name", COUNTS)
 def test_sampler_follows_the_law_and_the_generator(name: str) -> None:
     law, before = LAWS[name], torch.get_rng_state()
     one, other = (replicates(sp.ScoreFunction(4), law, rows=50, seed=3) for _ in range(2))
@@ -154,20 +175,19 @@ def test_sampler_follows_the_law_and_the_generator(name: str) -> None:
     assert largest_z((points - dist.mean).square(), dist.variance) < Z
 
 
-# --- coupled perturbation -----------------------------------------------------------------------------------------
+# --- jumps to the next outcome: one of them drawn, or each in turn ------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PERTURBED)
-def test_coupled_perturbation_is_unbiased(name: str) -> None:
-    certify(CoupledPerturbation(2), LAWS[name])
+@pytest.mark.parametrize("estimator", STEPS, ids=str)
+@pytest.mark.parametrize("name", LAWS)
+def test_jumps_are_unbiased(name: str, estimator: sp.Estimator) -> None:
+    certify(estimator, LAWS[name])
 
 
 def every_draw(law: Law) -> tuple[Draw, Tensor]:
     """Each pair of outcomes with each of its alternatives, as the rows of a batch; and their probabilities, [rows]."""
-    points = grid(law)
-    probability = law.dist(law.phi).log_prob(points).exp()
-    points, probability = points[probability > 0], probability[probability > 0]
-    neighbours, weights, _ = _jumps(law.dist(law.phi), points)  # [pairs, 2, sides]
+    points, probability = possible(law)
+    neighbours, weights, _ = jumps(law.dist(law.phi), points)  # [pairs, 2, sides]
     merged = weights.sum((1, 2)) == 0
     shares = weights / weights.sum((1, 2), keepdim=True).clamp_min(1e-300)
     shares[:, 0, 0] += merged
@@ -181,39 +201,82 @@ def every_draw(law: Law) -> tuple[Draw, Tensor]:
     return draw, joint.flatten()
 
 
-@pytest.mark.parametrize("name", PERTURBED)
+def possible(law: Law) -> tuple[Tensor, Tensor]:
+    """Every pair of possible outcomes, [pairs, 2], and its probability, [pairs]."""
+    points = grid(law)
+    probability = families.log_prob(law.dist(law.phi), points).exp()
+    return points[probability > 0], probability[probability > 0]
+
+
+def mean_gradient(estimator: sp.Estimator, law: Law, draw: Draw | go_gradient.Draw, probability: Tensor) -> Tensor:
+    """The mean over draws, one in each row of the batch."""
+    leaf = law.phi.expand(len(probability), *law.phi.shape).clone().requires_grad_()
+    value = estimator.combine(law.dist(leaf), draw, law.f(draw.points), probe_costs=law.f(draw.probes))
+    value.sum().backward()
+    torch.testing.assert_close(probability @ value.detach(), exact(law)[0])
+    return torch.tensordot(probability, leaf.grad, 1)
+
+
+@pytest.mark.parametrize("name", LAWS)
 def test_sum_over_all_draws_is_exact(name: str) -> None:
     law = LAWS[name]
-    draw, probability = every_draw(law)
-    leaf = law.phi.expand(len(probability), *law.phi.shape).clone().requires_grad_()
-    value = CoupledPerturbation().combine(law.dist(leaf), draw, cost(draw.points), probe_costs=cost(draw.probes))
-    value.sum().backward()
-    expected_value, expected = exact(law)
-    torch.testing.assert_close(probability @ value.detach(), expected_value)
-    mean = torch.tensordot(probability, leaf.grad, 1)
-    torch.testing.assert_close(mean, expected, rtol=1e-9, atol=1e-9)
+    found = mean_gradient(CoupledPerturbation(), law, *every_draw(law))
+    torch.testing.assert_close(found, exact(law)[1], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", PERTURBED)
+@pytest.mark.parametrize("name", LAWS)
+def test_sum_over_all_points_is_exact(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the GO gradient, which has no other noise."""
+    law = LAWS[name]
+    points, probability = possible(law)
+    monkeypatch.setattr(families, "sample", lambda dist, k, generator: points[None])
+    draw = GOGradient().propose(law.dist(law.phi.expand(len(points), *law.phi.shape)))
+    found = mean_gradient(GOGradient(), law, draw, probability)
+    torch.testing.assert_close(found, exact(law)[1], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("v", [0, 1])
+@pytest.mark.parametrize("name", COUNTS)
+def test_rates_are_the_derivative_of_the_distribution_function(name: str, v: int) -> None:
+    """-∂F(x)/p(x) for a jump up, ∂F(x - 1)/p(x) for one down; F is a sum, so only where p is not lost in its rounding."""
+    law = LAWS[name]
+    axis = torch.arange(float(law.outcomes), dtype=torch.float64)
+    points = torch.stack((axis, axis), -1)
+
+    def masses(phi: Tensor) -> Tensor:
+        return families.unwrap(law.dist(phi))[0].log_prob(points)[:, v].exp()
+
+    mass = masses(law.phi)
+    slope = torch.autograd.functional.jacobian(lambda phi: masses(phi).cumsum(0), law.phi)[:, v]
+    neighbours, weights, directions = (x[:, v, 0] for x in jumps(law.dist(law.phi), points))
+    up, down = -slope / mass, torch.cat((float64(0.0), slope[:-1])) / mass
+    shown = mass > 1e-6
+    expected = torch.where(neighbours > axis, up, down)[shown]
+    torch.testing.assert_close((weights * directions)[shown], expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", LAWS)
 def test_alternatives_are_possible_neighbours_in_one_coordinate(name: str) -> None:
     law = LAWS[name]
-    leaf = law.phi.expand(2000, *law.phi.shape)
-    dist = law.dist(leaf)
+    dist = law.dist(law.phi.expand(2000, *law.phi.shape))
     draw = CoupledPerturbation(2).propose(dist)
-    assert dist.log_prob(draw.probes).isfinite().all()
-    assert draw.probes.dtype == draw.points.dtype
-    changed = draw.probes != draw.points
-    assert (changed.sum(-1) <= 1).all()
+    each = GOGradient(2).propose(dist)
+    for points, probes in ((draw.points, draw.probes), (each.points, each.probes.unflatten(0, (-1, 2)))):
+        assert dist.log_prob(probes).isfinite().all()
+        assert probes.dtype == points.dtype
+        changed = probes != points
+        assert (changed.sum(-1) <= 1).all()
+        jumped = (probes - points)[changed].abs()
+        assert (jumped == 1).all() or "gap" in name
     assert (draw.moved.flatten(2).sum(-1) == 1).all()
-    assert (changed <= draw.moved.any(-1)).all()
-    jumps = (draw.probes - draw.points)[changed].abs()
-    assert (jumps == 1).all() or "gap" in name
+    assert ((draw.probes != draw.points) <= draw.moved.any(-1)).all()
 
 
 def test_a_linear_cost_of_a_poisson_count_leaves_no_noise() -> None:
-    rate = torch.tensor(2.5, requires_grad=True).expand(100).clone().detach().requires_grad_()
-    sp.expect(lambda x: 3 * x, Poisson(rate), CoupledPerturbation()).sum().backward()
-    assert torch.equal(rate.grad, torch.full((100,), 3.0))
+    rate = torch.full((100,), 2.5, requires_grad=True)
+    for estimator in STEPS:
+        (gradient,) = torch.autograd.grad(sp.expect(lambda x: 3 * x, Poisson(rate), estimator).sum(), rate)
+        assert torch.equal(gradient, torch.full((100,), 3.0))
 
 
 @pytest.mark.parametrize(("logit", "side"), [(-1.0, 1), (1.0, -1)])
@@ -245,30 +308,38 @@ SATURATED = {
 
 @pytest.mark.parametrize("size", [20.0, 1e4])
 @pytest.mark.parametrize("kind", SATURATED)
-def test_saturated_logits_stay_finite(kind: str, size: float) -> None:
+@pytest.mark.parametrize("estimator", STEPS, ids=str)
+def test_saturated_logits_stay_finite(estimator: sp.Estimator, kind: str, size: float) -> None:
     signs = torch.randn(64, 3, generator=Generator().manual_seed(2)).sign()
     logits = (size * signs).requires_grad_()
-    value = sp.expect(lambda x: x.float(), SATURATED[kind](logits), CoupledPerturbation(3))
+    value = sp.expect(lambda x: x.float(), SATURATED[kind](logits), estimator)
     value.sum().backward()
     assert logits.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("estimator", STEPS, ids=str)
+def test_probabilities_of_zero_and_one_have_the_derivative_to_their_side(estimator: sp.Estimator) -> None:
+    probs = float64(0.0, 1.0).requires_grad_()
+    sp.expect(lambda x: x**2, Binomial(5, probs=probs), estimator).sum().backward()
+    torch.testing.assert_close(probs.grad, 5 * float64(1 - 0, 5**2 - 4**2))
+
+
 @pytest.mark.parametrize(("shape", "event_ndim"), [((), 0), ((2,), 0), ((2,), 1), ((2, 3, 4), 1), ((2, 3, 4), 2)])
-def test_any_batch_and_event_shape(shape: tuple[int, ...], event_ndim: int) -> None:
+@pytest.mark.parametrize("estimator", STEPS, ids=str)
+def test_any_batch_and_event_shape(estimator: sp.Estimator, shape: tuple[int, ...], event_ndim: int) -> None:
     rate = torch.full(shape, 1.5, requires_grad=True)
     dist = Independent(Poisson(rate), event_ndim) if event_ndim else Poisson(rate)
-    value = sp.expect(
-        lambda x: x.flatten(x.dim() - event_ndim).sum(-1) if event_ndim else x, dist, CoupledPerturbation(3)
-    )
+    value = sp.expect(lambda x: x.flatten(x.dim() - event_ndim).sum(-1) if event_ndim else x, dist, estimator)
     value.sum().backward()
     batch = shape[: len(shape) - event_ndim]
     assert value.shape == batch
-    # One coordinate of each sample moves and gets the weight of all, so the sum over the event is exact.
+    # Each coordinate moves, or one gets the weight of all: the sum over the event is exact.
     total = rate.grad.flatten(len(batch)).sum(-1) if event_ndim else rate.grad
     torch.testing.assert_close(total, torch.full(batch, float(math.prod(shape[len(batch) :]))))
 
 
-def test_two_evaluations_for_each_sample() -> None:
+@pytest.mark.parametrize(("estimator", "count"), [(CoupledPerturbation(3), 6), (GOGradient(3), 3 * 51)], ids=str)
+def test_evaluations_are_counted(estimator: sp.Estimator, count: int) -> None:
     seen = []
 
     def f(x: Tensor) -> Tensor:
@@ -276,23 +347,24 @@ def test_two_evaluations_for_each_sample() -> None:
         return x.sum(-1)
 
     dist = independent(Poisson(torch.ones(50, requires_grad=True)))
-    sp.expect(f, dist, CoupledPerturbation(3))
-    assert CoupledPerturbation(3).evaluations(dist) == (sum(seen), 0) == (6, 0)
+    sp.expect(f, dist, estimator)
+    assert estimator.evaluations(dist) == (sum(seen), 0) == (count, 0)
 
 
-@pytest.mark.parametrize("name", PERTURBED)
-def test_draws_can_be_saved_and_made_without_gradients(name: str) -> None:
+@pytest.mark.parametrize("estimator", STEPS, ids=str)
+@pytest.mark.parametrize("name", LAWS)
+def test_draws_can_be_saved_and_made_without_gradients(name: str, estimator: sp.Estimator) -> None:
     law = LAWS[name]
     phi = law.phi.expand(5, *law.phi.shape)
 
-    def gradient(draw: Draw) -> Tensor:
+    def gradient(draw: Draw | go_gradient.Draw) -> Tensor:
         leaf = phi.clone().requires_grad_()
-        value = CoupledPerturbation().combine(law.dist(leaf), draw, cost(draw.points), probe_costs=cost(draw.probes))
+        value = estimator.combine(law.dist(leaf), draw, law.f(draw.points), probe_costs=law.f(draw.probes))
         return torch.autograd.grad(value.sum(), leaf)[0]
 
-    draw = CoupledPerturbation(2).propose(law.dist(phi.clone().requires_grad_()), generator=Generator().manual_seed(1))
+    draw = estimator.propose(law.dist(phi.clone().requires_grad_()), generator=Generator().manual_seed(1))
     with torch.no_grad():
-        quiet = CoupledPerturbation(2).propose(law.dist(phi), generator=Generator().manual_seed(1))
+        quiet = estimator.propose(law.dist(phi), generator=Generator().manual_seed(1))
     file = io.BytesIO()
     torch.save(draw, file)
     file.seek(0)
@@ -300,13 +372,14 @@ def test_draws_can_be_saved_and_made_without_gradients(name: str) -> None:
         assert torch.equal(gradient(draw), gradient(other))
 
 
-@pytest.mark.parametrize("name", ["binomial by logits", "integers"])
-def test_compiles(name: str) -> None:
+@pytest.mark.parametrize("estimator", STEPS, ids=str)
+@pytest.mark.parametrize("name", ["negative binomial by probs", "integers"])
+def test_compiles(name: str, estimator: sp.Estimator) -> None:
     law = LAWS[name]
     results = []
 
     def step(phi: Tensor) -> Tensor:
-        return sp.expect(cost, law.dist(phi), CoupledPerturbation(2))
+        return sp.expect(law.f, law.dist(phi), estimator)
 
     torch._dynamo.reset()
     for function in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
@@ -316,30 +389,52 @@ def test_compiles(name: str) -> None:
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.parametrize("estimator", STEPS, ids=str)
 @pytest.mark.parametrize("name", ["poisson", "bits", "integers"])  # torch cannot draw the others under vmap
-def test_gradients_under_vmap(name: str) -> None:
+def test_gradients_under_vmap(name: str, estimator: sp.Estimator) -> None:
     law = LAWS[name]
     torch.manual_seed(2)
-    found = vmap(grad(lambda phi: sp.expect(cost, law.dist(phi), CoupledPerturbation())), randomness="different")(
+    found = vmap(grad(lambda phi: sp.expect(law.f, law.dist(phi), estimator)), randomness="different")(
         law.phi.expand(ROWS, *law.phi.shape)
     )
     assert largest_z(found, exact(law)[1]) < Z
 
 
-def test_what_has_no_order_or_is_not_known_is_refused() -> None:
+@pytest.mark.parametrize("estimator", STEPS, ids=str)
+def test_what_has_no_order_or_is_not_known_is_refused(estimator: sp.Estimator) -> None:
+    learned = NegativeBinomial(torch.ones(3, requires_grad=True), logits=torch.zeros(3))
     for dist, fix in (
         (
             OneHotCategorical(logits=torch.zeros(3)),
             "needs outcomes in an order; got OneHotCategorical. Use Categorical",
         ),
-        (NegativeBinomial(3.0, logits=torch.zeros(3)), "got NegativeBinomial. Use ScoreFunction"),
+        (Normal(torch.zeros(3), 1.0), "got Normal. Use ScoreFunction"),
+        (learned, "needs a total_count without gradient for NegativeBinomial; .* or detach total_count"),
     ):
-        with pytest.raises(TypeError, match=fix):
-            sp.expect(lambda x: x.sum(-1), dist, CoupledPerturbation())
+        with pytest.raises(TypeError, match=f"{estimator.name} .*{fix}"):
+            sp.expect(lambda x: x.sum(-1), dist, estimator)
     dist = Poisson(torch.ones(3))
-    draw = CoupledPerturbation().propose(dist)
+    draw = estimator.propose(dist)
     with pytest.raises(ValueError, match="needs the costs of the moved points; got none"):
-        CoupledPerturbation().combine(dist, draw, draw.points)
+        estimator.combine(dist, draw, draw.points)
+
+
+# Each a wrong rate of the negative binomial law: without the coordinate's own count, and with the sign of the geometric law.
+RATE_MUTANTS = {"without x": (lambda w, x: w * 0.7 / (x + 0.7), 1.0), "sign flipped": (lambda w, x: w, -1.0)}
+
+
+@pytest.mark.parametrize("mutant", RATE_MUTANTS)
+def test_wrong_rates_are_seen(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    weigh, sign = RATE_MUTANTS[mutant]
+    law = LAWS["negative binomial by probs"]
+
+    def wrong(dist: Distribution, x: Tensor) -> Jumps:
+        right = jumps(dist, x)
+        return Jumps(right.neighbours, weigh(right.weights, x.unsqueeze(-1)), sign * right.directions)
+
+    monkeypatch.setattr("sampleprop.estimators.coupled.jumps.jumps", wrong)
+    _, gradients = replicates(GOGradient(), law)
+    assert largest_z(gradients, exact(law)[1]) > Z + 3
 
 
 # --- generalized Gumbel-softmax -----------------------------------------------------------------------------------
@@ -349,7 +444,7 @@ def smooth(x: Tensor) -> Tensor:
     return (0.3 * x[..., 0] + 0.2 * x[..., 1]).tanh()
 
 
-@pytest.mark.parametrize("name", ["poisson", "binomial by probs", "geometric by probs", "negative binomial"])
+@pytest.mark.parametrize("name", ["poisson", "binomial by probs", "geometric by probs", "negative binomial by logits"])
 def test_relaxed_counts_tend_to_the_exact_gradient(name: str) -> None:
     """At τ = 1 the bias is seen; at τ = 0.1 at least nine tenths of it are gone, up to five standard errors."""
     law = LAWS[name]

@@ -137,7 +137,7 @@ def test_whole_number_parameters_do_not_truncate_samples():
 
 def test_a_list_of_tensors_is_no_cost():
     _, q = bits()
-    with pytest.raises(TypeError, match=r"needs the costs as one tensor; f returned a list"):
+    with pytest.raises(TypeError, match=r"needs the costs as one tensor; f returned \[tensor"):
         sp.expect(lambda x: list(x.sum(-1)), q, sp.ScoreFunction(2))
 
 

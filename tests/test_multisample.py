@@ -441,6 +441,22 @@ def test_bound_refuses_a_missing_dimension(shape: tuple[int, ...], dim: int) -> 
         importance_weighted_bound(torch.zeros(shape), dim)
 
 
+def test_bound_refuses_samples_that_are_not_reparameterized() -> None:
+    """Attached log-weights of drawn samples have a gradient by φ, and it is wrong: the score of the samples is missing."""
+    phi = NORMAL_PHI.clone().requires_grad_()
+    q = normal(phi)
+    z = q.rsample((5,))
+    fixed = z.detach()
+    for points, sampled in ((fixed, fixed), (z, fixed), (fixed, z)):
+        log_weights = gaussian(points, phi, NORMAL_THETA) - q.log_prob(points)
+        with pytest.raises(RuntimeError, match=r"needs log-weights that autograd can follow to φ .* or use VIMCO"):
+            importance_weighted_bound(log_weights, points=sampled)
+    log_weights = gaussian(z, phi, NORMAL_THETA) - q.log_prob(z)
+    assert torch.equal(importance_weighted_bound(log_weights, points=z), importance_weighted_bound(log_weights))
+    with torch.no_grad():
+        assert importance_weighted_bound(log_weights.detach(), points=fixed).isfinite()
+
+
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 

@@ -147,6 +147,26 @@ def test_a_chain_of_a_thousand_variables_works():
     assert chain(phi, 1000).shape == (3,)
 
 
+def test_a_loop_of_random_length_is_right():
+    """Toss until tails: E[tosses] = 1 / (1 - p), whose derivative by the logit is p / (1 - p)."""
+
+    @sp.program
+    def tosses(logit):
+        heads = torch.ones((), dtype=torch.float64)
+        while heads:
+            yield torch.ones((), dtype=torch.float64)
+            heads = yield Bernoulli(logits=logit), sp.ScoreFunction(None)
+        return torch.zeros((), dtype=torch.float64)
+
+    torch.manual_seed(0)
+    logit = torch.tensor(-0.4, dtype=torch.float64, requires_grad=True)
+    values = [tosses(logit) for _ in range(4000)]
+    slopes = torch.stack([torch.autograd.grad(value, logit)[0] for value in values])
+    odds = logit.detach().exp()
+    assert z(torch.stack(values).detach(), 1 + odds) < LIMIT
+    assert z(slopes, odds) < LIMIT
+
+
 def test_sub_programs_methods_and_samples_for_logging():
     class Model(torch.nn.Module):
         def __init__(self):

@@ -10,6 +10,7 @@ from sampleprop.baselines.optimal_coefficient import OptimalCoefficient as Optim
 from sampleprop.baselines.self_critical import SelfCritical as SelfCritical
 from sampleprop.diagnostics.check import check as check
 from sampleprop.diagnostics.compare import compare as compare
+from sampleprop.diagnostics.monitor import Monitor as Monitor
 from sampleprop.distributions.gumbel_max import gumbel_max as gumbel_max
 from sampleprop.distributions.gumbel_max import gumbel_top_k as gumbel_top_k
 from sampleprop.estimator import Estimator as Estimator
@@ -21,7 +22,14 @@ from sampleprop.estimators.multisample.importance_weighted import (
     importance_weighted_bound as importance_weighted_bound,
 )
 from sampleprop.expectation import expect as expect
+from sampleprop.functional.importance_ratio import importance_ratio as importance_ratio
+from sampleprop.functional.leave_one_out import leave_one_out as leave_one_out
+from sampleprop.functional.reward_to_go import reward_to_go as reward_to_go
+from sampleprop.functional.score_function_loss import score_function_loss as score_function_loss
+from sampleprop.functional.sequence_log_prob import sequence_log_prob as sequence_log_prob
+from sampleprop.functional.token_log_prob import token_log_prob as token_log_prob
 from sampleprop.kl import kl_surrogate as kl_surrogate
+from sampleprop.parallel import rank_generator as rank_generator
 from sampleprop.program import program as program
 from sampleprop.schedule import ExponentialTemperature as ExponentialTemperature
 

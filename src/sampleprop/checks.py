@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 from torch.distributions import Bernoulli, Distribution
 
 from sampleprop import families, noise
@@ -23,13 +26,15 @@ def positive(name: str, argument: str, value: float, *, least: float = 0.0) -> N
         raise ValueError(f"{name} needs {argument} {needed}; got {value}.")
 
 
-def samples(name: str, value: int | None, *, least: int = 1, step: int = 1, optional: bool = False) -> None:
+def samples(
+    name: str, value: int | None, *, least: int = 1, step: int = 1, optional: bool = False, argument: str = "samples"
+) -> None:
     """Refuse a number of samples that the estimator cannot draw; None is one sample, where it is an option."""
     if value is None and optional and least == 1:
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < least or value % step:
-        kind = "an even number of samples" if step == 2 else "a whole number of samples"
-        raise ValueError(f"{name} needs {kind}, at least {least}; got samples={value!r}.")
+        kind = "an even number" if step == 2 else "a whole number"
+        raise ValueError(f"{name} needs {kind} of {argument}, at least {least}; got {argument}={value!r}.")
 
 
 def family_refusal(name: str, supported: tuple[type[families.Discrete], ...] | None, dist: Distribution) -> str | None:
@@ -52,12 +57,12 @@ def family_refusal(name: str, supported: tuple[type[families.Discrete], ...] | N
     return f"{name} needs {needed}; got {got}. {fix}"
 
 
-def costs(name: str, dist: Distribution, points: Tensor, values: Any) -> Tensor:
-    """Require one cost for each point, [k, *batch]; return the costs in float32 at least.
+def costs(name: str, dist: Distribution, points: Tensor, values: Any, keep: Tensor | None = None) -> Tensor:
+    """Require one cost for each point, [k, *batch], and as many answers in `keep`; return the costs in float32 at least.
 
     Raises:
         ValueError: for another shape, with the likely fix.
-        TypeError: for complex costs.
+        TypeError: for complex costs, and for what is no tensor of numbers.
     """
     k, batch, event = points.shape[0], tuple(dist.batch_shape), tuple(dist.event_shape)
     if tuple(points.shape[1:]) != batch + event:
@@ -65,11 +70,8 @@ def costs(name: str, dist: Distribution, points: Tensor, values: Any) -> Tensor:
             f"{name} needs points [k, *batch, *event] = [k, {_numbers(batch + event)}] for this distribution; got "
             f"{list(points.shape)}. Combine with a distribution of the shape that proposed the draw."
         )
-    if isinstance(values, list | tuple) and any(isinstance(value, Tensor) for value in values):
-        raise TypeError(f"{name} needs the costs as one tensor; f returned a {type(values).__name__}. Use torch.stack.")
     if not isinstance(values, Tensor):
-        values = torch.tensor(values, device=points.device)  # a copy: f may use its buffer again
-    assert isinstance(values, Tensor)
+        values = _as_tensor(name, values, points.device)
     if values.is_complex():
         raise TypeError(f"{name} needs real costs; got {values.dtype}. Return the real part that is to be minimized.")
     shape = tuple(values.shape)
@@ -78,7 +80,25 @@ def costs(name: str, dist: Distribution, points: Tensor, values: Any) -> Tensor:
             f"{name} needs one cost for each point, shape [k, *batch] = {[k, *batch]}; f returned {list(shape)}. "
             + _shape_fix(shape, k, batch, event)
         )
+    if keep is not None and (tuple(keep.shape) != shape or keep.dtype != torch.bool):
+        raise ValueError(
+            f"{name} needs keep of the costs' shape, [k, *batch] = {list(shape)}, and bool; got {list(keep.shape)}, "
+            f"{keep.dtype}. Pass keep=costs.isfinite(), say."
+        )
     return noise.raised(values)
+
+
+def _as_tensor(name: str, values: Any, device: torch.device) -> Tensor:
+    """Costs that came from elsewhere (numpy, a list of numbers), copied: f may use its buffer again."""
+    if isinstance(values, list | tuple) and any(isinstance(value, Tensor) for value in values):
+        raise TypeError(f"{name} needs the costs as one tensor; f returned {values!r:.60}. Join them with torch.stack.")
+    try:
+        return torch.tensor(values, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} needs the costs as one tensor or array of numbers; f returned {values!r:.60}. Return the costs, "
+            "[k, *batch], from f."
+        ) from error
 
 
 def _shape_fix(shape: tuple[int, ...], k: int, batch: tuple[int, ...], event: tuple[int, ...]) -> str:
@@ -110,8 +130,15 @@ def possible(name: str, dist: Distribution) -> None:
     if variables is None:
         return
     logits = variables.logits.detach()
-    if not families.inspectable(logits) or logits.is_cuda:
-        return  # then the costs' own check, which follows, sees what comes of it
+    if not families.inspectable(logits):
+        return
+    if logits.is_cuda:
+        _raise_later(
+            ~logits.isnan().any(),
+            f"{name} needs at least one possible class in each row of logits; in an earlier call all were -inf (or one was "
+            "NaN). Leave one class unmasked.",
+        )
+        return
     # Normalized logits are at most 0, so their sum is NaN only where a whole row was -inf (or came as NaN).
     if math.isnan(logits.sum().item()) and bool(logits.isnan().any()):
         row = logits.isnan().nonzero()[0].tolist()[: max(logits.dim() - 1, 0)]
@@ -145,7 +172,30 @@ def path(name: str, dist: Distribution, costs: Tensor, points: Tensor, allow_unu
             f"{name} needs points that are attached to φ; got a draw made under no_grad, or saved and loaded, so the "
             "gradient for φ would be zero. Propose with gradients on, or use ScoreFunction, whose draws are plain numbers."
         )
-    if points.grad_fn is not None and not allow_unused and not has_path(costs, points):
+    if points.grad_fn is None or allow_unused:
+        return
+    gathered = _GATHERED.get()
+    if gathered is None:
+        paths(costs, [(name, points)])
+    else:
+        gathered.append((name, points))
+
+
+@contextmanager
+def gathered_paths() -> Iterator[list[tuple[str, Tensor]]]:
+    """Gather what `path` would look for, so that `paths` finds all of it in one walk through one graph."""
+    gathered: list[tuple[str, Tensor]] = []
+    token = _GATHERED.set(gathered)
+    try:
+        yield gathered
+    finally:
+        _GATHERED.reset(token)
+
+
+def paths(costs: Tensor, wanted: list[tuple[str, Tensor]]) -> None:
+    """Refuse costs whose graph does not reach the points of each estimator, given as (name, points)."""
+    targets = {torch.autograd.graph.get_gradient_edge(points).node: name for name, points in wanted}
+    for name in _unreached(costs, targets).values():
         raise RuntimeError(
             f"{name} needs a cost that is differentiable in x; got one with no path to x, so the gradient for φ would be "
             "zero. Use ScoreFunction for a black-box f, do not detach x or leave torch inside f, or, if f may ignore x, "
@@ -164,16 +214,33 @@ def relaxed_path(name: str, costs: Tensor, points: Tensor) -> None:
 
 def has_path(costs: Tensor, points: Tensor) -> bool:
     """Whether the graph of `costs` reaches `points`."""
-    target = torch.autograd.graph.get_gradient_edge(points).node if points.requires_grad else None
-    stack, seen = [costs.grad_fn], set()
-    while stack:
+    if not points.requires_grad:
+        return False
+    return not _unreached(costs, {torch.autograd.graph.get_gradient_edge(points).node: ""})
+
+
+def _unreached(costs: Tensor, targets: dict[Node, str]) -> dict[Node, str]:
+    """Those nodes of the autograd graph that cannot be reached from the costs."""
+    left, seen = dict(targets), set[Node]()
+    stack = [costs.grad_fn]
+    while stack and left:
         node = stack.pop()
-        if node is target:
-            return target is not None
         if node is not None and node not in seen:
             seen.add(node)
-            stack.extend(following for following, _ in node.next_functions)
-    return False
+            left.pop(node, None)
+            stack.extend([following for following, _ in node.next_functions])
+    return left
+
+
+def finite_slopes(name: str, slopes: Tensor) -> None:
+    """Refuse a derivative of f by x that is not finite: it would go into a control variate, and so into all of φ."""
+    if families.inspectable(slopes) and not slopes.is_cuda and not math.isfinite(slopes.sum().item()):
+        wrong = ~slopes.isfinite()
+        if bool(wrong.any()):
+            raise ValueError(
+                f"{name} needs finite slopes of f by x; got {slopes[wrong][0].item()} at [sample, *batch, *event] = "
+                f'{wrong.nonzero()[0].tolist()}. Mend f there (√0, say), or pass nonfinite="propagate" to let it through.'
+            )
 
 
 def finite(name: str, costs: Tensor, policy: Nonfinite) -> tuple[Tensor, Tensor | None]:
@@ -199,11 +266,11 @@ def finite(name: str, costs: Tensor, policy: Nonfinite) -> tuple[Tensor, Tensor 
 
 def _raise_nonfinite(name: str, costs: Tensor) -> None:
     if costs.is_cuda:
-        _raise_deferred()
-        flag = costs.isfinite().all().to("cpu", non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()
-        _DEFERRED.append(_Deferred(name, flag, event.query))
+        _raise_later(
+            costs.isfinite().all(),
+            f'{name} needs finite costs; an earlier call had non-finite ones. Mend f, or pass nonfinite="drop" or '
+            '"propagate".',
+        )
         return
     # A finite sum proves finite terms in one pass; only a non-finite one asks for the exact test.
     if not math.isfinite(costs.sum().item()) and not bool(costs.isfinite().all()):
@@ -215,26 +282,30 @@ def _raise_nonfinite(name: str, costs: Tensor) -> None:
 
 
 class _Deferred(NamedTuple):
-    """A finiteness flag on its way from the device: reading it at once would make the host wait."""
+    """A flag on its way from the device: reading it at once would make the host wait."""
 
-    name: str
     flag: Tensor
     arrived: Callable[[], bool]
+    message: str
 
 
-_DEFERRED: deque[_Deferred] = deque(maxlen=64)
+_DEFERRED: deque[_Deferred] = deque()
 
 
-def _raise_deferred() -> None:
+def _raise_later(flag: Tensor, message: str) -> None:
+    """Raise what earlier calls left, if it has arrived; leave this one to a later call."""
     while _DEFERRED and _DEFERRED[0].arrived():
         deferred = _DEFERRED.popleft()
         if not bool(deferred.flag):
             _DEFERRED.clear()
-            raise ValueError(
-                f"{deferred.name} needs finite costs; an earlier call had non-finite ones (found late, so as not to make "
-                'the host wait for the device). Mend f, or pass nonfinite="drop" or "propagate".'
-            )
+            raise ValueError(f"{deferred.message} (Found late, so as not to make the host wait for the device.)")
+    on_host = flag.to("cpu", non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    _DEFERRED.append(_Deferred(on_host, event.query, message))
 
+
+_GATHERED: ContextVar[list[tuple[str, Tensor]] | None] = ContextVar("gathered paths", default=None)
 
 _FAMILY_NAMES: dict[type[families.Discrete], str] = {
     families.Bernoullis: "Bernoulli",

@@ -116,7 +116,7 @@ class Bernoullis(Discrete):
         size = math.prod(self.event_logits_shape)
         states = torch.arange(2**size, device=self.logits.device)
         bits = states[:, None] >> torch.arange(size, device=states.device) & 1  # [states, size]
-        return bits.reshape((-1, *self.event_logits_shape)).to(self.dtype)
+        return bits.reshape((len(states), *self.event_logits_shape)).to(self.dtype)
 
     def sample(self, k: int, generator: Generator | None = None) -> Tensor:
         probs = self.probs.detach()
@@ -201,4 +201,4 @@ def _joint_classes(variables: Discrete) -> Tensor:
     size = math.prod(shape)
     states = torch.arange(classes**size, device=variables.logits.device)
     powers = classes ** torch.arange(size, device=states.device)
-    return (states[:, None] // powers % classes).reshape((-1, *shape))  # [states, *variables]
+    return (states[:, None] // powers % classes).reshape((len(states), *shape))  # [states, *variables]

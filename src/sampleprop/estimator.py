@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, Self, TypeVar, get_args
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor, distributed, nn
 from torch.distributions import Distribution
 
-from sampleprop import checks, families
+from sampleprop import checks, families, parallel
 from sampleprop.surrogate import unsqueeze_to
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 Needs = Literal["black box", "differentiable", "relaxed"]
 Objective = Literal["mean", "log-mean-exp", "elbo"]
@@ -38,7 +42,18 @@ D = TypeVar("D", bound=AnyDraw)
 
 @dataclass(frozen=True)
 class Source:
-    """Where an estimator comes from."""
+    """Where an estimator comes from.
+
+    Attributes:
+        key: the name of the entry in a bibliography.
+        authors: all of them, separated by "and".
+        year: of the publication.
+        title: as published.
+        venue: the proceedings, or the journal with its volume, or where else to find it.
+        where: the section, equation or algorithm.
+        arxiv: the number on arXiv, if there is one.
+        kind: "inproceedings" for a conference, "article" for a journal, "misc" for what is on arXiv only.
+    """
 
     key: str
     authors: str
@@ -47,20 +62,24 @@ class Source:
     venue: str
     where: str = ""
     arxiv: str = ""
+    kind: Literal["inproceedings", "article", "misc"] = "inproceedings"
 
     def bibtex(self) -> str:
         """The entry for a bibliography."""
         fields = {"author": self.authors, "year": str(self.year), "title": f"{{{self.title}}}"}
-        kind, fields["booktitle"] = "inproceedings", self.venue
+        fields[_VENUE_FIELDS[self.kind]] = self.venue
         if self.arxiv:
             fields |= {"eprint": self.arxiv, "archivePrefix": "arXiv"}
         body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
-        return f"@{kind}{{{self.key},\n{body}\n}}"
+        return f"@{self.kind}{{{self.key},\n{body}\n}}"
 
     def __str__(self) -> str:
         where = f", {self.where}" if self.where else ""
         arxiv = f", arXiv:{self.arxiv}" if self.arxiv else ""
         return f"{self.authors} ({self.year}), “{self.title}”, {self.venue}{arxiv}{where}"
+
+
+_VENUE_FIELDS = {"inproceedings": "booktitle", "article": "journal", "misc": "howpublished"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +103,22 @@ class Worked:
     f: F
     value: Tensor
     gradient: Tensor
+
+
+def _own_draws(combine: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`combine`, refusing a draw that another kind of estimator proposed: its samples may be of another law."""
+
+    @functools.wraps(combine)
+    def checked(self: Estimator[Any], dist: Distribution, draw: Any, costs: Tensor, **arguments: Any) -> Tensor:
+        if not isinstance(draw, self._draw_type):
+            got = f"{type(draw).__module__.rpartition('.')[2]}.{type(draw).__name__}"
+            raise TypeError(
+                f"{self.name} needs a draw of its own, since other estimators draw by other laws; got {got}. Combine with "
+                "the estimator that proposed the draw."
+            )
+        return combine(self, dist, draw, costs, **arguments)
+
+    return checked
 
 
 class Estimator(nn.Module, ABC, Generic[D]):
@@ -115,6 +150,18 @@ class Estimator(nn.Module, ABC, Generic[D]):
     samples_step: ClassVar[int] = 1
 
     samples: int | None
+
+    _draw_type: ClassVar[type[tuple[Any, ...]]] = tuple
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Note the Draw that the class is an estimator of, and have its `combine` refuse those of others."""
+        super().__init_subclass__(**arguments)
+        for base in vars(cls).get("__orig_bases__", ()):
+            for argument in get_args(base):
+                if isinstance(argument, type) and issubclass(argument, tuple):
+                    cls._draw_type = argument
+        if "combine" in vars(cls):
+            cls.combine = _own_draws(cls.combine)  # type: ignore[method-assign]
 
     @abstractmethod
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> D:
@@ -223,30 +270,116 @@ class Estimator(nn.Module, ABC, Generic[D]):
         return self.label
 
 
-def average(x: Tensor, keep: Tensor | None = None) -> Tensor:
+class Group(NamedTuple):
+    """Which further samples of the same distribution there are, besides those of the costs' dimension 0.
+
+    Attributes:
+        dim: a batch dimension of the costs over which a program runs independent particles, counted from the right (-1
+            is the last one), so that it holds for [k, *batch] and [*batch] alike.
+        process_group: the ranks that hold further samples of the same batch elements, as many each. The average over
+            the ranks, of the values as of the gradients, is then what one process would have with all samples.
+    """
+
+    dim: int | None = None
+    process_group: ProcessGroup | None = None
+
+    def size(self, costs: Tensor) -> int:
+        """The number of samples of one batch element, for costs [k, *batch] on this rank.
+
+        Raises:
+            ValueError: when `dim` is not a batch dimension of the costs.
+        """
+        if self.dim is not None and not 0 < -self.dim < costs.dim():
+            raise ValueError(
+                f"A group needs Group(dim=...) from {1 - costs.dim()} to -1, a batch dimension counted from the right; got "
+                f"{self.dim} for costs {list(costs.shape)}."
+            )
+        ranks = 1 if self.process_group is None else distributed.get_world_size(self.process_group)
+        return costs.shape[0] * ranks * (1 if self.dim is None else costs.shape[self.dim])
+
+
+class Grouped(Estimator[D]):
+    """An estimator whose samples help each other also from other particles of a program and from other ranks.
+
+    All other estimators do as well on each rank by themselves: the average over the ranks is right without a word.
+    """
+
+    @abstractmethod
+    def combine(
+        self,
+        dist: Distribution,
+        draw: D,
+        costs: Tensor,
+        *,
+        probe_costs: Tensor | None = None,
+        relaxed_f: F | None = None,
+        context: Tensor | None = None,
+        keep: Tensor | None = None,
+        group: Group | None = None,
+    ) -> Tensor:
+        """As :meth:`Estimator.combine`, with the further samples there are.
+
+        Args:
+            dist: p_φ, attached to φ.
+            draw: what `propose` returned.
+            costs: [k, *batch].
+            probe_costs: [m, *batch], where the draw has probes.
+            relaxed_f: f, where `needs` is "relaxed".
+            context: [*batch, ...].
+            keep: [k, *batch], False where a cost is to be left out.
+            group: None where there are no samples but these.
+        """
+
+
+def average(x: Tensor, keep: Tensor | None = None, group: Group | None = None) -> Tensor:
     """The mean over the samples that are kept: [k, *batch, ...] -> [*batch, ...].
 
     Args:
         x: [k, *batch, ...].
         keep: [k, *batch] or None for all.
+        group: as for `kept_weights`.
     """
     if keep is None:
         return x.mean(0)
     kept = torch.where(unsqueeze_to(keep, x.dim()), x, 0.0)  # not a product: what is left out may be NaN
-    return (unsqueeze_to(kept_weights(keep, x.dtype), x.dim()) * kept).sum(0)
+    return (unsqueeze_to(kept_weights(keep, x.dtype, group), x.dim()) * kept).sum(0)
 
 
-def others(x: Tensor, keep: Tensor | None = None) -> Tensor:
-    """For each sample the mean over the others that are kept, 0 where there are none: [k, *batch, ...] of two or more."""
-    if keep is None:
+def others(x: Tensor, keep: Tensor | None = None, group: Group | None = None) -> Tensor:
+    """For each sample the mean over the others that are kept, 0 where there are none.
+
+    Args:
+        x: [k, *batch, ...] of two samples or more; [k, ..., *batch] with a group.
+        keep: [k, *batch] or None for all.
+        group: further samples; with ranks the result is detached.
+    """
+    if keep is None and group is None:
         return (x.sum(0) - x) / (x.shape[0] - 1)
-    kept = torch.where(unsqueeze_to(keep, x.dim()), x, 0.0)
-    return (kept.sum(0) - kept) / unsqueeze_to(keep.sum(0) - keep.to(x.dtype), x.dim()).clamp_min(1)
+    one = torch.ones_like(x) if keep is None else unsqueeze_to(keep, x.dim()).to(x.dtype)
+    kept = x if keep is None else torch.where(unsqueeze_to(keep, x.dim()), x, 0.0)
+    total, count = totals(kept, one.expand_as(x), group=group)
+    return (total - kept) / (count - one).clamp_min(1)
 
 
-def kept_weights(keep: Tensor, dtype: torch.dtype) -> Tensor:
-    """Equal weights for the samples that are kept, 0 for the others: [k, *batch], summing to 1 over the samples."""
-    return keep.to(dtype) / keep.sum(0)
+def totals(*xs: Tensor, group: Group | None = None) -> tuple[Tensor, ...]:
+    """The sum of each over all samples, in one collective: [k, *batch, ...] -> [1, *batch, ...], 1 also for `group.dim`."""
+    sums = torch.stack(xs).sum(1, keepdim=True)
+    if group is not None and group.dim is not None:
+        sums = sums.sum(group.dim, keepdim=True)
+    if group is not None and group.process_group is not None:
+        sums = parallel.total(sums, group.process_group)
+    return sums.unbind(0)
+
+
+def kept_weights(keep: Tensor, dtype: torch.dtype, group: Group | None = None) -> Tensor:
+    """Equal weights for the samples that are kept, 0 for the others: [k, *batch], summing to 1 over the samples.
+
+    Where ranks hold further samples, they sum to 1 on the average over the ranks: one that keeps fewer counts less.
+    """
+    if group is None or group.process_group is None:
+        return keep.to(dtype) / keep.sum(0)
+    ranks = distributed.get_world_size(group.process_group)
+    return keep.to(dtype) * (ranks / parallel.total(keep.sum(0).to(dtype), group.process_group))
 
 
 def _same(value: object, default: object) -> bool:

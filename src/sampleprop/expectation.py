@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from sampleprop import checks, families
-from sampleprop.estimator import AnyDraw, Estimator
+from sampleprop import checks, families, parallel
+from sampleprop.chunks import chunked
+from sampleprop.estimator import AnyDraw, Estimator, Group, Grouped
 from sampleprop.estimators.exact.enumerate import Enumerate
 from sampleprop.estimators.pathwise.pathwise import Pathwise
 from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.surrogate import unsqueeze_to
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 TINY_SUPPORT = 16
 
@@ -27,6 +32,8 @@ def expect(
     context: Tensor | None = None,
     generator: Generator | None = None,
     nonfinite: checks.Nonfinite = "raise",
+    process_group: ProcessGroup | None = None,
+    chunk: int | None = None,
 ) -> Tensor:
     r"""Estimate L(θ, φ) = E_{x ~ p_φ}[f_θ(x)], with gradients for θ and φ.
 
@@ -46,14 +53,21 @@ def expect(
         nonfinite: what to do with NaN and infinite costs: "raise" (with the index; on CUDA at the next call, so that
             the host need not wait), "drop" those samples from every average, or "propagate". Not looked at under
             `torch.compile` and `torch.func`.
+        process_group: ranks that draw further samples of the same batch elements, as many each and from noise of their
+            own: their costs are in one leave-one-out group, and the average over the ranks, of the result as of the
+            gradients, is what one process would have with all samples. For `ScoreFunction`; other estimators need no
+            word to be right on several ranks. Each rank needs a finite cost for each batch element.
+        chunk: the most points that f gets at once, at least 1; None for all. With it f's memory does not grow with the
+            number of points: nothing of f is kept, and the backward pass evaluates f again, piece by piece, with the
+            same random numbers of torch's own generator. That is one more forward pass of f where f has a gradient.
 
     Returns:
         [\*batch]. Reduce it as the loss wants, `expect(...).mean()`.
 
     Raises:
-        TypeError: when the estimator does not take the distribution.
+        TypeError: when the estimator does not take the distribution, or no process group.
         ValueError: for costs of another shape, and for non-finite costs.
-        RuntimeError: when f writes into its input, and when a pathwise cost has no path to x.
+        RuntimeError: when f writes into its input, when a pathwise cost has no path to x, and when ranks share noise.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -66,6 +80,14 @@ def expect(
     """
     if nonfinite not in ("raise", "drop", "propagate"):
         raise ValueError(f'expect needs nonfinite="raise", "drop" or "propagate"; got {nonfinite!r}.')
+    if chunk is not None:
+        checks.samples("expect", chunk, argument="points to a chunk")
+        f = chunked(f, chunk)
+    if process_group is not None and not isinstance(estimator, Grouped):
+        raise TypeError(
+            f"expect needs ScoreFunction where ranks share their samples; got {estimator!r} and a process_group. Leave "
+            "process_group out: each rank estimates by itself, and the average over the ranks is right."
+        )
     if estimator is None:
         checks.possible("expect", dist)
         estimator, draw, values = _choose(f, dist, generator)
@@ -77,11 +99,13 @@ def expect(
             raise TypeError(refusal)
         checks.possible(estimator.name, dist)
         draw = estimator.propose(dist, context=context, generator=generator)
+        if process_group is not None and not torch.compiler.is_compiling():
+            parallel.check_streams(generator, process_group=process_group, device=draw.points.device)
         values = _call(f, draw.points, estimator.name)
     costs = checks.costs(estimator.name, dist, draw.points, values)
     costs = costs if costs.requires_grad else costs.clone()  # f may use its buffer again, for the probes
     costs, keep = checks.finite(estimator.name, costs, nonfinite)
-    if keep is not None and not bool(keep.all()):
+    if keep is not None and _dropped(keep, process_group):
         # Once more, at kept points only: what a bad cost was made of would give θ the gradient 0 * NaN.
         costs = checks.costs(estimator.name, dist, draw.points, _call(f, _kept(draw.points, keep), estimator.name))
     probe_costs = None
@@ -96,11 +120,14 @@ def expect(
         checks.relaxed_path(estimator.name, values, points)
         if nonfinite != "propagate":
             checks.finite(estimator.name, values, "raise")
+            if points.requires_grad and families.inspectable(points):
+                points.register_hook(lambda slopes: checks.finite_slopes(estimator.name, slopes))
         return values
 
-    return estimator.combine(
-        dist, draw, costs, probe_costs=probe_costs, relaxed_f=relaxed_f, context=context, keep=keep
-    )
+    combine: Callable[..., Tensor] = estimator.combine
+    if process_group is not None:
+        combine = functools.partial(combine, group=Group(process_group=process_group))
+    return combine(dist, draw, costs, probe_costs=probe_costs, relaxed_f=relaxed_f, context=context, keep=keep)
 
 
 def _call(f: Callable[[Tensor], Any], points: Tensor, name: str) -> Any:
@@ -121,6 +148,12 @@ def _call(f: Callable[[Tensor], Any], points: Tensor, name: str) -> Any:
     if version is not None:
         checks.unchanged(name, given, version)
     return values
+
+
+def _dropped(keep: Tensor, process_group: ProcessGroup | None) -> bool:
+    """Whether a cost is left out; on any rank, where they work together: f may hold collectives, which all must enter."""
+    left_out = ~keep.all()
+    return bool(left_out if process_group is None else parallel.total(left_out.to(torch.int64), process_group))
 
 
 def _kept(points: Tensor, keep: Tensor) -> Tensor:

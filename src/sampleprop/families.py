@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 
-from sampleprop import noise
+from sampleprop import counts, noise
 from sampleprop.discrete import Bernoullis as Bernoullis
 from sampleprop.discrete import Discrete as Discrete
 from sampleprop.discrete import Integers as Integers
@@ -92,6 +92,10 @@ def sample(dist: Distribution, k: int, generator: Generator | None = None) -> Te
     with torch.no_grad():
         if _own_rsample(dist) is not None and _samples_by_rsample(dist):
             return rsample(dist, k, generator)
+        base, _ = unwrap(dist)
+        own = counts.SAMPLE.get(type(base).sample)
+        if own is not None:
+            return own(base, k, generator)
         with noise.borrowed(generator):
             return dist.sample(torch.Size((k,))).detach()
 
@@ -159,7 +163,11 @@ def log_prob(dist: Distribution, points: Tensor) -> Tensor:
         return variables.log_prob(points)
     base, event_ndim = unwrap(dist)
     # Another tensor object: a transform with a cache knows its own results again, and would leave φ out.
-    result = base.log_prob(points.view_as(points))
+    points = points.view_as(points)
+    if isinstance(base, td.Geometric) and type(base).log_prob is td.Geometric.log_prob and not base._validate_args:
+        result = counts.geometric_log_prob(base, points)
+    else:
+        result = base.log_prob(points)
     # Summed here: Independent reshapes on the way, which an empty batch does not survive.
     return noise.raised(result.sum(tuple(range(-event_ndim, 0))) if event_ndim else result)
 
@@ -180,6 +188,8 @@ def parameters(dist: Distribution) -> dict[str, Tensor]:
     if variables is not None:
         return {"logits": variables.logits}
     base, _ = unwrap(dist)
+    if isinstance(base, td.MixtureSameFamily) and not base.arg_constraints:
+        return {"weights": _categorical_logits(base.mixture_distribution)} | parameters(base.component_distribution)
     found: dict[str, Tensor] = {}
     for name, constraint in base.arg_constraints.items():
         value = base.__dict__.get(name)
@@ -198,10 +208,21 @@ def parameters(dist: Distribution) -> dict[str, Tensor]:
 
 
 def with_parameters(dist: Distribution, tensors: dict[str, Tensor]) -> Distribution:
-    """A distribution like `dist` with other parameters, as named by `parameters`; they may have more batch dimensions."""
+    """A distribution like `dist` with other parameters, as named by `parameters`; they may have more batch dimensions.
+
+    Raises:
+        TypeError: for a subclass that holds more than its parameters, which a new object would not have.
+    """
     base, event_ndim = unwrap(dist)
     kind: Any = type(base)
-    if isinstance(base, td.Bernoulli | td.OneHotCategorical | td.Categorical):
+    if isinstance(base, td.MixtureSameFamily) and not base.arg_constraints:
+        components = {name: tensor for name, tensor in tensors.items() if name != "weights"}
+        made = kind(
+            td.Categorical(logits=tensors["weights"], validate_args=False),
+            with_parameters(base.component_distribution, components),
+            validate_args=False,
+        )
+    elif isinstance(base, td.Bernoulli | td.OneHotCategorical | td.Categorical):
         made = kind(logits=tensors["logits"], validate_args=False)
     else:
         fixed = {
@@ -209,8 +230,30 @@ def with_parameters(dist: Distribution, tensors: dict[str, Tensor]) -> Distribut
             for name, constraint in base.arg_constraints.items()
             if name in base.__dict__ and getattr(constraint, "is_discrete", False)
         }
-        made = kind(**fixed, **tensors, validate_args=False)
+        try:
+            made = kind(**fixed, **tensors, validate_args=False)
+        except TypeError as error:
+            raise _not_rebuilt(base, f"its constructor does not take {', '.join(tensors)} alone ({error})") from error
+    _refuse_lost_state(base, made)
     return td.Independent(made, event_ndim, validate_args=False) if event_ndim else made
+
+
+def _refuse_lost_state(base: Distribution, made: Distribution) -> None:
+    for name, value in vars(base).items():
+        if name == "_validate_args" or isinstance(getattr(type(base), name, None), td.utils.lazy_property):
+            continue
+        if name not in vars(made):
+            raise _not_rebuilt(base, f"it would lack {name}")
+        if isinstance(value, bool | int | float | str) and vars(made)[name] != value:
+            raise _not_rebuilt(base, f"it would have {name}={vars(made)[name]!r}, not {value!r}")
+
+
+def _not_rebuilt(base: Distribution, why: str) -> TypeError:
+    kind = type(base).__name__
+    return TypeError(
+        f"The gradient by the parameters of {kind} needs a like distribution with other parameters; {why}. Give {kind} a "
+        "constructor whose arguments are its parameters and that sets all else, or use ScoreFunction or Pathwise."
+    )
 
 
 def moving_support(dist: Distribution) -> bool:
@@ -350,6 +393,22 @@ def _rsample_exp_relaxed_categorical(dist: ExpRelaxedCategorical, k: int, genera
     return scores.log_softmax(-1).to(_floating(dist.logits))
 
 
+def _rsample_continuous_bernoulli(dist: td.ContinuousBernoulli, k: int, generator: Generator | None) -> Tensor:
+    """The quantile log(1 + u (e^λ - 1)) / λ, for λ <= 0 and mirrored; torch's own has no derivative near λ = 0."""
+    logits = noise.raised(dist.logits)
+    u = noise.uniform((k, *logits.shape), logits, generator)
+    a = torch.where(logits > 0, -logits, logits)  # not -|λ|, whose derivative at 0 is 0
+    near = a > -0.02
+    safe = torch.where(near, -1.0, a)
+    v = u * (1 - u)
+    # The cumulants of a coin that shows heads with probability u: the quantile is their generating function over λ.
+    series = u + v * (
+        a / 2 + a.square() * (1 - 2 * u) / 6 + a**3 * (1 - 6 * v) / 24 + a**4 * (1 - 2 * u) * (1 - 12 * v) / 120
+    )
+    x = torch.where(near, series, (u * safe.expm1()).log1p() / safe)
+    return torch.where(logits > 0, 1 - x, x).to(_floating(dist._param))
+
+
 def _rsample_reparameterized(dist: Reparameterized, k: int, generator: Generator | None) -> Tensor:
     return dist.draw(torch.Size((k,)), generator)
 
@@ -368,6 +427,7 @@ _RSAMPLE: dict[Any, _OwnRsample] = {
     td.Uniform.rsample: _rsample_uniform,
     td.Exponential.rsample: _rsample_exponential,
     td.Laplace.rsample: _rsample_laplace,
+    td.ContinuousBernoulli.rsample: _rsample_continuous_bernoulli,
     LogitRelaxedBernoulli.rsample: _rsample_logit_relaxed_bernoulli,
     ExpRelaxedCategorical.rsample: _rsample_exp_relaxed_categorical,
     td.TransformedDistribution.rsample: _rsample_transformed,

@@ -2,7 +2,8 @@
 
 A program is the nested expectation that it reads as. Each random variable's cost is what the rest of the program costs, so
 a cost yielded before a variable is never charged to it. The engine keeps a list of the variables and folds it from the last to the
-first; it does not recurse, so a chain may have any length.
+first; it does not recurse, so a chain may have any length. Score functions that follow one another without a dimension of their
+own are folded together, by the form of Foerster et al. (2018), "DiCE", sec. 4: a cost times the box of all variables before it.
 """
 
 from __future__ import annotations
@@ -10,15 +11,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Generic, ParamSpec, overload
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, overload
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from sampleprop import checks
-from sampleprop.estimator import AnyDraw, Estimator
+from sampleprop import checks, families, noise
+from sampleprop.estimator import AnyDraw, Estimator, Group, Grouped, others
+from sampleprop.estimators.pathwise.through_points import ThroughPoints
+from sampleprop.estimators.score.score_function import ScoreFunction
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 P = ParamSpec("P")
 Steps = Generator[Any, Any, Tensor | None]
@@ -36,10 +42,11 @@ class program(Generic[P]):
     Shapes: the batch of each distribution is that of the variables before it, [\*K, \*batch]; a cost has the shape of the batch
     at its place. Conditionally independent items (a plate) are an inner `expect` and a sum. Sub-programs: `x = yield from
     other.steps(...)`. Methods of modules can be programs. Branches and loops of random length work, as long as all samples of a batch
-    take the same branch. Programs run eagerly.
+    take the same branch. Programs run eagerly. Estimators that evaluate f at relaxed points need a cost that is differentiable
+    in the variable, and their control variates (temperature, critic) stay as they are: train them with `expect`.
 
     Raises:
-        TypeError: for yielding anything but a cost or a pair of distribution and estimator.
+        TypeError: for a function that does not yield, and for yielding anything but a cost or a pair of distribution and estimator.
         ValueError: for a distribution or cost of another shape, and for a variable with no cost after it.
 
     Example:
@@ -58,25 +65,48 @@ class program(Generic[P]):
     def __init__(self, steps: Callable[P, Steps]) -> None:
         functools.update_wrapper(self, steps)
         self._steps = steps
-        self._generator: torch.Generator | None = None
+        self._setting = _Setting()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
-        return _run(self._steps(*args, **kwargs), self._generator, None)
+        return _run(self._steps(*args, **kwargs), self._setting, None)
 
     def sample(self, *args: P.args, **kwargs: P.kwargs) -> tuple[Tensor, list[Tensor]]:
         """The expected cost, and the draws of each random variable in order, detached, for logging."""
         drawn: list[Tensor] = []
-        return _run(self._steps(*args, **kwargs), self._generator, drawn), drawn
+        return _run(self._steps(*args, **kwargs), self._setting, drawn), drawn
 
     def steps(self, *args: P.args, **kwargs: P.kwargs) -> Steps:
         """The generator itself, for `yield from` in another program."""
         return self._steps(*args, **kwargs)
 
-    def using(self, generator: torch.Generator) -> program[P]:
-        """The same program, with all its noise from `generator`."""
-        other = program(self._steps)
-        other._generator = generator
-        return other
+    def using(
+        self,
+        generator: torch.Generator | None = None,
+        *,
+        particles: int | None = None,
+        process_group: ProcessGroup | None = None,
+    ) -> program[P]:
+        r"""The same program with other settings; those not given stay as they are.
+
+        Args:
+            generator: the source of all its noise.
+            particles: S, at least 1: the program runs S independent copies of itself. Every batch begins with S, in the
+                first distribution and in each cost, as in `Bernoulli(logits=logits.expand(S, 5))`; the result is the mean
+                over them, [\*batch]. A score function leaves one particle out: its baseline is the mean of what the others
+                cost from there on.
+            process_group: ranks that run the same program on the same batch elements: score functions leave one out over
+                the samples of all of them. The value and gradient of each rank are those of its share.
+
+        Raises:
+            ValueError: for a number of particles below 1.
+        """
+        if particles is not None:
+            checks.samples("A program", particles, argument="particles")
+        now = self._setting
+        return self._with(
+            self._steps,
+            _Setting(generator or now.generator, particles or now.particles, process_group or now.process_group),
+        )
 
     @overload
     def __get__(self, instance: None, owner: type) -> program[P]: ...
@@ -87,7 +117,20 @@ class program(Generic[P]):
     def __get__(self, instance: object | None, owner: type) -> program[Any]:
         if instance is None:
             return self
-        return program(functools.partial(self._steps, instance))  # type: ignore[arg-type]
+        return self._with(functools.partial(self._steps, instance), self._setting)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _with(steps: Callable[..., Steps], setting: _Setting) -> program[Any]:
+        other: program[Any] = program(steps)
+        other._setting = setting
+        return other
+
+
+@dataclass(frozen=True)
+class _Setting:
+    generator: torch.Generator | None = None
+    particles: int | None = None
+    process_group: ProcessGroup | None = None
 
 
 @dataclass
@@ -101,16 +144,15 @@ class _Node:
     batch: torch.Size  # of what follows: [rows, *batch], or [*batch] for samples=None
     costs: list[Tensor] = field(default_factory=list)
 
-    def fold(self, after: Tensor | None) -> Tensor:
+    def fold(self, after: Tensor | None, group: Group | None) -> Tensor:
         """The expected cost of this variable and all that follows it, [*batch]."""
         name = self.estimator.name
-        costs = _total(self.costs, after)
-        if costs is None:
-            raise ValueError(
-                f"{name} needs a cost that is yielded or returned after its variable; got none, so its gradient would be "
-                "zero. Draw a variable that nothing depends on with dist.sample()."
-            )
+        costs = self.total(after)
         rows = costs if len(self.batch) > len(self.dist.batch_shape) else costs.unsqueeze(0)
+        if isinstance(self.estimator, Grouped):
+            probe_costs = None if self.draw.probes is None else rows[self.draw.points.shape[0] :].detach()
+            rows = rows[: self.draw.points.shape[0]]
+            return self.estimator.combine(self.dist, self.draw, rows, probe_costs=probe_costs, group=group)
         hard = self.draw.points.shape[0]
         soft = hard if self.relaxed is None else hard + self.relaxed.shape[0]
         with _frozen(self.estimator, self.relaxed is not None):
@@ -122,8 +164,32 @@ class _Node:
                 relaxed_f=None if self.relaxed is None else _tangent(name, self.relaxed, rows[hard:soft]),
             )
 
+    def total(self, after: Tensor | None) -> Tensor:
+        """What is charged to this variable, given what follows."""
+        costs = _total(self.costs, after)
+        if costs is None:
+            raise ValueError(
+                f"{self.estimator.name} needs a cost that is yielded or returned after its variable; got none, so its gradient "
+                "would be zero. Draw a variable that nothing depends on with dist.sample()."
+            )
+        return costs
 
-def _run(steps: Steps, generator: torch.Generator | None, drawn: list[Tensor] | None) -> Tensor:
+    @property
+    def chain(self) -> type[Estimator[Any]] | None:
+        """Variables of one chain that follow one another fold at once: those with neither dimension nor baseline."""
+        estimator = self.estimator
+        if estimator.adds_dimension:
+            return None
+        if isinstance(estimator, ThroughPoints):
+            return ThroughPoints
+        return ScoreFunction if isinstance(estimator, ScoreFunction) and estimator.baseline is None else None
+
+
+def _run(steps: Steps, setting: _Setting, drawn: list[Tensor] | None) -> Tensor:
+    if not isinstance(steps, Generator):
+        raise TypeError(
+            f"A program needs a generator function; got one that returned {steps!r:.80}. Draw with `x = yield dist, estimator`."
+        )
     before: list[Tensor] = []  # costs that no variable is charged for
     nodes: list[_Node] = []
     sent: Tensor | None = None
@@ -138,13 +204,11 @@ def _run(steps: Steps, generator: torch.Generator | None, drawn: list[Tensor] | 
         if isinstance(item, Tensor):
             _charge(item, nodes, before)
         else:
-            node, sent = _draw(item, nodes, generator)
+            node, sent = _draw(item, nodes, setting)
             nodes.append(node)
             if drawn is not None:
                 drawn.append(node.draw.points.detach())
-    after: Tensor | None = None
-    while nodes:
-        after = nodes.pop().fold(after)
+    after = _fold(nodes, setting)  # leaves the list empty
     if before and after is not None and before[0].shape != after.shape:
         raise ValueError(
             f"Costs before the first variable need its batch shape, {list(after.shape)}; got {list(before[0].shape)}. Nothing "
@@ -153,10 +217,74 @@ def _run(steps: Steps, generator: torch.Generator | None, drawn: list[Tensor] | 
     total = _total(before, after)
     if total is None:
         raise ValueError("A program needs at least one cost; got none. Yield or return a tensor.")
-    return total
+    if setting.particles is None:
+        return total
+    _particles("A cost", total.shape, setting)
+    return total.mean(0)
 
 
-def _draw(item: Any, nodes: list[_Node], generator: torch.Generator | None) -> tuple[_Node, Tensor]:
+def _fold(nodes: list[_Node], setting: _Setting) -> Tensor | None:
+    """The expected cost of all variables, [*batch], or None where there are none."""
+    group = None
+    if nodes and (setting.particles is not None or setting.process_group is not None):
+        # Each sample dimension is added on the left, so the particles keep their place as counted from the right.
+        dim = None if setting.particles is None else -len(nodes[0].dist.batch_shape)
+        group = Group(dim, setting.process_group)
+    after: Tensor | None = None
+    with checks.gathered_paths() as paths:
+        while nodes:
+            run = [nodes.pop()]
+            chain = run[0].chain
+            while chain is not None and nodes and nodes[-1].chain is chain:
+                run.append(nodes.pop())
+            after = run[0].fold(after, group) if len(run) == 1 else _fold_chain(run[::-1], after, group)
+    if after is not None:
+        checks.paths(after, paths)
+    return after
+
+
+def _fold_chain(nodes: list[_Node], after: Tensor | None, group: Group | None) -> Tensor:
+    """Variables of one chain, the first one first; they have one batch shape."""
+    last = nodes[-1].total(after)
+    terms = [_total(node.costs, None) for node in nodes[:-1]]
+    costs = noise.raised(
+        torch.stack([torch.zeros_like(last) if c is None else c for c in terms] + [last])
+    )  # [t, *batch]
+    if nodes[0].chain is ThroughPoints:
+        for node in nodes:
+            assert isinstance(node.estimator, ThroughPoints)
+            checks.path(node.estimator.name, node.dist, costs, node.draw.points, node.estimator.allow_unused)
+        return costs.sum(0)
+    # DiCE: each cost c_t times the box of x_1 ... x_t.
+    log_probs = _log_probs(nodes).cumsum(0)
+    boxes = (log_probs - log_probs.detach()).exp()
+    if group is None:
+        return (costs * boxes).sum(0)
+    to_go = costs.detach().flip(0).cumsum(0).flip(0)
+    baselines = others(to_go.unsqueeze(0), None, group).squeeze(0)
+    boxes_before = torch.cat([torch.ones_like(boxes[:1]), boxes[:-1]])
+    return (costs * boxes + baselines * (boxes_before - boxes)).sum(0)
+
+
+def _log_probs(nodes: list[_Node]) -> Tensor:
+    """The log-probability of each variable, [t, *batch]; at once where they are of one kind."""
+    known = [v for v in (families.discrete(node.dist) for node in nodes) if v is not None]
+    if len(known) == len(nodes) and len({(type(v), v.logits.shape, v.logits.dtype, v.dtype) for v in known}) == 1:
+        together = replace(known[0], logits=torch.stack([v.logits for v in known]))
+        return together.log_prob(torch.cat([node.draw.points for node in nodes]))
+    return torch.stack([families.log_prob(node.dist, node.draw.points).squeeze(0) for node in nodes])
+
+
+def _particles(what: str, shape: torch.Size, setting: _Setting) -> None:
+    """Refuse a batch that does not begin with the particles."""
+    if setting.particles is not None and shape[:1] != (setting.particles,):
+        raise ValueError(
+            f"{what} of a program with particles={setting.particles} needs a batch that begins with {setting.particles}; got "
+            f"{list(shape)}. Expand what it is computed from: logits.expand({setting.particles}, *logits.shape)."
+        )
+
+
+def _draw(item: Any, nodes: list[_Node], setting: _Setting) -> tuple[_Node, Tensor]:
     if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], Estimator)):
         raise TypeError(
             f"A program yields a cost (a tensor) or a pair of distribution and estimator; got {item!r:.80}. Write "
@@ -172,8 +300,10 @@ def _draw(item: Any, nodes: list[_Node], generator: torch.Generator | None) -> t
             f"it have; got {list(dist.batch_shape)}. Build it from them, or use dist.expand({list(nodes[-1].batch)}), or "
             "Independent to make dimensions part of one draw."
         )
+    if not nodes:
+        _particles("The first distribution", dist.batch_shape, setting)
     checks.possible(estimator.name, dist)
-    draw = estimator.propose(dist, generator=generator)
+    draw = estimator.propose(dist, generator=setting.generator)
     relaxed = _relaxed_points(estimator, dist, draw)
     if not estimator.adds_dimension:
         if relaxed is not None or draw.probes is not None or draw.points.shape[0] != 1:
@@ -241,6 +371,7 @@ def _tangent(name: str, relaxed: Tensor, costs: Tensor) -> Callable[[Tensor], Te
                 f"{name} needs a cost that is differentiable in its variable; got one with no path to it. Use ScoreFunction."
             )
         slopes = torch.zeros_like(relaxed)
+    checks.finite_slopes(name, slopes)
     position = 0
 
     def evaluate(points: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from torch.distributions import (
     Gamma,
     Geometric,
     Independent,
+    NegativeBinomial,
     Normal,
     OneHotCategorical,
     Poisson,
@@ -24,8 +26,17 @@ from torch.distributions import (
 
 import sampleprop as sp
 from sampleprop import families
+from sampleprop.distributions.beta import Beta
+from sampleprop.distributions.dirichlet import Dirichlet
+from sampleprop.distributions.gamma import Gamma as SmallGamma
+from sampleprop.distributions.generalized_extreme_value import GeneralizedExtremeValue
+from sampleprop.distributions.mixture_same_family import MixtureSameFamily
+from sampleprop.distributions.quadrature import gauss_legendre
+from sampleprop.distributions.truncated_normal import TruncatedNormal
+from sampleprop.distributions.von_mises import VonMises
+from sampleprop.distributions.von_mises_fisher import VonMisesFisher
 
-MOST_STATES = 2**17
+MOST_STATES = 2**21
 
 
 def _support(dist: Distribution) -> tuple[Tensor, Tensor]:
@@ -47,9 +58,11 @@ class Problem:
         theta: [problems, ...], the parameters of f.
         dist: from φ, [rows, ...], to a distribution with batch shape [rows].
         f: from points [k, rows, *event], φ and θ (each [rows, ...]) to costs [k, rows]; also defined between the points.
-        nodes: from the distribution to points [nodes, rows, *event] and weights [nodes] such that E[h(x)] is the sum of
-            weight * p(x) * h(x): all states, or the nodes of a quadrature.
+        nodes: from the distribution to points [nodes, rows, *event] and weights [nodes], or [nodes, rows], such that E[h(x)]
+            is the sum of weight * p(x) * h(x): all states, or the nodes of a quadrature. Where the support moves with φ, both
+            move along, attached.
         rare: whether outcomes that matter are too rare to be drawn: the draws are then weighted (see `tails`).
+        bound: whether f is log p(x, z), for estimators of a bound only.
     """
 
     name: str
@@ -59,6 +72,7 @@ class Problem:
     f: Callable[[Tensor, Tensor, Tensor], Tensor]
     nodes: Callable[[Distribution], tuple[Tensor, Tensor]] = _support
     rare: bool = False
+    bound: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -79,7 +93,9 @@ class Problem:
         dist = self.dist(phi)
         points, weights = self.nodes(dist)
         log_p = families.log_prob(dist, points)  # [nodes, count]
-        probs = weights[:, None] * log_p.exp()
+        possible = log_p.detach().isfinite().any(1)  # a masked class has no logarithm
+        points, log_p = points[possible], log_p[possible]
+        probs = weights.reshape(len(weights), -1)[possible] * log_p.exp()
         costs = self.f(points, phi, theta)
         if estimator.objective == "mean":
             return (probs * costs).sum(0)
@@ -97,7 +113,7 @@ class Problem:
     def supports(self, estimator: sp.Estimator[Any]) -> bool:
         """Whether the estimator takes the distribution, and the exact value can be computed."""
         dist = self.dist(self.rows(1)[0])
-        if estimator.refusal(dist) is not None:
+        if estimator.refusal(dist) is not None or (self.bound and estimator.objective == "mean"):
             return False
         nodes = self.nodes(dist)[0].shape[0]
         return estimator.objective != "log-mean-exp" or nodes**estimator.draws <= MOST_STATES
@@ -115,8 +131,57 @@ def _grid(least: float, most: float, step: float) -> Callable[[Distribution], tu
 
 def _positive(dist: Distribution) -> tuple[Tensor, Tensor]:
     """The trapezoid rule for the logarithm of a positive variable."""
-    points = torch.arange(-36, 4.6, 0.05, dtype=torch.float64).exp()
-    return _spread(points, dist), 0.05 * points
+    points = torch.arange(-110, 4.6, 0.1, dtype=torch.float64).exp()
+    return _spread(points, dist), 0.1 * points
+
+
+def _unit(dist: Distribution) -> tuple[Tensor, Tensor]:
+    """The trapezoid rule for the logit of a number between 0 and 1."""
+    points = torch.arange(-60, 34, 0.2, dtype=torch.float64).sigmoid()
+    return _spread(points, dist), 0.2 * points * (1 - points)
+
+
+def _triangle(dist: Distribution) -> tuple[Tensor, Tensor]:
+    """The trapezoid rule for two logits: of the first share, and of the second one in what is left."""
+    logits = torch.arange(-40, 40, 0.5, dtype=torch.float64)
+    first, second = (x.flatten() for x in torch.meshgrid(logits, logits, indexing="ij"))
+    rest = (-first).sigmoid()
+    shares = torch.stack((first.sigmoid(), rest * second.sigmoid(), rest * (-second).sigmoid()), -1)  # [nodes, 3]
+    return shares.unsqueeze(1).expand(-1, *dist.batch_shape, -1), 0.25 * shares.prod(-1)
+
+
+def _between(dist: Distribution) -> tuple[Tensor, Tensor]:
+    """Gauss-Legendre quadrature between two bounds, which may move."""
+    base, _ = families.unwrap(dist)
+    nodes, weights = gauss_legendre(60)
+    length = base.high - base.low  # [rows, 1]
+    return base.low + _spread(nodes, dist) * length, _spread(weights, dist).squeeze(-1) * length.squeeze(-1)
+
+
+def _beyond(dist: Distribution) -> tuple[Tensor, Tensor]:
+    """The trapezoid rule for the logarithm of the distance from the one bound, which may move."""
+    support = families.unwrap(dist)[0].support
+    distance = torch.arange(-12, 24, 0.03, dtype=torch.float64).exp()
+    low, high = support.lower_bound, support.upper_bound
+    points = torch.where(low.isfinite(), low + _spread(distance, dist), high - _spread(distance, dist))
+    return points, 0.03 * distance
+
+
+def _circle(dist: Distribution) -> tuple[Tensor, Tensor]:
+    """The trapezoid rule on the circle."""
+    points = torch.arange(64, dtype=torch.float64) * (2 * math.pi / 64) - math.pi
+    return _spread(points, dist), torch.full_like(points, 2 * math.pi / 64)
+
+
+def _sphere(dist: Distribution) -> tuple[Tensor, Tensor]:
+    """Gauss-Legendre quadrature in the height, the trapezoid rule around."""
+    share, weights = gauss_legendre(24)
+    height, weights = 2 * share - 1, 2 * weights
+    azimuth = torch.arange(40, dtype=torch.float64) * (2 * math.pi / 40)
+    radius = (1 - height.square()).sqrt()[:, None]
+    points = torch.stack((radius * azimuth.cos(), radius * azimuth.sin(), height[:, None].expand(-1, 40)), -1)
+    points = points.reshape(-1, 1, 3).expand(-1, *dist.batch_shape, -1)
+    return points, (weights * (2 * math.pi / 40)).repeat_interleave(40)
 
 
 def _spread(points: Tensor, dist: Distribution) -> Tensor:
@@ -168,6 +233,67 @@ def _geometric(phi: Tensor) -> Distribution:
     return Independent(Geometric(logits=phi), 1)
 
 
+def _binomial_of_probs(phi: Tensor) -> Distribution:
+    return Independent(Binomial(5, probs=phi), 1)
+
+
+def _geometric_of_probs(phi: Tensor) -> Distribution:
+    return Independent(Geometric(probs=phi), 1)
+
+
+def _negative_binomial(phi: Tensor) -> Distribution:
+    return Independent(NegativeBinomial(3, logits=phi), 1)
+
+
+def _negative_binomial_of_probs(phi: Tensor) -> Distribution:
+    return Independent(NegativeBinomial(3, probs=phi), 1)
+
+
+def _masked(logits: Tensor) -> Distribution:
+    """Four classes, the second of which is impossible."""
+    first, *others = logits.unsqueeze(-2).split(1, -1)  # [rows, 1, 1] each
+    return _integers(torch.cat((first, torch.full_like(first, -torch.inf), *others), -1))
+
+
+def _truncated(phi: Tensor) -> Distribution:
+    return Independent(TruncatedNormal(phi[..., :1], phi[..., 1:].exp(), -0.8, 1.5), 1)
+
+
+def _truncated_at(phi: Tensor) -> Distribution:
+    loc, log_scale, low, high = phi.split(1, -1)
+    return Independent(TruncatedNormal(loc, log_scale.exp(), low, high), 1)
+
+
+def _extreme_value(phi: Tensor) -> Distribution:
+    loc, log_scale, shape = phi.split(1, -1)
+    return Independent(GeneralizedExtremeValue(loc, log_scale.exp(), shape), 1)
+
+
+def _von_mises(phi: Tensor) -> Distribution:
+    return Independent(VonMises(phi[..., :1], phi[..., 1:].exp()), 1)
+
+
+def _von_mises_fisher(phi: Tensor) -> Distribution:
+    return VonMisesFisher(phi[..., :3], phi[..., 3].exp())
+
+
+def _mixture(phi: Tensor) -> Distribution:
+    logits, loc, log_scale = phi.unsqueeze(-2).split(3, -1)  # [rows, 1, 3] each
+    return Independent(MixtureSameFamily(Categorical(logits=logits), Normal(loc, log_scale.exp())), 1)
+
+
+def _small_gamma(phi: Tensor) -> Distribution:
+    return Independent(SmallGamma(phi[..., :1].exp(), phi[..., 1:].exp()), 1)
+
+
+def _beta(phi: Tensor) -> Distribution:
+    return Independent(Beta(phi[..., :1].exp(), phi[..., 1:].exp()), 1)
+
+
+def _dirichlet(phi: Tensor) -> Distribution:
+    return Dirichlet(phi.exp())
+
+
 def _coupled(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
     """Of bits: neither additive nor a polynomial of low degree, with an offset."""
     angle = (x * theta[..., 1:]).sum(-1)
@@ -207,6 +333,24 @@ def _cosine(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
 def _saturating(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
     """Of a positive number or a count."""
     return (theta[..., :1] + 2 * (theta[..., 1:] * x).tanh()).sum(-1)
+
+
+def _shares(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
+    """Of a vector: θ holds the offset and one number for each coordinate."""
+    return theta[..., 0] + 2 * (theta[..., 1:] * x).sum(-1).sin()
+
+
+def _turning(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
+    """Of an angle, with period 2π."""
+    return (theta[..., :1] + (theta[..., 1:] * x.cos() + x.sin()).exp()).sum(-1)
+
+
+def _log_joint(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
+    """Of a standard normal x and an observation 0.9 of θ₀ x + θ₁ with scale 0.8; depends on φ also besides x."""
+    z = x.squeeze(-1)
+    observed = Normal(theta[..., 0] * z + theta[..., 1], 0.8).log_prob(torch.full_like(z, 0.9))
+    direct = 0.3 * phi[..., 0].tanh() * z + 0.2 * phi[..., 1]
+    return Normal(torch.zeros_like(z), 1.0).log_prob(z) + observed + direct
 
 
 PROBLEMS = (
@@ -257,15 +401,88 @@ PROBLEMS = (
         _integers,
         _table,
     ),
+    Problem("masked integer", _float64([0.5, -0.3, 0.1]), _float64([0.5, 0.9, 0.4, -0.6, 0.2]), _masked, _table),
     Problem("normal, square", _float64([0.6, -0.2]), _float64([-1.0, 1.0]), _normal, _square, _grid(-9, 10, 0.125)),
     Problem("normal, bump", _float64([0.6, -0.2]), _float64([-0.3, 1.0]), _normal, _bump, _grid(-9, 10, 0.125)),
     Problem("normal, cosine", _float64([0.6, -0.2]), _float64([-0.3, 1.0]), _normal, _cosine, _grid(-9, 10, 0.125)),
+    Problem(
+        "linear-Gaussian model",
+        _float64([0.1, -0.3]),
+        _float64([1.1, 0.2]),
+        _normal,
+        _log_joint,
+        _grid(-9, 10, 0.125),
+        bound=True,
+    ),
+    Problem("truncated normal", _float64([0.3, 0.18]), _float64([0.6, -1.4]), _truncated, _saturating, _between),
+    Problem(
+        "truncated normal, bounds",
+        _float64([0.3, 0.18, -0.8, 1.5]),
+        _float64([0.6, -1.4]),
+        _truncated_at,
+        _saturating,
+        _between,
+    ),
+    Problem(
+        "extreme value, heavy tail", _float64([0.4, 0.26, 0.3]), _float64([-0.3, 1.0]), _extreme_value, _bump, _beyond
+    ),
+    Problem(
+        "extreme value, bounded", _float64([0.4, 0.26, -0.3]), _float64([-0.3, 1.0]), _extreme_value, _bump, _beyond
+    ),
+    Problem("von Mises", _float64([0.4, 0.7]), _float64([-0.1, -0.6]), _von_mises, _turning, _circle),
+    Problem(
+        "von Mises-Fisher",
+        _float64([0.2, -0.15, 0.3, 0.7]),
+        _float64([1.0, -0.5, 0.7, 0.6]),
+        _von_mises_fisher,
+        _shares,
+        _sphere,
+    ),
+    Problem(
+        "mixture",
+        _float64([0.2, -0.5, 0.1, -1.0, 0.4, 1.5, -0.3, 0.2, -0.6]),
+        _float64([0.5, 1.0]),
+        _mixture,
+        _saturating,
+        _grid(-12, 12, 0.0625),
+    ),
+    Problem("gamma near zero", _float64([-1.2, 0.3]), _float64([-0.5, 0.8]), _small_gamma, _saturating, _positive),
+    Problem("beta", _float64([-0.5, 0.35]), _float64([-0.5, 1.8]), _beta, _saturating, _unit),
+    Problem("dirichlet", _float64([-0.2, 0.4, 0.1]), _float64([-0.5, 0.9, -1.2, 0.5]), _dirichlet, _shares, _triangle),
     Problem("gamma", _float64([1.1, 1.0]), _float64([-1.0, 1.0]), _gamma, _saturating, _positive),
     Problem("gamma, rate", _float64([0.8]), _float64([-1.0, 1.0]), _gamma_rate, _saturating, _positive),
     Problem("exponential", _float64([0.3]), _float64([-0.5, 0.8]), _exponential, _saturating, _positive),
     Problem("poisson", _float64([0.5]), _float64([-0.8, 0.4]), _poisson, _saturating, _grid(0, 60, 1)),
     Problem("binomial", _float64([0.4]), _float64([-1.0, 0.3]), _binomial, _saturating, _grid(0, 5, 1)),
+    Problem("binomial, likely", _float64([2.2]), _float64([-1.0, 0.3]), _binomial, _saturating, _grid(0, 5, 1)),
+    Problem(
+        "binomial by probabilities",
+        _float64([0.6]),
+        _float64([2.2, -0.3]),
+        _binomial_of_probs,
+        _saturating,
+        _grid(0, 5, 1),
+    ),
     Problem("geometric", _float64([0.4]), _float64([-0.5, 0.8]), _geometric, _saturating, _grid(0, 120, 1)),
+    Problem(
+        "geometric by probabilities",
+        _float64([0.4]),
+        _float64([-0.5, 0.8]),
+        _geometric_of_probs,
+        _saturating,
+        _grid(0, 120, 1),
+    ),
+    Problem(
+        "negative binomial", _float64([-0.4]), _float64([-0.5, 0.4]), _negative_binomial, _saturating, _grid(0, 120, 1)
+    ),
+    Problem(
+        "negative binomial by probabilities",
+        _float64([0.4]),
+        _float64([-0.5, 0.4]),
+        _negative_binomial_of_probs,
+        _saturating,
+        _grid(0, 120, 1),
+    ),
 )
 
 

@@ -8,12 +8,15 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from sampleprop.estimator import Group
+
 
 class Baseline(nn.Module, ABC):
     """What is subtracted from the cost. It may depend on anything but the sample that it is subtracted for.
 
     Attributes:
-        samples_least: how many samples it needs.
+        samples_least: how many samples of one batch element it needs, those of a group's other particles and ranks among
+            them.
         probe_count: how many further evaluations of f it asks for.
     """
 
@@ -33,6 +36,7 @@ class Baseline(nn.Module, ABC):
         probe_costs: Tensor | None,
         context: Tensor | None,
         keep: Tensor | None,
+        group: Group | None,
     ) -> Tensor:
         """Return b for each sample, [k, *batch], attached to nothing but the baseline's own parameters.
 
@@ -43,6 +47,7 @@ class Baseline(nn.Module, ABC):
             probe_costs: [probe_count, *batch], or None.
             context: [*batch, ...], or None.
             keep: [k, *batch], False for samples that are left out; None for all.
+            group: further samples of the same batch elements; None where there are none.
         """
 
     def mean(self, dist: Distribution) -> Tensor | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from sampleprop.baselines.baseline import Baseline
+from sampleprop.estimator import Group
 
 
 class Constant(Baseline):
@@ -43,6 +44,7 @@ class Constant(Baseline):
         probe_costs: Tensor | None,
         context: Tensor | None,
         keep: Tensor | None,
+        group: Group | None,
     ) -> Tensor:
         return costs.new_full((), self.number).expand_as(costs)
 

@@ -7,12 +7,17 @@ Differences from the paper: no coefficient in front of b; put it into both funct
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.distributions import Distribution
 
+from sampleprop import families
 from sampleprop.baselines.baseline import Baseline
+from sampleprop.estimator import Group
+from sampleprop.surrogate import differentiable_backward, surrogate, vjp
 
 
 class KnownMean(Baseline):
@@ -22,12 +27,17 @@ class KnownMean(Baseline):
 
         \nabla_\phi L = \mathbb{E}[(f(x) - b(x)) \nabla_\phi \log p_\phi(x)] + \nabla_\phi \mathbb{E}[b(x)]
 
+    b is a constant function: what it and its expectation use besides the points and the distribution (coefficients, θ) gets
+    no gradient from here.
+
     Args:
         b: from points [k, \*batch, \*event] to [k, \*batch]; evaluated without gradient.
-        expectation: from the distribution to E[b(x)], [\*batch], differentiable in φ.
+        expectation: from the distribution to E[b(x)], [\*batch], differentiable in the distribution's parameters. It is
+            given a distribution built anew from the logits, or from the parameters of the one that is sampled.
 
     Raises:
         ValueError: for results of other shapes.
+        TypeError: for a distribution that does not keep its parameters under their names (a transformed one, say).
 
     Example:
         >>> import sampleprop as sp
@@ -48,6 +58,7 @@ class KnownMean(Baseline):
         probe_costs: Tensor | None,
         context: Tensor | None,
         keep: Tensor | None,
+        group: Group | None,
     ) -> Tensor:
         with torch.no_grad():
             b = self.b(points)
@@ -59,10 +70,48 @@ class KnownMean(Baseline):
         return b.to(costs.dtype)
 
     def mean(self, dist: Distribution) -> Tensor | None:
-        mean = self.expectation(dist)
-        if mean.shape != dist.batch_shape:
-            raise ValueError(
-                f"KnownMean needs an expectation of shape [*batch] = {list(dist.batch_shape)}; got {list(mean.shape)}. "
-                "Sum over the event."
-            )
-        return mean
+        if 0 in dist.batch_shape:
+            return None  # there is nothing to differentiate, and torch cannot rebuild every empty distribution
+        named = families.parameters(dist)
+
+        def expectation(*tensors: Tensor) -> Tensor:
+            mean = self.expectation(families.with_parameters(dist, dict(zip(named, tensors, strict=True))))
+            if mean.shape != dist.batch_shape:
+                raise ValueError(
+                    f"KnownMean needs an expectation of shape [*batch] = {list(dist.batch_shape)}; got "
+                    f"{list(mean.shape)}. Sum over the event."
+                )
+            return mean
+
+        inputs = tuple(named.values())
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            # There a gradient is not differentiated again (compiled), or the surrogate refuses it.
+            with torch.no_grad():
+                mean, pull = vjp(expectation, *inputs)
+                gradients = pull(torch.ones_like(mean))
+            return surrogate("KnownMean", mean, inputs, gradients)
+        result: Tensor = _Closed.apply(expectation, *inputs)  # type: ignore[no-untyped-call]
+        return result
+
+
+class _Closed(Function):
+    """function(*inputs), differentiable by its inputs, to any order, and by nothing else that the function uses."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        ctx.function = function
+        ctx.save_for_backward(*inputs)
+        return function(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = ctx.saved_tensors
+        if not differentiable_backward():
+            return None, *vjp(ctx.function, *inputs)[1](grad_output)
+        parts = [_part(ctx.function, i) for i in range(len(inputs))]
+        return None, *(_Closed.apply(part, grad_output, *inputs) for part in parts)  # type: ignore[no-untyped-call]
+
+
+def _part(function: Callable[..., Tensor], i: int) -> Callable[..., Tensor]:
+    """The pullback of `function` to its i-th input, as a function of the cotangent and the inputs."""
+    return lambda cotangent, *inputs: vjp(function, *inputs)[1](cotangent)[i]

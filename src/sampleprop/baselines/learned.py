@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from sampleprop.baselines.baseline import Baseline
+from sampleprop.estimator import Group
 
 
 class LearnedBaseline(Baseline):
     r"""Predicts the cost from the context, trained on the squared error ½(f - b(context))².
 
-    The context is detached, so the prediction trains the network and nothing before it.
+    The context is detached, so the prediction trains the network and nothing before it. On several ranks its gradient must
+    be averaged with all others, so let the estimator be a part of the module that `DistributedDataParallel` wraps.
 
     Args:
         network: from context [\*batch, ...] to [\*batch]; None for one trained number (then no context is needed).
@@ -33,7 +35,7 @@ class LearnedBaseline(Baseline):
     def __init__(self, network: nn.Module | None = None) -> None:
         super().__init__()
         self.network = network
-        self.offset = nn.Parameter(torch.zeros(()))
+        self.offset = nn.Parameter(torch.zeros(1))  # not a scalar: FSDP takes none
 
     def value(
         self,
@@ -43,6 +45,7 @@ class LearnedBaseline(Baseline):
         probe_costs: Tensor | None,
         context: Tensor | None,
         keep: Tensor | None,
+        group: Group | None,
     ) -> Tensor:
         prediction = self.offset.to(costs.dtype)
         if self.network is not None:

@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from sampleprop.baselines.baseline import Baseline
-from sampleprop.estimator import others
+from sampleprop.estimator import Group, others
 
 
 class LeaveOneOut(Baseline):
     r"""For each sample the mean cost of the others, :math:`b_i = \frac{1}{k-1} \sum_{j \ne i} f(x_j)`.
 
-    The samples are those of one batch element: only their costs are independent draws from one distribution. For two
+    The samples are those of one batch element: only their costs are independent draws from one distribution. Those of a
+    program's other particles, and of the other ranks of a process group, are among them. For two
     samples with scores s the gradient is :math:`\frac12 (f(x_1) - f(x_2)) (s_1 - s_2)`. Where no other sample has a finite
     cost, b is 0.
 
@@ -38,5 +39,6 @@ class LeaveOneOut(Baseline):
         probe_costs: Tensor | None,
         context: Tensor | None,
         keep: Tensor | None,
+        group: Group | None,
     ) -> Tensor:
-        return others(costs, keep)
+        return others(costs, keep, group)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from sampleprop.baselines.baseline import Baseline
+from sampleprop.estimator import Group
 
 
 class MovingAverage(Baseline):
@@ -19,6 +20,8 @@ class MovingAverage(Baseline):
     The parameter m learns from the loss ½(f - m)², whose gradient is m - f: with plain gradient descent at rate
     1 - d it is the exponential moving average m ← d m + (1 - d) f of decay d (for a loss averaged over the batch).
     The current cost enters after its own use, in `optimizer.step()`: an average that contains it would shrink the gradient.
+    On several ranks m follows the costs of all of them, and stays the same on each, where it is a parameter of the module
+    that averages its gradients (`DistributedDataParallel`, say).
 
     Args:
         start: the first guess of the cost.
@@ -31,7 +34,7 @@ class MovingAverage(Baseline):
 
     def __init__(self, start: float = 0.0) -> None:
         super().__init__()
-        self.average = nn.Parameter(torch.tensor(float(start)))
+        self.average = nn.Parameter(torch.tensor([float(start)]))  # not a scalar: FSDP takes none
 
     def value(
         self,
@@ -41,5 +44,6 @@ class MovingAverage(Baseline):
         probe_costs: Tensor | None,
         context: Tensor | None,
         keep: Tensor | None,
+        group: Group | None,
     ) -> Tensor:
         return self.average.to(costs.dtype).expand_as(costs)

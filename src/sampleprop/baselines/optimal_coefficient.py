@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 
 from sampleprop import families
 from sampleprop.baselines.baseline import Baseline
+from sampleprop.estimator import Group, totals
 
 
 class OptimalCoefficient(Baseline):
@@ -39,6 +40,7 @@ class OptimalCoefficient(Baseline):
         probe_costs: Tensor | None,
         context: Tensor | None,
         keep: Tensor | None,
+        group: Group | None,
     ) -> Tensor:
         scores = families.score(dist, points)
         squares = [s.square().unsqueeze(-1).flatten(costs.dim()).sum(-1) for s in scores]
@@ -46,5 +48,6 @@ class OptimalCoefficient(Baseline):
         if keep is not None:
             weight = weight * keep
         weighted = weight * costs
-        total = weight.sum(0) - weight
-        return (weighted.sum(0) - weighted) / torch.where(total > 0, total, 1.0)
+        all_weighted, all_weight = totals(weighted, weight, group=group)
+        rest = all_weight - weight
+        return (all_weighted - weighted) / torch.where(rest > 0, rest, 1.0)

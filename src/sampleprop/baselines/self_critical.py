@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 
 from sampleprop import families
 from sampleprop.baselines.baseline import Baseline
+from sampleprop.estimator import Group
 
 
 class SelfCritical(Baseline):
@@ -38,6 +39,7 @@ class SelfCritical(Baseline):
         probe_costs: Tensor | None,
         context: Tensor | None,
         keep: Tensor | None,
+        group: Group | None,
     ) -> Tensor:
         if probe_costs is None:
             raise ValueError(

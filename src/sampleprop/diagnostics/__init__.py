@@ -10,5 +10,6 @@ from sampleprop.diagnostics.compare import compare as compare
 from sampleprop.diagnostics.comparison import Comparison as Comparison
 from sampleprop.diagnostics.findings import Check as Check
 from sampleprop.diagnostics.findings import Finding as Finding
+from sampleprop.diagnostics.monitor import Monitor as Monitor
 from sampleprop.diagnostics.row import Row as Row
 from sampleprop.diagnostics.row import Skipped as Skipped

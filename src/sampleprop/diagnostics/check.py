@@ -14,8 +14,8 @@ from torch.distributions import Distribution
 from sampleprop import families
 from sampleprop.diagnostics.cost import LINES, Cost, indifference, jump, mixing, randomness
 from sampleprop.diagnostics.findings import Check, Finding, Report
-from sampleprop.diagnostics.measure import GROUPS, Tally, device_of, devices
-from sampleprop.diagnostics.reference import Reference, judge
+from sampleprop.diagnostics.measure import GROUPS, Tally, device_of, devices, instance
+from sampleprop.diagnostics.reference import Reference, judge, target
 from sampleprop.diagnostics.replicates import Problem
 from sampleprop.diagnostics.statistics import POWER, Bias, percent, student
 from sampleprop.estimator import Estimator
@@ -35,8 +35,9 @@ def check(
 
     Calls f at many points and tests that the cost of a point depends on that point only, that f is not random, that it does
     not ignore x, and, where a derivative is followed through it, that it has no jump. Then compares value and gradient of
-    many independent estimates with the exact ones (by enumeration up to 4096 joint states, else by a long run of the
-    score function), and counts the evaluations of f. It says which bias it could have seen, and what it could not test.
+    many independent estimates with the exact ones (by enumeration up to 4096 joint states, else by a long run of an
+    unbiased estimator of the same objective), and counts the evaluations of f. It says which bias it could have seen, where
+    outcomes too rare to be drawn count as noise, and what it could not test.
 
     The given objects are not changed, nor is any `.grad` nor the global random state; but an f that counts its calls or
     keeps running averages sees them.
@@ -61,7 +62,7 @@ def check(
     """
     if replicates < 4 * GROUPS:
         raise ValueError(f"check needs at least {4 * GROUPS} replicates to judge a bias; got {replicates}.")
-    refusal = estimator.refusal(dist)
+    refusal = instance("check", estimator).refusal(dist)
     if refusal is not None:
         return Check(estimator.label, (Finding("refused", "error", refusal),), (), (), None)
     estimator = copy.deepcopy(estimator).eval()
@@ -72,7 +73,14 @@ def check(
         except Exception as error:
             report.found(_failure(error))
             return report.check(estimator, None)
-        _check_cost(report, Cost(estimator.name, f, dist, seed), estimator, seed)
+        if 0 in dist.batch_shape:
+            report.unchecked.append("anything but that it runs: the batch is empty. Pass one with elements")
+            return report.check(estimator, None)
+        try:
+            _check_cost(report, Cost(estimator.name, f, dist, seed), estimator, seed)
+        except Exception as error:
+            report.found(_failure(error))
+            return report.check(estimator, None)
         report.unchecked.append("what φ does inside f other than through x, and the gradient for θ: f is held fixed")
         if any(finding.name == "f mixes rows" for finding in report.findings):
             report.unchecked.append("the gradient: costs that depend on other points have none to compare with")
@@ -120,11 +128,8 @@ def _tell(report: Report, finding: Finding | None, tested: bool, passed: str, na
 
 
 def _check_gradient(report: Report, problem: Problem, estimator: Estimator[Any], size: int, seed: int) -> Bias | None:
-    if estimator.objective != "mean":
-        report.unchecked.append(f'value and gradient: the objective "{estimator.objective}" is not E[f]')
-        return None
     tally = Tally(estimator, problem.generator(seed + 2))
-    reference = Reference(problem, None, problem.generator(seed + 3))
+    reference = Reference(problem, None, problem.generator(seed + 3), target(estimator))
     try:
         for _ in range(GROUPS):
             tally.add(problem.estimates(estimator, size, tally.generator))
@@ -145,7 +150,12 @@ def _check_gradient(report: Report, problem: Problem, estimator: Estimator[Any],
     _check_value(report, tally, reference, problem.rounding)
     bias = judge(tally, reference, problem.rounding)
     if bias is None:
-        report.unchecked.append(f"the gradient's bias; the reference is {reference.describe()}")
+        nothing = (
+            ""
+            if reference.known
+            else ", and never saw a gradient: the outcomes that matter are too rare, or f is constant"
+        )
+        report.unchecked.append(f"the gradient's bias; the reference is {reference.describe()}{nothing}")
         return None
     _check_bias(report, bias, estimator, reference)
     return bias
@@ -157,7 +167,8 @@ def _check_value(report: Report, tally: Tally, reference: Reference, rounding: f
         report.unchecked.append("the value of the estimate: it is not known")
         return
     differences = torch.tensor(tally.values, dtype=torch.float64) - expected
-    error = math.sqrt(float(differences.var()) / GROUPS + (rounding * float(expected.abs().max())) ** 2)
+    rounded = rounding * float(expected.abs().max())
+    error = math.sqrt(float(differences.var()) / GROUPS + reference.unseen(tally).value + rounded**2)
     mean = float(differences.mean())
     if abs(mean) <= student(GROUPS) * error:
         visible, total = (student(GROUPS) + POWER) * error, float(expected.mean())

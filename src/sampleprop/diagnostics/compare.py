@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -12,8 +12,8 @@ from torch.distributions import Distribution
 
 from sampleprop import checks
 from sampleprop.diagnostics.comparison import Comparison
-from sampleprop.diagnostics.measure import GROUPS, Tally, devices, timed
-from sampleprop.diagnostics.reference import Exact, Reference, judge
+from sampleprop.diagnostics.measure import GROUPS, Tally, devices, instance, timed
+from sampleprop.diagnostics.reference import MEAN, Exact, Reference, Target, judge, target
 from sampleprop.diagnostics.replicates import Problem
 from sampleprop.diagnostics.row import Skipped, ranked, row
 from sampleprop.estimator import Estimator
@@ -41,7 +41,11 @@ def compare(
     one. The gradient is the one by the parameters of `dist` (the logits of a discrete family; of another, those of its
     parameters that require a gradient), with f held fixed: what φ does inside f is not measured, nor is θ's gradient.
 
-    Rows are ranked by variance × time where no bias was seen; the others follow by mean squared error, without a rank.
+    Rows are ranked twice where no bias was seen: at equal time, by variance × time, and at equal evaluations, by
+    variance × evaluations, which counts where f is all that takes time. The others follow by mean squared error, without a rank.
+
+    All have to estimate the same: E[f], or the ELBO, or the bound log-mean-exp of as many samples. The first estimator says
+    which; those of another are listed with that reason.
 
     An estimator with parameters of its own is trained first, with Adam, on this problem, and the table says so. The
     given objects are not changed, nor is any `.grad` nor the global random state. Ctrl-C keeps what is done.
@@ -52,8 +56,8 @@ def compare(
         estimators: what to compare, each configuration once; one that does not fit is listed with the reason.
         budget: evaluations of f for one estimate and batch element, at least 1.
         exact: the exact gradient of the expectation, summed over the batch: a tensor for each measured parameter, in
-            their order or by name. None enumerates up to 4096 joint states, and otherwise takes a long run of the score
-            function, whose own standard error then counts in every z.
+            their order or by name. None enumerates up to 4096 joint states, and otherwise takes a long run of an unbiased
+            estimator, 16 times as many evaluations as each of the others gets; its own standard error counts in every z.
         context: [\*batch, ...], for learned baselines and critics.
         replicates: independent estimates for each estimator, at least 128; rounded up to a multiple of 32.
         seed: of all noise.
@@ -61,8 +65,8 @@ def compare(
         progress: called with what is done, how much of it, and how much there is.
 
     Raises:
-        ValueError: for a budget, number of replicates or exact gradient that makes no sense.
-        TypeError: for a distribution that does not keep its parameters under their names.
+        ValueError: for a budget, number of replicates, exact gradient or empty batch that makes no sense.
+        TypeError: for a distribution that does not keep its parameters under their names, and for what is no estimator.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -74,6 +78,8 @@ def compare(
         ['Enumerate()', 'ScoreFunction(samples=8)']
     """
     _check_numbers(budget, replicates, train_steps)
+    waiting = _given(estimators)
+    total = len(waiting)
     problem = Problem(f, dist, context)
     size = -(-replicates // GROUPS)
     tallies: list[Tally] = []
@@ -81,13 +87,13 @@ def compare(
     interrupted = False
     with torch.random.fork_rng(devices=devices(dist)):
         torch.manual_seed(seed)
-        reference = Reference(problem, exact, problem.generator(seed))
-        waiting = list(estimators)
-        total = len(waiting)
+        wanted = next((target(estimator) for estimator in _configured(waiting, dist, budget)), MEAN)
+        reference = Reference(problem, exact, problem.generator(seed), wanted)
         try:
             while waiting:
                 _tell(progress, f"preparing {waiting[0].name}", total - len(waiting), total)
-                prepared = _prepare(problem, waiting[0], budget, train_steps, seed + 1 + total - len(waiting))
+                number = seed + 1 + total - len(waiting)
+                prepared = _prepare(problem, waiting[0], wanted, budget, train_steps, number)
                 if isinstance(prepared, Skipped):
                     skipped.append(prepared)
                 else:
@@ -122,10 +128,24 @@ def _check_numbers(budget: int, replicates: int, train_steps: int) -> None:
         raise ValueError(f"compare needs train_steps of 0 or more; got {train_steps}.")
 
 
-def _prepare(problem: Problem, given: Estimator[Any], budget: int, train_steps: int, seed: int) -> Tally | Skipped:
+def _given(estimators: Iterable[Estimator[Any]]) -> list[Estimator[Any]]:
+    if isinstance(estimators, Estimator):
+        estimators = (estimators,)
+    return [instance("compare", estimator) for estimator in estimators]
+
+
+def _configured(given: Iterable[Estimator[Any]], dist: Distribution, budget: int) -> Iterator[Estimator[Any]]:
+    """Those that take the distribution and fit the budget, as they will be measured."""
+    for estimator in given:
+        configured = None if estimator.refusal(dist) else estimator.for_budget(dist, budget)
+        if configured is not None:
+            yield configured
+
+
+def _prepare(
+    problem: Problem, given: Estimator[Any], wanted: Target, budget: int, train_steps: int, seed: int
+) -> Tally | Skipped:
     """Configure, try and train an estimator; or say why it cannot take part."""
-    if given.objective != "mean":
-        return Skipped(given.label, f'estimates another objective, "{given.objective}": its values are not E[f]')
     refusal = given.refusal(problem.dist)
     if refusal is not None:
         return Skipped(given.label, refusal, refused=True)
@@ -133,6 +153,12 @@ def _prepare(problem: Problem, given: Estimator[Any], budget: int, train_steps: 
     if estimator is None:
         needed = given.evaluations(problem.dist)[0]
         return Skipped(given.label, f"does not fit the budget of {budget} evaluations; {given.label} takes {needed}")
+    if target(estimator) != wanted:
+        return Skipped(
+            estimator.label,
+            f"estimates another objective, {target(estimator)}; this comparison is of {wanted}, as the first estimator's. "
+            "Compare those of one objective.",
+        )
     estimator = copy.deepcopy(estimator)
     tally = Tally(estimator, problem.generator(seed))
     try:
@@ -172,7 +198,8 @@ def _round(
 
 def reason(error: Exception) -> str:
     """What an error said, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    said = " ".join((str(error) or type(error).__name__, *getattr(error, "__notes__", ())))
+    return " ".join(said.split())
 
 
 def _tell(progress: Progress | None, stage: str, done: int, total: int) -> None:

@@ -53,7 +53,7 @@ class Comparison:
             "interrupted": self.interrupted,
             "versions": versions(),
         }
-        lines = [asdict(row) | {"biased": row.biased, "variance_time": row.variance_time} | shared for row in self.rows]
+        lines = [asdict(row) | _derived(row) | shared for row in self.rows]
         lines += [{"label": s.label, "skipped": s.reason} | shared for s in self.skipped]
         return "\n".join(json.dumps(_finite(line), ensure_ascii=False) for line in lines)
 
@@ -69,7 +69,7 @@ class Comparison:
         notes = [
             f"Gradient by {', '.join(self.parameters)}; {self.budget} evaluations of f at most{replicates}; seed {self.seed}.",
             f"Bias against: {self.reference}. “< x” says that none was seen, and that one of x would have been.",
-            "Ranked by variance × time. Biased rows follow by mean squared error: no number of samples takes a bias away.",
+            "Ranked by variance × time; “rank by f” is by variance × evaluations, for an f that takes all the time. Biased rows follow by mean squared error: no number of samples takes a bias away.",
         ]
         steps = {row.trained for row in self.rows if row.trained}
         if steps:
@@ -108,6 +108,14 @@ def versions() -> dict[str, str]:
     from sampleprop import __version__
 
     return {"sampleprop": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def _derived(row: Row) -> dict[str, Any]:
+    return {
+        "biased": row.biased,
+        "variance_time": row.variance_time,
+        "variance_evaluations": row.variance_evaluations,
+    }
 
 
 def _markdown(cells: Sequence[str]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ SEARCHED = 64
 LINES = 8
 PARTS = 32
 LEVELS = 4
+SAME = 4  # roundings by which equal costs may differ from row to row
 SMALLEST_JUMP = 1e-4  # of the range of f
 
 
@@ -29,14 +31,28 @@ class Cost:
     def __call__(self, points: Tensor, seed: int | None = None) -> Tensor:
         torch.manual_seed(self.seed if seed is None else seed)
         with torch.no_grad():
-            costs: Tensor = checks.costs(self.name, self.dist, points, self.f(points.clone()))
+            with any_number(points.shape[0]):
+                costs: Tensor = checks.costs(self.name, self.dist, points, self.f(points.clone()))
             return costs.detach().double()
 
 
-def tolerance(costs: Tensor, points: Tensor) -> float:
-    """What rounding may change in costs of this size."""
+@contextmanager
+def any_number(k: int) -> Iterator[None]:
+    """Add to an error of f that it is called with other numbers of points than in training."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(
+            f"f was called with {k} points for each batch element: to measure, f is called with any number of them, "
+            "[k, *batch, *event] -> [k, *batch]. Let f read k from x.shape[0]."
+        )
+        raise
+
+
+def tolerance(costs: Tensor, points: Tensor, roundings: int = 256) -> float:
+    """What so many roundings may change in costs of this size."""
     eps = torch.finfo(points.dtype).eps if points.is_floating_point() else torch.finfo(torch.float32).eps
-    return 256 * eps * float(costs.abs().max())
+    return roundings * eps * float(costs.abs().max())
 
 
 def randomness(cost: Cost, points: Tensor) -> tuple[Finding | None, bool]:
@@ -92,8 +108,16 @@ def indifference(cost: Cost, points: Tensor) -> tuple[Finding | None, bool]:
     if bool((points == points[:1]).all()):
         return None, False
     costs = cost(points)
-    if bool((costs - costs[:1]).abs().max() > tolerance(costs, points)):
+    change = float((costs - costs[:1]).abs().max())
+    if change > tolerance(costs, points):
         return None, True
+    if change > tolerance(costs, points, SAME):
+        return Finding(
+            "offset in f",
+            "warning",
+            f"f changes by {change:.3g} over {len(points)} draws, on costs of {float(costs.abs().max()):.3g}: it loses "
+            "digits to that offset, and the gradient with it. Subtract a constant from f, inside, before its terms are rounded.",
+        ), True
     return Finding(
         "f ignores x",
         "error",

@@ -10,7 +10,6 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from sampleprop import families
 from sampleprop.diagnostics.replicates import Estimates, Problem
 from sampleprop.diagnostics.statistics import signal
 from sampleprop.estimator import Estimator
@@ -71,9 +70,27 @@ def timed(problem: Problem, tally: Tally) -> None:
     tally.estimator.eval()
 
 
+def instance(name: str, estimator: object) -> Estimator[Any]:
+    """Refuse what is no estimator object."""
+    if isinstance(estimator, Estimator):
+        return estimator
+    if isinstance(estimator, type) and issubclass(estimator, Estimator):
+        raise TypeError(
+            f"{name} needs an estimator object; got the class {estimator.__name__}. Make one: {estimator.__name__}()."
+        )
+    raise TypeError(f"{name} needs an estimator object; got {estimator!r:.80}. Pass sp.ScoreFunction(), say.")
+
+
 def device_of(dist: Distribution) -> torch.device:
     """Where samples of `dist` live."""
-    return families.sample(dist, 0).device  # an empty draw leaves the random state alone
+    stack: list[Any] = [dist]
+    while stack:
+        for value in vars(stack.pop()).values():
+            if isinstance(value, Tensor):
+                return value.device
+            if isinstance(value, Distribution):
+                stack.append(value)
+    return torch.get_default_device()
 
 
 def devices(dist: Distribution) -> list[torch.device]:

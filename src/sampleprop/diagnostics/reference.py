@@ -4,22 +4,60 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from sampleprop import families
+from sampleprop.diagnostics.enumeration import ENUMERABLE, Enumeration
 from sampleprop.diagnostics.measure import Tally
-from sampleprop.diagnostics.replicates import MOST_CELLS, Problem
-from sampleprop.diagnostics.statistics import LEAST_GROUPS, Bias, bias, signal
-from sampleprop.estimators.exact.enumerate import Enumerate
+from sampleprop.diagnostics.replicates import Problem
+from sampleprop.diagnostics.statistics import LEAST_GROUPS, NOTHING, Bias, Unseen, bias, signal
+from sampleprop.estimator import Estimator, Objective
+from sampleprop.estimators.multisample.importance_weighted import ImportanceWeighted
+from sampleprop.estimators.multisample.vimco import VIMCO
 from sampleprop.estimators.pathwise.pathwise import Pathwise
 from sampleprop.estimators.score.score_function import ScoreFunction
 
-ENUMERABLE = 4096
+EXAMPLES = 3  # draws that show what an estimator shows to f by design, not by chance
 LONG_RUN = 16  # evaluations that the reference spends for each that an estimator spends
 
 Exact = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+
+
+class Target(NamedTuple):
+    """What is estimated: two estimators compare if they have the same."""
+
+    objective: Objective
+    samples: int = 1  # K, of which "log-mean-exp" depends
+
+    def __str__(self) -> str:
+        return f"{self.objective}, K = {self.samples}" if self.objective == "log-mean-exp" else self.objective
+
+
+MEAN = Target("mean")
+
+
+def target(estimator: Estimator[Any]) -> Target:
+    """What an estimator estimates; the bound of one sample is the ELBO."""
+    if estimator.objective == "log-mean-exp" and estimator.draws > 1:
+        return Target("log-mean-exp", estimator.draws)
+    return Target("elbo" if estimator.objective == "log-mean-exp" else estimator.objective)
+
+
+def unbiased(problem: Problem, wanted: Target, samples: int) -> tuple[Problem, Estimator[Any]] | None:
+    """An estimator of the target that is unbiased for every f that it takes, and the problem to give it; or None."""
+    candidates: tuple[Estimator[Any], ...] = (ScoreFunction(samples), Pathwise(samples))
+    if wanted.objective == "log-mean-exp":
+        candidates = (VIMCO(wanted.samples), ImportanceWeighted(wanted.samples))
+    elif wanted.objective == "elbo":
+        problem = problem.without_log_q()
+        candidates = candidates[:1]
+    for estimator in candidates:
+        if estimator.refusal(problem.dist) is None:
+            return problem, estimator
+    return None
 
 
 class Reference:
@@ -27,28 +65,30 @@ class Reference:
 
     Attributes:
         text: where it comes from, for people.
-        exact: whether it has no noise.
     """
 
-    def __init__(self, problem: Problem, exact: Exact | None, generator: Generator) -> None:
+    def __init__(self, problem: Problem, exact: Exact | None, generator: Generator, wanted: Target = MEAN) -> None:
         self._problem = problem
         self._gradient: Tensor | None = None
-        self._value: float | None = None
+        self._enumeration: Enumeration | None = None
         self._tally: Tally | None = None
-        self.text = "none: no unbiased estimator for every f takes this distribution"
+        self.text = f"none: no estimator that is unbiased for every f takes this distribution and objective ({wanted})"
         if exact is not None:
             self._gradient = _flat(problem, exact)
-            self.text = "the exact gradient that was given"
-            return
         variables = families.discrete(problem.dist)
-        if variables is not None and variables.support_size <= ENUMERABLE and _repeatable(problem):
-            self._value, self._gradient = _enumerated(problem)
-            self.text = f"exact, by enumeration of {variables.support_size} states"
-            return
-        for estimator in (ScoreFunction(samples=32), Pathwise(samples=32)):
-            if estimator.refusal(problem.dist) is None:
+        small = variables is not None and variables.support_size <= ENUMERABLE
+        if small and wanted.objective == "mean" and _repeatable(problem):
+            self._enumeration = Enumeration(problem)
+            self.text = f"exact, by enumeration of {self._enumeration.states} states"
+            if self._gradient is None:
+                self._gradient = self._enumeration.gradient
+        if exact is not None:
+            self.text = "the exact gradient that was given"
+        if self._gradient is None:
+            found = unbiased(problem, wanted, 32)
+            if found is not None:
+                self._problem, estimator = found
                 self._tally = Tally(estimator, generator)
-                return
 
     @property
     def exact(self) -> bool:
@@ -56,7 +96,8 @@ class Reference:
 
     @property
     def known(self) -> bool:
-        return self.exact or self._tally is not None
+        """Whether there is anything to judge by: a long run that never saw a gradient says nothing."""
+        return self.exact or (self._tally is not None and any(bool(mean.any()) for mean in self._tally.means))
 
     def round(self, evaluations: int) -> None:
         """Add a group of the long run, `evaluations` long; nothing where the reference is exact."""
@@ -76,7 +117,9 @@ class Reference:
         """[groups], the value of the expectation summed over the batch; None where it is not known."""
         if self._tally is not None:
             return torch.tensor(self._tally.values[:groups], dtype=torch.float64)
-        return None if self._value is None else torch.full((groups,), self._value, dtype=torch.float64)
+        if self._enumeration is None:
+            return None
+        return torch.full((groups,), float(self._enumeration.value.sum()), dtype=torch.float64)
 
     def length(self) -> float | None:
         """The length of the gradient, or None where it is not known."""
@@ -85,6 +128,17 @@ class Reference:
         if self._tally is None or len(self._tally.means) < 2:
             return None
         return signal(torch.stack(self._tally.means))
+
+    def unseen(self, tally: Tally) -> Unseen:
+        """What the replicates of an estimator cannot show, for outcomes being too rare."""
+        if self._enumeration is None:
+            return NOTHING
+        problem = self._problem
+        generator = problem.generator(0)
+        examples = [
+            tally.estimator.propose(problem.dist, context=problem.context, generator=generator) for _ in range(EXAMPLES)
+        ]
+        return self._enumeration.unseen(examples, tally.replicates * len(examples[0].points))
 
     def describe(self) -> str:
         if self._tally is None or len(self._tally.means) < 2:
@@ -103,27 +157,15 @@ def judge(tally: Tally, reference: Reference, rounding: float) -> Bias | None:
         return None
     means = reference.means(groups)
     value = float(torch.tensor(tally.values).abs().mean())  # large costs leave their rounding in small gradients
-    return bias(torch.stack(tally.means), means, rounding * math.hypot(signal(means), value))
-
-
-def _enumerated(problem: Problem) -> tuple[float, Tensor]:
-    estimator = Enumerate(limit=ENUMERABLE)
-    dist, leaves = problem.copies(1)
-    draw = estimator.propose(dist)
-    points = draw.points.reshape(-1, *problem.batch, *problem.dist.event_shape)  # [states, *batch, *event]
-    at_once = max(1, MOST_CELLS // int(torch.Size(problem.batch).numel()))
-    with torch.no_grad():
-        costs = torch.cat([torch.as_tensor(problem.f(part)) for part in points.split(at_once)])
-    result = estimator.combine(dist, draw, costs.to(problem.device).reshape(-1, *dist.batch_shape).detach())
-    gradients = torch.autograd.grad(result.sum(), leaves)
-    return float(result.detach().double().sum()), torch.cat([g.reshape(-1) for g in gradients]).double()
+    rounded = rounding * math.hypot(signal(means), value)
+    return bias(torch.stack(tally.means), means, rounded, reference.unseen(tally))
 
 
 def _repeatable(problem: Problem) -> bool:
     """Whether f is a function: of a random one a single enumeration is not the mean."""
     points = families.sample(problem.dist, 2, problem.generator(0))
     with torch.no_grad():
-        first, second = (torch.as_tensor(problem.f(points)).double() for _ in range(2))
+        first, second = (problem.costs("f", points).double() for _ in range(2))
     return torch.allclose(first, second, rtol=1e-4)
 
 

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from sampleprop import checks, families
+from sampleprop.diagnostics.cost import any_number
 from sampleprop.estimator import Estimator
 from sampleprop.expectation import expect
 
@@ -36,21 +37,49 @@ class Problem:
         f: from [k, *batch, *event] to [k, *batch].
         dist: p_φ; its parameters are copied, so nothing reaches φ's `.grad`.
         context: [*batch, ...] or None.
+        nonfinite: as in `expect`.
 
     Raises:
-        TypeError: for a distribution that does not keep its parameters under their names.
+        TypeError: for a distribution that does not keep its parameters under their names, or that cannot be copied.
+        ValueError: for an empty batch.
     """
 
-    def __init__(self, f: Callable[[Tensor], Any], dist: Distribution, context: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        f: Callable[[Tensor], Any],
+        dist: Distribution,
+        context: Tensor | None = None,
+        nonfinite: checks.Nonfinite = "raise",
+    ) -> None:
+        if 0 in dist.batch_shape:
+            raise ValueError(
+                f"A gradient needs at least one batch element to be measured; got batch shape {list(dist.batch_shape)}. "
+                "Pass a batch that is not empty."
+            )
         self.f = f
         self.dist = dist
         self.context = context
+        self.nonfinite: checks.Nonfinite = nonfinite
         self.parameters = {name: p.detach() for name, p in families.parameters(dist).items()}
         attached = [name for name, p in families.parameters(dist).items() if p.requires_grad]
         self.measured = attached or list(self.parameters)
         self.batch = tuple(dist.batch_shape)
+        self.fixed = _copy(dist, self.parameters)
         self.device = next(iter(self.parameters.values())).device
         self.rounding = 64 * max(torch.finfo(self.parameters[name].dtype).eps for name in self.measured)
+
+    def costs(self, name: str, points: Tensor) -> Tensor:
+        """f at points [k, *batch, *event], for any k: [k, *batch]."""
+        with any_number(points.shape[0]):
+            return checks.costs(name, self.dist, points, self.f(points))
+
+    def without_log_q(self) -> Problem:
+        """The same with f - log q for f: its mean is the ELBO, whose gradient has no part by the log q inside."""
+
+        def f(points: Tensor) -> Tensor:
+            return self.costs("f", points) - families.log_prob(self.fixed, points).detach()
+
+        return Problem(f, self.dist, self.context, self.nonfinite)
 
     def generator(self, seed: int) -> Generator:
         return Generator(self.device).manual_seed(seed)
@@ -92,6 +121,12 @@ class Problem:
             evaluations,
         )
 
+    def rows(self, gradients: Tensor) -> Tensor:
+        """The gradients by the parameters of each batch element: [count, coordinates] -> [count, elements, ...]."""
+        sizes = [self.parameters[name].numel() for name in self.measured]
+        parts = [part.reshape(len(gradients), _product(self.batch), -1) for part in gradients.split(sizes, 1)]
+        return torch.cat(parts, 2)
+
     def step(self, estimator: Estimator[Any], generator: Generator) -> None:
         """One estimate with all that a training step would compute for the distribution and the control variate."""
         result, leaves, _ = self._run(estimator, 1, generator)
@@ -127,11 +162,10 @@ class Problem:
             evaluated += k
             # The user's f gets [k', *batch, *event] as always, with k' = k × count.
             flat = points.reshape(k * count, *self.batch, *self.dist.event_shape)
-            costs = checks.costs(estimator.name, self.dist, flat, self.f(flat))
-            return costs.reshape(k, *dist.batch_shape)
+            return self.costs(estimator.name, flat).reshape(k, *dist.batch_shape)
 
         context = None if self.context is None else self._rows(self.context.expand(count, *self.context.shape))
-        result = expect(f, dist, estimator, context=context, generator=generator)
+        result = expect(f, dist, estimator, context=context, generator=generator, nonfinite=self.nonfinite)
         if result.shape != dist.batch_shape:
             raise ValueError(
                 f"{estimator.name}.combine needs to return one estimate for each batch element, shape "
@@ -161,6 +195,21 @@ class Problem:
         base = copy.copy(base)
         base.__dict__.update({name: self._rows(value.expand(count, *value.shape)) for name, value in fixed.items()})
         return td.Independent(base, event_ndim, validate_args=False) if event_ndim else base
+
+
+def _copy(dist: Distribution, parameters: dict[str, Tensor]) -> Distribution:
+    """The distribution built anew from its parameters, without their graph."""
+    try:
+        return families.with_parameters(dist, parameters)
+    except Exception as error:
+        raise TypeError(
+            f"Measuring needs copies of {_kind(dist)}, built from {', '.join(parameters)}; that failed: {error}. Let its "
+            "__init__ take these and nothing else that has no default."
+        ) from error
+
+
+def _kind(dist: Distribution) -> str:
+    return type(families.unwrap(dist)[0]).__name__
 
 
 def _product(shape: tuple[int, ...]) -> int:

@@ -20,6 +20,7 @@ COLUMNS = (
     "signal/noise",
     "time (ms)",
     "variance × time",
+    "rank by f",
 )
 
 
@@ -43,6 +44,7 @@ class Row:
         trained: how many steps its own parameters were trained before; 0 for none.
         replicates: independent estimates behind these numbers.
         rank: 1 for the lowest variance × time; None where a bias was seen, which no number of samples takes away.
+        rank_by_evaluations: 1 for the lowest variance × evaluations; None where a bias was seen.
     """
 
     label: str
@@ -60,6 +62,7 @@ class Row:
     trained: int
     replicates: int
     rank: int | None = None
+    rank_by_evaluations: int | None = None
 
     @property
     def biased(self) -> bool:
@@ -70,6 +73,11 @@ class Row:
     def variance_time(self) -> float:
         """Variance × milliseconds: what a given precision costs."""
         return self.variance * self.milliseconds
+
+    @property
+    def variance_evaluations(self) -> float:
+        """Variance × evaluations: what a given precision costs where f is all that takes time."""
+        return self.variance * self.evaluations
 
     def cells(self) -> tuple[str, ...]:
         """The row as text, in the order of `COLUMNS`."""
@@ -83,6 +91,7 @@ class Row:
             f"{self.signal_to_noise:.3g}",
             f"{self.milliseconds:.2f}",
             f"{self.variance_time:.3g}",
+            "–" if self.rank_by_evaluations is None else str(self.rank_by_evaluations),
         )
 
 
@@ -125,8 +134,10 @@ def row(tally: Tally, bias: Bias | None, gradient: float | None) -> Row:
 
 
 def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The rows without a visible bias by variance × time, numbered; then the others by mean squared error."""
-    right = sorted((row for row in rows if not row.biased), key=lambda row: row.variance_time)
+    """The rows without a visible bias by variance × time, numbered both ways; then the others by mean squared error."""
+    right = sorted((row for row in rows if not row.biased), key=lambda row: row.variance_evaluations)
+    right = [replace(row, rank_by_evaluations=rank) for rank, row in enumerate(right, start=1)]
+    right.sort(key=lambda row: row.variance_time)
     biased = sorted((row for row in rows if row.biased), key=lambda row: row.error)
     return (*(replace(row, rank=rank) for rank, row in enumerate(right, start=1)), *biased)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,13 +43,25 @@ class Bias:
         return self.z > THRESHOLD
 
 
-def bias(means: Tensor, reference: Tensor, rounding: float) -> Bias:
+class Unseen(NamedTuple):
+    """Variances of the mean of all replicates that come from outcomes too rare to be drawn: no spread shows them."""
+
+    gradient: float = 0.0  # the trace of the covariance of the gradient
+    along: float = 0.0  # of the product with the exact gradient
+    value: float = 0.0  # of the value, summed over the batch
+
+
+NOTHING = Unseen()
+
+
+def bias(means: Tensor, reference: Tensor, rounding: float, unseen: Unseen = NOTHING) -> Bias:
     """Judge group means [groups, coordinates] by the reference's, of the same shape.
 
     Args:
         means: the groups' means; groups are of one size.
         reference: the exact gradient in every row, or the groups' means of an unbiased estimator.
         rounding: the error, as a length, that floating point alone may cause.
+        unseen: the variance that the spread of the groups cannot show.
     """
     groups = means.shape[0]
     length = signal(reference)
@@ -58,17 +71,18 @@ def bias(means: Tensor, reference: Tensor, rounding: float) -> Bias:
     trace = float(gram.trace()) / (groups - 1)
     off_diagonal = gram[~torch.eye(groups, dtype=torch.bool, device=gram.device)] + trace / groups
     trace_of_square = float(off_diagonal.square().mean())
-    noise = trace / groups + rounding**2 + torch.finfo(torch.float64).tiny
+    noise = trace / groups + unseen.gradient + rounding**2 + torch.finfo(torch.float64).tiny
     squared = float(mean.square().sum())
     # Satterthwaite: the squared length of the mean is like a chi-square of so many degrees, over its mean.
     degrees = min(max(trace**2 / trace_of_square, 1.0), float(means.shape[1])) if trace_of_square > 0 else 1.0
-    z = _normal_score(squared / noise, degrees, degrees * (groups - 1))
+    z = normal_score(squared / noise, degrees, degrees * (groups - 1))
 
     # The direction of group i comes from the other groups: it must not share their noise.
     directions = (reference.sum(0) - reference) / (groups - 1)
     projected = (differences * directions).sum(1)  # [groups], in units of the squared length
-    error = math.sqrt(float(projected.var()) / groups + (rounding * length) ** 2 + torch.finfo(torch.float64).tiny)
-    z_along = _normal_score((float(projected.mean()) / error) ** 2, 1.0, groups - 1.0)
+    rounded = (rounding * length) ** 2 + torch.finfo(torch.float64).tiny
+    error = math.sqrt(float(projected.var()) / groups + unseen.along + rounded)
+    z_along = normal_score((float(projected.mean()) / error) ** 2, 1.0, groups - 1.0)
 
     return Bias(
         relative=_ratio(math.sqrt(max(0.0, squared - trace / groups)), length),
@@ -116,7 +130,7 @@ def _ratio(a: float, b: float) -> float:
     return 0.0 if a == 0 else math.copysign(math.inf, a)
 
 
-def _normal_score(f: float, n: float, m: float) -> float:
+def normal_score(f: float, n: float, m: float) -> float:
     """The standard normal deviate with the tail of an F(n, m) variable at f (Paulson, 1942)."""
     root = math.cbrt(f)
     a, b = 2 / (9 * n), 2 / (9 * m)
@@ -124,7 +138,7 @@ def _normal_score(f: float, n: float, m: float) -> float:
 
 
 def _f_at_threshold(n: float, m: float) -> float:
-    """Where `_normal_score` is at the threshold; infinite where the groups are too few for that."""
+    """Where `normal_score` is at the threshold; infinite where the groups are too few for that."""
     a, b = 2 / (9 * n), 2 / (9 * m)
     p = (1 - b) ** 2 - THRESHOLD**2 * b
     q = (1 - a) * (1 - b)

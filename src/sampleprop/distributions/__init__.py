@@ -10,6 +10,9 @@ piecewise constant: its derivative is 0 wherever it exists and says nothing abou
 sampler gives no gradient, and an attempt to take one is refused; gradients of expectations are what `expect` is for.
 """
 
+from sampleprop.distributions.beta import Beta as Beta
+from sampleprop.distributions.dirichlet import Dirichlet as Dirichlet
+from sampleprop.distributions.gamma import Gamma as Gamma
 from sampleprop.distributions.generalized_extreme_value import GeneralizedExtremeValue as GeneralizedExtremeValue
 from sampleprop.distributions.gumbel_max import gumbel_max as gumbel_max
 from sampleprop.distributions.gumbel_max import gumbel_top_k as gumbel_top_k

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sampleprop import noise
+from sampleprop.distributions.quadrature import gauss_legendre
 
 PANELS = 12
 NODES = 10
@@ -158,13 +159,5 @@ def _pick(table: Tensor, panel: Tensor) -> Tensor:
     return table.expand(*panel.shape, PANELS).gather(-1, panel.unsqueeze(-1)).squeeze(-1)
 
 
-def _gauss_legendre(count: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights on (0, 1), by the eigenvalues of the Jacobi matrix (Golub and Welsch, 1969)."""
-    k = torch.arange(1, count, dtype=torch.float64, device="cpu")
-    off = k / (4 * k.square() - 1).sqrt()
-    values, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
-    return (values + 1) / 2, vectors[0].square()
-
-
-_NODES, _WEIGHTS = _gauss_legendre(NODES)
+_NODES, _WEIGHTS = gauss_legendre(NODES)
 _PI_BELOW = 3.14159

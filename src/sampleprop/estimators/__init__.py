@@ -6,6 +6,7 @@ from sampleprop.estimators.coupled.arms import ARMS as ARMS
 from sampleprop.estimators.coupled.carms import CARMS as CARMS
 from sampleprop.estimators.coupled.coupled_perturbation import CoupledPerturbation as CoupledPerturbation
 from sampleprop.estimators.coupled.disarm import DisARM as DisARM
+from sampleprop.estimators.coupled.go_gradient import GOGradient as GOGradient
 from sampleprop.estimators.coupled.measure_valued import MeasureValued as MeasureValued
 from sampleprop.estimators.exact.enumerate import Enumerate as Enumerate
 from sampleprop.estimators.exact.local_expectation import LocalExpectation as LocalExpectation
@@ -42,6 +43,8 @@ from sampleprop.estimators.score.rodeo import RODEO as RODEO
 from sampleprop.estimators.score.score_function import ScoreFunction as ScoreFunction
 from sampleprop.estimators.score.ugc import UGC as UGC
 from sampleprop.estimators.score.unordered_set import UnorderedSet as UnorderedSet
+from sampleprop.estimators.smoothing.evolution_strategies import EvolutionStrategies as EvolutionStrategies
+from sampleprop.estimators.smoothing.spsa import SPSA as SPSA
 
 REGISTER = tuple(
     entry

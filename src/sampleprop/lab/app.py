@@ -89,8 +89,12 @@ def compare(
         torch.set_num_threads(threads or 1)
     with messages.status(f"preparing {problem}"):
         chosen = make()
-    # `default` leaves out what refuses the distribution; what is named is listed with the reason.
-    candidates = [kind() for kind in kinds if estimators != "default" or kind().refusal(chosen.dist) is None]
+    # `default` leaves out what refuses the distribution and what is not for E[f]; what is named is listed with the reason.
+    candidates = [kind() for kind in kinds]
+    if estimators == "default":
+        candidates = [e for e in candidates if e.objective == "mean" and e.refusal(chosen.dist) is None]
+    elif estimators == "all":
+        candidates.sort(key=lambda e: e.objective != "mean")  # the first one says what is compared
     with report.progress(messages) as told:
         comparison = diagnostics.compare(
             chosen.f,

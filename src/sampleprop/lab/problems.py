@@ -1,8 +1,9 @@
-"""The problems of `sampleprop compare`: four of our own, or a function of yours."""
+"""The problems of `sampleprop compare`: some of our own, or a function of yours."""
 
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,10 +14,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent, Normal, OneHotCategorical
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Independent,
+    Normal,
+    OneHotCategorical,
+    Poisson,
+    constraints,
+)
 from torch.nn import functional
 
+from sampleprop import families
 from sampleprop.diagnostics.reference import Exact
+from sampleprop.distributions.mixture_same_family import MixtureSameFamily
 from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.expectation import expect
 
@@ -24,6 +36,7 @@ LATENTS = 10
 TRAINING_STEPS = 500
 TRAINING_IMAGES = 1500
 SHOWN = 16
+RATE, YEARS = 0.02, 0.5  # of interest, and to expiry
 
 
 @dataclass(frozen=True)
@@ -121,19 +134,64 @@ def categorical(seed: int = 0) -> Problem:
 
 
 def normal(seed: int = 0) -> Problem:
-    """A quadratic cost of eight normal variables, whose gradient by mean and scale is known in closed form."""
+    """Eight normal variables under a quadratic cost, by mean and scale."""
     generator = torch.Generator().manual_seed(seed)
     loc = torch.randn(8, generator=generator, requires_grad=True)
     scale = (0.5 + torch.rand(8, generator=generator)).requires_grad_()
-    a = torch.randn(8, generator=generator)
-    excess = (a * loc.detach()).sum() - 1
-    # E[(a·x - 1)²] = (a·μ - 1)² + Σ a² σ².
-    exact = {"loc": 2 * excess * a, "scale": 2 * a.square() * scale.detach()}
+    return _quadratic("Normal: E[(a·x - 1)²], 8 variables, mean and scale", Normal(loc, scale), generator, 32)
+
+
+def poisson(seed: int = 0) -> Problem:
+    """Six Poisson counts under a quadratic cost, with rates from 0.3 to 10."""
+    generator = torch.Generator().manual_seed(seed)
+    rate = torch.logspace(math.log10(0.3), 1, 6).requires_grad_()
+    return _quadratic("Poisson: E[(a·x - 1)²], 6 counts, rates from 0.3 to 10", Poisson(rate), generator, 21)
+
+
+def mixture(seed: int = 0) -> Problem:
+    """Four mixtures of three normal laws each, under a quadratic cost, by weights, means and scales."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(4, 3, generator=generator, requires_grad=True)
+    loc = (torch.tensor([-1.5, 0.0, 1.5]) + 0.5 * torch.randn(4, 3, generator=generator)).requires_grad_()
+    scale = (0.5 + 0.5 * torch.rand(4, 3, generator=generator)).requires_grad_()
+    dist = _NormalMixture(logits, loc, scale)
+    return _quadratic("Mixture: E[(a·x - 1)²], 4 variables, 3 normal laws each", dist, generator, 16)
+
+
+def digital_option(spot: float = 100.0, strike: float = 110.0, volatility: float = 0.2) -> Problem:
+    """What pays 1 if a stock is above the strike in half a year, by Black and Scholes: f jumps, and has no slope.
+
+    The logarithm of the price is Normal(loc, scale), of
+
+        loc = log spot + (rate - volatility² / 2) years,    scale = volatility √years,
+
+    so that delta = ∂loc / spot and vega = √years (∂scale - scale ∂loc), where ∂loc and ∂scale are the gradient's two numbers.
+    """
+    loc = torch.tensor(math.log(spot) + (RATE - volatility**2 / 2) * YEARS, requires_grad=True)
+    scale = torch.tensor(volatility * math.sqrt(YEARS), requires_grad=True)
+    edge, discount = math.log(strike), math.exp(-RATE * YEARS)
+    # E[f] = discount Φ(d), d = (loc - edge) / scale.
+    d = (loc.detach() - edge) / scale.detach()
+    slope = discount * (-d.square() / 2).exp() / math.sqrt(2 * math.pi) / scale.detach()
+
+    def f(x: Tensor) -> Tensor:
+        return discount * (x > edge).to(x.dtype)
+
+    title = f"Digital option: 1 above {strike:g}, spot {spot:g}, volatility {volatility:g}, by the law of the log-price"
+    return Problem(title, f, Normal(loc, scale), {"loc": slope, "scale": -d * slope})
+
+
+def _quadratic(title: str, base: Distribution, generator: torch.Generator, budget: int) -> Problem:
+    """(a·x - 1)² of independent variables, whose mean over x is (a·mean - 1)² + Σ a² variance."""
+    a = torch.randn(base.batch_shape, generator=generator)
 
     def f(x: Tensor) -> Tensor:
         return ((x * a).sum(-1) - 1).square()
 
-    return Problem("Normal: E[(a·x - 1)²], 8 variables, mean and scale", f, Independent(Normal(loc, scale), 1), exact)
+    parameters = families.parameters(base)
+    value = f(base.mean) + (a.square() * base.variance).sum(-1)
+    exact = dict(zip(parameters, torch.autograd.grad(value, tuple(parameters.values())), strict=True))
+    return Problem(title, f, Independent(base, 1), exact, budget=budget)
 
 
 BUILT_IN: dict[str, Callable[[int], Problem]] = {
@@ -141,7 +199,20 @@ BUILT_IN: dict[str, Callable[[int], Problem]] = {
     "toy": lambda seed: toy(),
     "categorical": categorical,
     "normal": normal,
+    "poisson": poisson,
+    "mixture": mixture,
+    "digital-option": lambda seed: digital_option(),
 }
+
+
+class _NormalMixture(MixtureSameFamily):
+    """One that keeps its parameters under names of its own, so that they can be copied."""
+
+    arg_constraints = {"logits": constraints.real_vector, "loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+
+    def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
+        self.logits, self.loc, self.scale = logits, loc, scale  # [*batch, components] each
+        super().__init__(Categorical(logits=logits), Normal(loc, scale), validate_args)
 
 
 class _Reconstruction:

@@ -19,10 +19,11 @@ be a black box.
 - `copulas.py` draws any number of uniform numbers, every two of them negatively correlated. `arms.py` makes bits of
   them, `carms.py` one-hots, by breaking sticks. Both average over all pairs.
 
-Two more compare f at a sample and at a point that is coupled to it, one coordinate of it replaced:
+Three more compare f at a sample and at a point that is coupled to it:
 
 - `measure_valued.py` writes the derivative of p by one parameter as c (p⁺ - p⁻) with two probability laws, and gives
   that parameter c (f(x⁺) - f(x⁻)). `weak_derivatives.py` knows c and the two laws for each parameter.
 - `coupled_perturbation.py` keeps the noise behind x, and asks at which rate φ makes x jump to the outcome next to it:
-  the gradient is this rate times the difference of f.
+  the gradient is this rate times the difference of f. One coordinate jumps, drawn by its rate.
+- `go_gradient.py` lets each coordinate jump in turn, and so needs no draw. `jumps.py` knows the rates of both.
 """

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from sampleprop import noise
+from sampleprop.estimators.coupled import comparable
 from sampleprop.families import Discrete
 
 
@@ -29,14 +30,18 @@ def differences(x: Tensor) -> Tensor:
     return first - second
 
 
-def weights(costs: Tensor, keep: Tensor | None) -> Tensor:
+def weights(name: str, costs: Tensor, keep: Tensor | None) -> Tensor:
     """f(b) - f(b̃) over the number of pairs, [samples / 2, *batch], so that a sum over pairs is their mean.
 
-    A pair of which one point is left out is left out whole; where no pair is left, all weights are zero.
+    A pair of which one point is left out is left out whole.
+
+    Raises:
+        ValueError: where no pair is left.
     """
     difference = differences(costs.detach())
     if keep is None:
         return difference / difference.shape[0]
     first, second = keep.chunk(2)
     whole = first & second
-    return difference * whole / whole.sum(0).clamp_min(1)
+    comparable.require(name, whole.sum(0) > 0, "a whole pair of finite costs")
+    return difference * whole / whole.sum(0)

@@ -83,8 +83,8 @@ class ARM(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
-        weights = antithetic.weights(costs, keep)  # [samples / 2, *batch]
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
+        weights = antithetic.weights(self.name, costs, keep)  # [samples / 2, *batch]
         gradient = (unsqueeze_to(weights, draw.u.dim()) * (draw.u - 0.5)).sum(0)  # [*batch, *event]
         return surrogate(self.name, average(costs, keep), (families.variables(dist).logits,), (gradient,))
 

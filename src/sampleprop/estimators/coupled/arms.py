@@ -17,7 +17,7 @@ from torch.distributions import Bernoulli, Distribution
 
 from sampleprop import checks, families
 from sampleprop.estimator import Estimator, F, Source, Worked, average
-from sampleprop.estimators.coupled import copulas
+from sampleprop.estimators.coupled import comparable, copulas
 from sampleprop.surrogate import surrogate
 
 
@@ -95,14 +95,15 @@ class ARMS(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         variables = families.variables(dist)
         value = average(costs, keep)
         advantage = costs.detach() - value.detach()  # [samples, *batch]
         if keep is None:
             advantage = advantage / (costs.shape[0] - 1)
         else:
-            advantage = keep * advantage / (keep.sum(0) - 1).clamp_min(1)
+            comparable.require(self.name, keep.sum(0) > 1, "two finite costs")
+            advantage = keep * advantage / (keep.sum(0) - 1)
         with torch.no_grad():
             gradient = variables.weighed_score(draw.points, advantage)  # [*batch, *event]
         rarer = _rarer(variables.logits.detach())

@@ -19,7 +19,7 @@ from torch.distributions import Distribution, OneHotCategorical
 
 from sampleprop import checks, families
 from sampleprop.estimator import Estimator, F, Source, Worked, average
-from sampleprop.estimators.coupled import copulas
+from sampleprop.estimators.coupled import comparable, copulas
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
 
@@ -107,13 +107,14 @@ class CARMS(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         variables = families.variables(dist)
         logits = variables.logits
         value = average(costs, keep)
         centred = costs.detach() - value.detach()  # changes no difference, and keeps the digits of a large common cost
         chosen = variables.one_hot(draw.points)
         if keep is not None:
+            comparable.require(self.name, keep.sum(0) > 1, "two finite costs")
             chosen = chosen * unsqueeze_to(keep, chosen.dim())
         # [*batch, *variables, classes] in the order of the sticks: how many samples are in each class, and their costs' sum
         number = chosen.sum(0).gather(-1, draw.order)
@@ -124,7 +125,7 @@ class CARMS(Estimator[Draw]):
         later = weight * (total * _after(number) - number * _after(total))
         earlier = total * _before(weight * number) - number * _before(weight * total)
         kept = number.sum(-1, keepdim=True)  # [*batch, *variables, 1]
-        gradient = (later + earlier) / (kept * (kept - 1)).clamp_min(1)
+        gradient = (later + earlier) / (kept * (kept - 1))
         gradient = torch.zeros_like(gradient).scatter(-1, draw.order, gradient)
         return surrogate(self.name, value, (logits,), (gradient,))
 

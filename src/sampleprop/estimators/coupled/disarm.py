@@ -87,9 +87,9 @@ class DisARM(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         logits = families.variables(dist).logits
-        weights = antithetic.weights(costs, keep)  # [samples / 2, *batch]
+        weights = antithetic.weights(self.name, costs, keep)  # [samples / 2, *batch]
         weighted = unsqueeze_to(weights, draw.points.dim()) * antithetic.differences(draw.points)
         # Given b ≠ b̃, u is uniform on the outer tails, and the mean of |u - 1/2| there is half of σ(|φ|).
         gradient = weighted.sum(0) * logits.detach().abs().sigmoid() / 2  # [*batch, *event]

@@ -50,18 +50,25 @@ class MeasureValued(Estimator[Draw]):
     Gamma, rate                   a/b         x                            x + an exponential draw      1
     Exponential, rate             1/λ         x                            x + an exponential draw      1
     Poisson, rate                 1           x + 1                        x                            1
+    Binomial, p                   n           x or x + 1                   x - 1 or x                   2
+    Geometric, p                  1/p         x                            x + 1 + a geometric draw     1
+    NegativeBinomial, p           r/(1 - p)   x + 1 + a geometric draw     x                            1
     Bernoulli, logit              p(1 - p)    1                            0                            1
     C classes, each logit         π           this class                   x                            C - 1 for all
     ============================  ==========  ===========================  ===========================  ===========
 
-    Only parameters that require a gradient are counted, and evaluated. The shape of a Gamma law has no such split with
-    simple laws. For bits and classes this is :class:`LocalExpectation`.
+    By a logit it is p(1 - p) times that by p. Only parameters that require a gradient are counted, and evaluated. The
+    shape of a Gamma law has no such split with simple laws. A MultivariateNormal is taken for independent Normal variables,
+    and must have a diagonal covariance. For bits and classes this is :class:`LocalExpectation`.
 
     Args:
         samples: k, at least 1.
 
     Raises:
         ValueError: for a number of samples below 1, and when `combine` is not given the costs of the replaced points.
+        TypeError: for another distribution, for a trained parameter that is not in the table, and for a
+            MultivariateNormal whose covariance is not diagonal or whose matrix, where it is trained, was not built by
+            `torch.diag_embed`: its entries off the diagonal would have gradients, too.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -83,6 +90,7 @@ class MeasureValued(Estimator[Draw]):
         venue="Journal of Machine Learning Research 21",
         arxiv="1906.10652",
         where="sec. 6",
+        kind="article",
     )
 
     def __init__(self, samples: int = 1) -> None:
@@ -91,6 +99,7 @@ class MeasureValued(Estimator[Draw]):
         self.samples = samples
 
     def evaluations(self, dist: Distribution) -> tuple[int, int]:
+        dist = weak_derivatives.separate(dist)
         law = weak_derivatives.law(dist)
         probes = sum(law.parts(name) for name in _names(dist, law))
         return self.draws * (1 + math.prod(law.sites) * probes), 0
@@ -99,18 +108,24 @@ class MeasureValued(Estimator[Draw]):
         refusal = super().refusal(dist)
         if refusal is not None:
             return refusal
+        dependence = weak_derivatives.dependence(dist)
+        if dependence is not None:
+            return (
+                f"MeasureValued needs a MultivariateNormal with a diagonal covariance; got {dependence}. Build it by "
+                "scale_tril=torch.diag_embed(scale), or take Independent(Normal(loc, scale), 1), if its coordinates are "
+                "independent; else use Pathwise or ScoreFunction."
+            )
+        dist = weak_derivatives.separate(dist)
         base, _ = families.unwrap(dist)
         if families.discrete(dist) is None and type(base) not in weak_derivatives.SPLITS:
-            fix = "Use ScoreFunction for any distribution, or Pathwise for one with rsample."
-            if isinstance(base, td.MultivariateNormal):
-                fix = "Use Independent(Normal(loc, scale), 1) if the covariance is diagonal, else Pathwise or ScoreFunction."
+            known = ", ".join(kind.__name__ for kind in weak_derivatives.SPLITS)
             return (
-                "MeasureValued needs Normal, Gamma, Exponential, Poisson, Bernoulli, OneHotCategorical or Categorical; "
-                f"got {type(base).__name__}. {fix}"
+                f"MeasureValued needs {known}, Bernoulli, OneHotCategorical, Categorical or MultivariateNormal; got "
+                f"{type(base).__name__}. Use ScoreFunction for any distribution, or Pathwise for one with rsample."
             )
         law = weak_derivatives.law(dist)
         for name, parameter in families.parameters(dist).items():
-            if name not in law.splits and _requires_grad(parameter):
+            if name not in law.splits and weak_derivatives.gradient_asked(parameter):
                 return (
                     f"MeasureValued needs a {name} without gradient for {type(base).__name__}; got one that requires it, and "
                     "that derivative is no multiple of a difference of two simple laws. Use Pathwise or ScoreFunction, or "
@@ -119,6 +134,7 @@ class MeasureValued(Estimator[Draw]):
         return None
 
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
+        dist = weak_derivatives.separate(dist)
         law = weak_derivatives.law(dist)
         names = _names(dist, law)
         points = families.sample(dist, self.draws, generator)
@@ -139,22 +155,24 @@ class MeasureValued(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         if probe_costs is None:
             raise ValueError(
                 f"{self.name} needs the costs of the replaced points; got none. Pass probe_costs=f(draw.probes)."
             )
         probe_costs = checks.costs(self.name, dist, draw.probes, probe_costs).detach()
+        dist = weak_derivatives.separate(dist)
         named = families.parameters(dist)
-        missing = [name for name, p in named.items() if name not in draw.names and _requires_grad(p)]
+        missing = [name for name, p in named.items() if name not in draw.names and weak_derivatives.gradient_asked(p)]
         if missing:
             raise ValueError(
                 f"{self.name} needs probes for each parameter with a gradient; got a draw for {list(draw.names)}, without "
                 f"{missing}. Propose with a distribution whose parameters require the same gradients."
             )
         law = weak_derivatives.law(dist)
-        rises = changes.rises(costs.detach(), probe_costs, law.sites)  # [parts, k, *batch, *sites]
-        parts = rises.split([law.parts(name) for name in draw.names])
+        number = [law.parts(name) for name in draw.names]
+        rises = changes.rises(costs.detach(), probe_costs, law.sites, sum(number))  # [parts, k, *batch, *sites]
+        parts = rises.split(number)
         with torch.no_grad():
             gradients = tuple(
                 average(law.splits[name].derivative(law.parameters, draw.points, rise), keep)
@@ -185,12 +203,5 @@ class MeasureValued(Estimator[Draw]):
 def _names(dist: Distribution, law: weak_derivatives.Law) -> tuple[str, ...]:
     """The parameters to work on: those that require a gradient; all, where that cannot be known yet."""
     named = families.parameters(dist)
-    asked = tuple(name for name in law.splits if _requires_grad(named[name]))
+    asked = tuple(name for name in law.splits if weak_derivatives.gradient_asked(named[name]))
     return asked if asked and torch.is_grad_enabled() else tuple(law.splits)
-
-
-def _requires_grad(x: Tensor) -> bool:
-    """Whether a gradient by `x` is asked for, also of a `torch.func` transform around the innermost one."""
-    while not families.inspectable(x) and not torch.compiler.is_compiling() and not x.requires_grad:
-        x = torch._C._functorch.get_unwrapped(x)
-    return x.requires_grad

@@ -10,6 +10,7 @@ import torch
 import torch.distributions as td
 from torch import Generator, Tensor
 from torch.distributions import Distribution
+from torch.nn import functional
 
 from sampleprop import families, noise
 from sampleprop.estimators.exact import changes
@@ -42,7 +43,41 @@ def law(dist: Distribution) -> Law:
     if variables is not None:
         return Law(variables, {"logits": _LOGITS}, changes.sites(variables))
     base, _ = families.unwrap(dist)
-    return Law(base, SPLITS[type(base)], tuple(dist.event_shape))
+    named = families.parameters(dist)  # probs or logits, whichever it was given
+    splits = {name: split for name, split in SPLITS[type(base)].items() if name in named}
+    return Law(base, splits, tuple(dist.event_shape))
+
+
+def separate(dist: Distribution) -> Distribution:
+    """`dist`, with a MultivariateNormal of diagonal covariance as independent Normal variables."""
+    base, event_ndim = families.unwrap(dist)
+    if type(base) is not td.MultivariateNormal:
+        return dist
+    scale = base._unbroadcasted_scale_tril.diagonal(dim1=-2, dim2=-1)
+    return td.Independent(td.Normal(base.loc, scale, validate_args=False), event_ndim + 1, validate_args=False)
+
+
+def dependence(dist: Distribution) -> str | None:
+    """In what way the coordinates of a MultivariateNormal depend on each other; None if they do not."""
+    base, _ = families.unwrap(dist)
+    if type(base) is not td.MultivariateNormal or not families.inspectable(base._unbroadcasted_scale_tril):
+        return None
+    if bool(base._unbroadcasted_scale_tril.tril(-1).any()):
+        return "one with a covariance off the diagonal"
+    for name, matrix in families.parameters(dist).items():
+        node = matrix.grad_fn
+        while node is not None and node.name().startswith("Expand"):
+            node = node.next_functions[0][0]
+        if name != "loc" and matrix.requires_grad and not (node is not None and node.name().startswith("DiagEmbed")):
+            return f"one whose {name} may have a gradient off the diagonal"
+    return None
+
+
+def gradient_asked(x: Tensor) -> bool:
+    """Whether `x` requires a gradient, also for a `torch.func` transform around the innermost one."""
+    while not families.inspectable(x) and not torch.compiler.is_compiling() and not x.requires_grad:
+        x = torch._C._functorch.get_unwrapped(x)
+    return x.requires_grad
 
 
 _ROOT = math.sqrt(2 * math.pi)
@@ -64,6 +99,22 @@ def _longer(dist: td.Gamma | td.Exponential, x: Tensor, generator: Generator | N
     return (x + noise.exponential(x.shape, dist.rate, generator) / dist.rate).unsqueeze(0)
 
 
+def _neighbours(dist: td.Binomial, x: Tensor, generator: Generator | None) -> Tensor:
+    # One trial fails in p⁻ and succeeds in p⁺; given x, it is one of the x successes or of the n - x failures.
+    return torch.stack((torch.minimum(x + 1, dist.total_count), (x - 1).clamp_min(0)))
+
+
+def _by_trial(dist: td.Binomial, x: Tensor, rise: Tensor) -> Tensor:
+    return (dist.total_count - x) * rise[0] - x * rise[1]
+
+
+def _one_more_run(dist: td.Geometric | td.NegativeBinomial, x: Tensor, generator: Generator | None) -> Tensor:
+    # The trials up to one more end of a run, this one included: 1 + a geometric variable.
+    logits = noise.raised(dist.logits if isinstance(dist, td.Geometric) else -dist.logits)  # that a run ends
+    run = noise.exponential(x.shape, logits, generator) / functional.softplus(logits)
+    return (x + 1 + run.floor()).unsqueeze(0)
+
+
 # For bits and classes, c (p⁺ - p⁻) is the derivative by the logit: the change to each other class stands for all logits.
 _LOGITS = Split(None, lambda variables, x, generator: changes.all_changed(variables, x), changes.derivative)
 # By the class itself: a subclass may be another law.
@@ -75,4 +126,16 @@ SPLITS: dict[type[Distribution], dict[str, Split]] = {
     td.Gamma: {"rate": Split(1, _longer, lambda d, x, rise: -rise[0] * d.concentration / d.rate)},
     td.Exponential: {"rate": Split(1, _longer, lambda d, x, rise: -rise[0] / d.rate)},
     td.Poisson: {"rate": Split(1, lambda d, x, generator: (x + 1).unsqueeze(0), lambda d, x, rise: rise[0])},
+    td.Binomial: {
+        "probs": Split(2, _neighbours, _by_trial),
+        "logits": Split(2, _neighbours, lambda d, x, rise: d.probs * (1 - d.probs) * _by_trial(d, x, rise)),
+    },
+    td.Geometric: {
+        "probs": Split(1, _one_more_run, lambda d, x, rise: -rise[0] / d.probs),
+        "logits": Split(1, _one_more_run, lambda d, x, rise: -rise[0] * (1 - d.probs)),
+    },
+    td.NegativeBinomial: {
+        "probs": Split(1, _one_more_run, lambda d, x, rise: rise[0] * d.total_count / (1 - d.probs)),
+        "logits": Split(1, _one_more_run, lambda d, x, rise: rise[0] * d.total_count * d.probs),
+    },
 }

@@ -59,17 +59,16 @@ def one_at_a_time(points: Tensor, changed: Tensor, sites: Sequence[int], batch_n
     return torch.where(site, changed.unsqueeze(1), points).flatten(0, 2)
 
 
-def rises(costs: Tensor, changed_costs: Tensor, sites: Sequence[int]) -> Tensor:
+def rises(costs: Tensor, changed_costs: Tensor, sites: Sequence[int], parts: int) -> Tensor:
     """How much more each change of `one_at_a_time` costs, [m, k, *batch, *sites].
 
     Args:
         costs: of the points, [k, *batch].
         changed_costs: of the changes, [m * sites * k, *batch].
         sites: as for `one_at_a_time`.
+        parts: m, which an event without sites does not show.
     """
-    count = math.prod(sites)
-    parts = changed_costs.shape[0] // (count * costs.shape[0])
-    rise = changed_costs.reshape(parts, count, *costs.shape) - costs
+    rise = changed_costs.reshape(parts, math.prod(sites), *costs.shape) - costs
     return rise.movedim(1, -1).reshape(parts, *costs.shape, *sites)
 
 

@@ -105,7 +105,7 @@ class Enumerate(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         checks.whole(self.name, keep)
         variables = families.variables(dist)
         # The probabilities are those of the states, not of the points: the mode that stands in for an impossible
@@ -129,4 +129,4 @@ class Enumerate(Estimator[Draw]):
 def _states(variables: families.Discrete) -> Tensor:
     """Every joint state, [states, 1, ..., 1, *event], to broadcast over the batch."""
     support = variables.support()
-    return support.reshape(-1, *(1,) * len(variables.batch_shape), *support.shape[1:])
+    return support.reshape(len(support), *(1,) * len(variables.batch_shape), *support.shape[1:])

@@ -94,12 +94,13 @@ class LocalExpectation(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         if probe_costs is None:
             raise ValueError(f"{self.name} needs the costs of the changes; got none. Pass probe_costs=f(draw.probes).")
         probe_costs = checks.costs(self.name, dist, draw.probes, probe_costs).detach()
         variables = families.variables(dist)
-        rises = changes.rises(costs.detach(), probe_costs, changes.sites(variables))  # [C - 1, k, *batch, *variables]
+        # [C - 1, k, *batch, *variables]
+        rises = changes.rises(costs.detach(), probe_costs, changes.sites(variables), changes.other_classes(variables))
         gradient = changes.derivative(variables, draw.points, rises)  # [k, *batch, *event]
         return surrogate(self.name, average(costs, keep), (variables.logits,), (average(gradient, keep),))
 

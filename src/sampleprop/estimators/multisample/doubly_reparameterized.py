@@ -98,7 +98,7 @@ class DoublyReparameterized(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         checks.whole(self.name, keep)
         checks.path(self.name, dist, costs, draw.points, self.allow_unused)
         log_q, slopes = log_prob_and_slopes(dist, draw.points)

@@ -97,7 +97,7 @@ class ImportanceWeighted(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         checks.whole(self.name, keep)
         checks.path(self.name, dist, costs, draw.points, self.allow_unused)
         return importance_weighted_bound(costs - families.log_prob(dist, draw.points))
@@ -121,17 +121,19 @@ class ImportanceWeighted(Estimator[Draw]):
         )
 
 
-def importance_weighted_bound(log_weights: Tensor, dim: int = 0) -> Tensor:
+def importance_weighted_bound(log_weights: Tensor, dim: int = 0, *, points: Tensor | None = None) -> Tensor:
     r"""The K-sample bound from logarithms of weights that are already there: log 1/K Σ_k exp(log w_k).
 
     Autograd differentiates it as it stands, with the weights w̃_k. That is right for θ, and for φ only where the samples were
     reparameterized and the log-weights attached through them, log w = log p(x, g(φ, ε)) - log q_φ(g(φ, ε)). It adds no score
-    of samples that were drawn without `rsample`: for those the gradient of φ would be wrong, and log-weights do not show it.
+    of samples that were drawn without `rsample`: for those the gradient of φ would be wrong. Log-weights alone do not show it;
+    with the samples as `points` it is refused.
     :class:`VIMCO`, :class:`DoublyReparameterized` and :class:`ReweightedWakeSleep` need log p, log q and the samples separately.
 
     Args:
         log_weights: log w, with the K samples of each bound along `dim`.
         dim: the dimension of the samples.
+        points: the samples z, of any shape, if φ is to get a gradient: the log-weights then need a path to φ through them.
 
     Returns:
         The bound, without the dimension `dim`; in float32 at least.
@@ -139,6 +141,7 @@ def importance_weighted_bound(log_weights: Tensor, dim: int = 0) -> Tensor:
     Raises:
         TypeError: for what is not a tensor of real floating-point numbers.
         ValueError: where there is no such dimension, or it is empty.
+        RuntimeError: for log-weights that have no path to `points`, or points that have none to φ.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -154,6 +157,14 @@ def importance_weighted_bound(log_weights: Tensor, dim: int = 0) -> Tensor:
             f"importance_weighted_bound needs the samples along dim={dim}, at least one; got log-weights of shape {shape}. "
             "Name the dimension of the samples."
         )
+    if points is not None and torch.is_grad_enabled() and families.inspectable(log_weights):
+        attached = points.grad_fn is not None and checks.has_path(log_weights, points)
+        if not attached:
+            raise RuntimeError(
+                "importance_weighted_bound needs log-weights that autograd can follow to φ through the points; got none such, "
+                "so the gradient for φ would be wrong. Draw the points with rsample and do not detach them, or use VIMCO, "
+                "which brings the score of the samples."
+            )
     return noise.raised(log_weights).logsumexp(dim) - math.log(shape[dim])
 
 

@@ -95,7 +95,7 @@ class ReweightedWakeSleep(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         checks.whole(self.name, keep)
         log_q = families.log_prob(dist, draw.points)  # [k, *batch], attached to φ
         log_weights = costs - log_q.detach()

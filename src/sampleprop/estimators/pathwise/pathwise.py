@@ -7,23 +7,18 @@ Differences from the paper: none.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Source, Worked, average
+from sampleprop import families
+from sampleprop.estimator import Source, Worked
+from sampleprop.estimators.pathwise.through_points import Draw, ThroughPoints
 from sampleprop.surrogate import guarded
 
 
-class Draw(NamedTuple):
-    points: Tensor  # [k, *batch, *event], attached to φ by the reparameterization
-    probes: None = None
-
-
-class Pathwise(Estimator[Draw]):
+class Pathwise(ThroughPoints):
     r"""Differentiates f through the sample, x = g(φ, ε).
 
     .. math::
@@ -65,16 +60,10 @@ class Pathwise(Estimator[Draw]):
     )
 
     def __init__(self, samples: int | None = 1, *, allow_unused: bool = False) -> None:
-        super().__init__()
-        checks.samples("Pathwise", samples, optional=True)
-        self.samples = samples
-        self.allow_unused = allow_unused
+        super().__init__(samples, allow_unused)
 
     def order(self, dist: Distribution) -> float:
         return math.inf if families.smooth_rsample(dist) else 1
-
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
-        return self.draws, self.draws
 
     def refusal(self, dist: Distribution) -> str | None:
         refusal = super().refusal(dist)
@@ -93,21 +82,6 @@ class Pathwise(Estimator[Draw]):
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
         points = families.rsample(dist, self.draws, generator)
         return Draw(points if self.order(dist) > 1 else guarded(self.name, points))
-
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
-        checks.path(self.name, dist, costs, draw.points, self.allow_unused)
-        return average(costs, keep)
 
     @classmethod
     def worked(cls) -> Worked:

@@ -12,10 +12,10 @@ from torch.distributions import Bernoulli, Distribution
 
 from sampleprop import families
 from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import Draw, ThroughPoints, soften, straight_through
+from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation, soften, straight_through
 
 
-class ReinMax(ThroughPoints):
+class ReinMax(Relaxation):
     r"""Straight-through with a derivative taken halfway between the sample and its mean, after Heun's method.
 
     .. math::

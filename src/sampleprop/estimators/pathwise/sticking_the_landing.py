@@ -100,7 +100,7 @@ class StickingTheLanding(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         checks.path(self.name, dist, costs, draw.points, self.allow_unused)
         log_q, slopes = log_prob_and_slopes(dist, draw.points)
         weights = torch.full_like(log_q, 1 / self.draws) if keep is None else kept_weights(keep, log_q.dtype)

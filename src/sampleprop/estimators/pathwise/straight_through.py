@@ -14,10 +14,10 @@ from torch.distributions import Bernoulli, Distribution
 
 from sampleprop import families
 from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import Draw, ThroughPoints, straight_through
+from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation, straight_through
 
 
-class StraightThrough(ThroughPoints):
+class StraightThrough(Relaxation):
     r"""Evaluates f at the discrete sample, and differentiates as if the sample had been its mean.
 
     .. math::

@@ -78,7 +78,7 @@ def tilted(estimator: Any) -> Any:
 def _cosines(points: Tensor) -> Tensor:
     """[coordinates, SIZE], the orthonormal cosine transform of the last dimension, cut or padded with zeros."""
     size = points.shape[-1]
-    place = (torch.arange(size, dtype=points.dtype, device=points.device) + 0.5) * math.pi / size
+    place = (torch.arange(size, dtype=points.dtype, device=points.device) + 0.5) * math.pi / max(size, 1)
     frequency = torch.arange(SIZE, dtype=points.dtype, device=points.device)
-    waves = (place[:, None] * frequency).cos() * math.sqrt(2 / size)
+    waves = (place[:, None] * frequency).cos() * math.sqrt(2 / max(size, 1))
     return torch.where(frequency < size, waves, 0.0)

@@ -16,7 +16,7 @@ from sampleprop import families
 from sampleprop.estimator import Source, Worked
 from sampleprop.estimators.relaxed.relaxation import (
     Draw,
-    ThroughPoints,
+    Relaxation,
     harden,
     perturbation,
     soften,
@@ -24,7 +24,7 @@ from sampleprop.estimators.relaxed.relaxation import (
 )
 
 
-class DecoupledGumbelSoftmax(ThroughPoints):
+class DecoupledGumbelSoftmax(Relaxation):
     r"""Straight-through Gumbel-softmax with one temperature for how random x is and one for how soft the gradient is.
 
     .. math::

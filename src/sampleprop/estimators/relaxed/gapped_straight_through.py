@@ -16,10 +16,10 @@ from torch.distributions import Bernoulli, Distribution
 
 from sampleprop import checks, families
 from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import Draw, ThroughPoints, soften, straight_through
+from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation, soften, straight_through
 
 
-class GappedStraightThrough(ThroughPoints):
+class GappedStraightThrough(Relaxation):
     r"""Straight-through with a soft point at which the sampled class leads by a gap, without noise of its own.
 
     .. math::

@@ -13,10 +13,10 @@ from torch.distributions import Bernoulli, Distribution
 
 from sampleprop import families, noise
 from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import Draw, ThroughPoints, probit
+from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation, probit
 
 
-class GaussianRelaxedBernoulli(ThroughPoints):
+class GaussianRelaxedBernoulli(Relaxation):
     r"""Relaxes a bit to a gate that is often exactly 0 or 1: a clipped Gaussian.
 
     .. math::

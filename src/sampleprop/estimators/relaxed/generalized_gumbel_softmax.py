@@ -16,11 +16,11 @@ from torch.distributions import Distribution
 
 from sampleprop import checks, families, noise
 from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import Draw, ThroughPoints
+from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation
 from sampleprop.surrogate import guarded
 
 
-class GeneralizedGumbelSoftmax(ThroughPoints):
+class GeneralizedGumbelSoftmax(Relaxation):
     r"""Replaces a count by the average of its possible values under a Gumbel-softmax, and differentiates f there.
 
     .. math::

@@ -16,10 +16,10 @@ from torch.distributions import Bernoulli, Distribution
 from sampleprop import families
 from sampleprop.estimator import Source, Worked
 from sampleprop.estimators.relaxed.conditional import finite, latent
-from sampleprop.estimators.relaxed.relaxation import Draw, ThroughPoints, soften, straight_through
+from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation, soften, straight_through
 
 
-class GumbelRao(ThroughPoints):
+class GumbelRao(Relaxation):
     r"""Passes the gradient to the logits through the relaxation, averaged over the noise given the sample.
 
     .. math::

@@ -13,10 +13,10 @@ from torch.distributions import Bernoulli, Distribution
 
 from sampleprop import families
 from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import Draw, ThroughPoints, perturbation, soften
+from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation, perturbation, soften
 
 
-class GumbelSoftmax(ThroughPoints):
+class GumbelSoftmax(Relaxation):
     r"""Replaces the discrete sample by a softmax of the noise that decides it, and differentiates f there.
 
     .. math::

@@ -15,10 +15,10 @@ from torch.distributions import Bernoulli, Distribution
 
 from sampleprop import families
 from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import Draw, ThroughPoints, perturbation
+from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation, perturbation
 
 
-class HardConcrete(ThroughPoints):
+class HardConcrete(Relaxation):
     r"""Relaxes a bit to a gate that is often exactly 0 or 1: a stretched and clipped binary Gumbel-softmax.
 
     .. math::

@@ -17,10 +17,10 @@ from torch.nn import functional
 
 from sampleprop import families, noise
 from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import HUGE, Draw, ThroughPoints, probit
+from sampleprop.estimators.relaxed.relaxation import HUGE, Draw, Relaxation, probit
 
 
-class InvertibleGaussian(ThroughPoints):
+class InvertibleGaussian(Relaxation):
     r"""Replaces each binary decision between a class and the later ones by the sigmoid of a Gaussian.
 
     .. math::

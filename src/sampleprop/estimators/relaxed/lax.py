@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from typing import NamedTuple, Self
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.distributions import Distribution, Normal
 
 from sampleprop import checks, families
@@ -45,8 +45,9 @@ class LAX(Estimator[Draw]):
     Args:
         samples: k, at least 1.
         critic: c, from points [k, \*batch, \*event], and the context [\*batch, ...] if one is given, to [k, \*batch];
-            usually a module. None for a quadratic function that starts at 0, with the same coefficients for every event
-            shape: complete for up to eight coordinates, smooth along the event beyond.
+            a module, if it is to learn; any other function stays as it is. None for a quadratic function that starts at 0,
+            with the same coefficients for every event shape: complete for up to eight coordinates, smooth along the event
+            beyond.
 
     Raises:
         ValueError: for arguments out of range, and when the critic returns another shape.
@@ -125,24 +126,29 @@ class LAX(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         batch_ndim = len(dist.batch_shape)
 
         def critic(points: Tensor) -> Tensor:
             return evaluate(self.name, self.critic, self.quadratic, points, len(dist.event_shape), context)
 
-        with nullcontext() if self.training else torch.no_grad():
+        # A function that is no module has nothing to learn, and may hold on to θ, which must hear nothing of the variance.
+        learn = self.training and (self.quadratic is not None or isinstance(self.critic, nn.Module))
+        with nullcontext() if learn else torch.no_grad():
             c, (slopes,) = value_and_grad(critic, draw.points)  # [k, *batch, *event], attached to ψ, as c is
             excess = unsqueeze_to(costs.detach() - c, slopes.dim())
             gradients = tuple(
-                average(excess * score + derivative * slopes, keep)
+                # A parameter may have further dimensions: the components of a mixture.
+                average(
+                    unsqueeze_to(excess, score.dim()) * score + derivative * unsqueeze_to(slopes, score.dim()), keep
+                )
                 for score, derivative in zip(families.score(dist, draw.points), draw.derivatives, strict=True)
             )
         parameters = tuple(families.parameters(dist).values())
         result = surrogate(self.name, average(costs, keep), parameters, tuple(g.detach() for g in gradients))
-        if self.training:
-            squares = torch.stack([g.square() for g in gradients], -1)  # [*batch, *event, parameters]
-            result = train(result, squares.flatten(batch_ndim).sum(-1))
+        if learn:
+            squares = torch.stack([g.square().unsqueeze(-1).flatten(batch_ndim).sum(-1) for g in gradients])
+            result = train(result, squares.sum(0))  # [*batch]
         return result
 
     @classmethod

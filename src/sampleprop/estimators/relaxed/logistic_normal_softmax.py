@@ -14,12 +14,12 @@ from torch.distributions import Bernoulli, Distribution
 
 from sampleprop import families, noise
 from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import Draw, ThroughPoints, soften
+from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation, soften
 
 SCALE = 1.702  # of the normal distribution closest to the standard logistic one: 0.0095 apart at most
 
 
-class LogisticNormalSoftmax(ThroughPoints):
+class LogisticNormalSoftmax(Relaxation):
     r"""Gumbel-softmax with Gaussian noise in place of Gumbel noise: lighter tails, a law that is only close to p.
 
     .. math::

@@ -117,7 +117,7 @@ class REBAR(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         if relaxed_f is None:
             raise ValueError("REBAR needs f at relaxed points; got none. Pass relaxed_f=f.")
         variables = families.variables(dist)

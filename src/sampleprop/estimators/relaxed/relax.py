@@ -45,8 +45,9 @@ class RELAX(Estimator[Draw]):
     Args:
         samples: k, at least 1.
         critic: r, from relaxed points [m, \*batch, \*event], and the context [\*batch, ...] if one is given, to
-            [m, \*batch]; usually a module. None for a quadratic function that starts at 0, with the same coefficients
-            for every event shape: complete for up to eight coordinates, smooth along the event beyond.
+            [m, \*batch]; a module, if it is to learn; any other function stays as it is. None for a quadratic function that
+            starts at 0, with the same coefficients for every event shape: complete for up to eight coordinates, smooth
+            along the event beyond.
         use_f: whether f is part of the control variate.
         coupled: whether z is used as z̃.
         temperature: τ at the start, above 0.
@@ -130,33 +131,41 @@ class RELAX(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         variables = families.variables(dist)
         learn = self.training and self.learn
         score = variables.score(draw.points)
         gradient = average(unsqueeze_to(costs.detach(), score.dim()) * score, keep)  # [*batch, *event]
-        slope = None
+        slopes: list[tuple[Tensor | float, Callable[[Tensor], Tensor] | None]] = []  # by log τ, and what they count
+        by_temperature = learn and self.log_temperature.requires_grad
         if self.use_f:
             if relaxed_f is None:
                 raise ValueError("RELAX needs f at relaxed points; got none. Pass relaxed_f=f, or use_f=False.")
-            h, slope = relaxed_correction(
-                variables, draw, relaxed_f, self.log_temperature, keep, learn and self.log_temperature.requires_grad
-            )
+            h, slope = relaxed_correction(variables, draw, relaxed_f, self.log_temperature, keep, by_temperature)
             gradient = gradient + self.eta.to(gradient) * h
+            slopes.append((self.eta, slope))
 
-        def critic(z: Tensor) -> Tensor:
-            points = squash(variables, z, self.log_temperature)
+        def critic(points: Tensor) -> Tensor:
             return evaluate(self.name, self.critic, self.quadratic, points, variables.event_ndim, context)
 
-        with nullcontext() if learn else torch.no_grad():
-            # Attached to ψ and τ: what the critic's slopes are made of is itself differentiated, by train's loss.
-            gradient = gradient + correction(variables, draw, critic, keep)
+        if self.quadratic is None and not isinstance(self.critic, nn.Module):
+            # Like f: a function may hold on to θ, which must hear nothing of the variance.
+            h, slope = relaxed_correction(variables, draw, critic, self.log_temperature, keep, by_temperature)
+            gradient = gradient + h
+            slopes.append((1.0, slope))
+        else:
+            with nullcontext() if learn else torch.no_grad():
+                # Attached to ψ and τ: what the critic's slopes are made of is itself differentiated, by train's loss.
+                gradient = gradient + correction(
+                    variables, draw, lambda z: critic(squash(variables, z, self.log_temperature)), keep
+                )
         result = surrogate(self.name, average(costs, keep), (variables.logits,), (gradient.detach(),))
         if learn:
             loss = variables.sum(gradient.square())
-            if slope is not None:
-                row = slope((2 * self.eta * gradient).detach())
-                loss = loss + row * (self.log_temperature - self.log_temperature.detach())
+            for weight, slope in slopes:
+                if slope is not None:
+                    row = slope((2 * weight * gradient).detach())
+                    loss = loss + row * (self.log_temperature - self.log_temperature.detach())
             result = train(result, loss)
         return result
 

@@ -7,25 +7,19 @@ from __future__ import annotations
 
 import math
 from abc import ABC
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Distribution
 from torch.nn import functional
 
 from sampleprop import checks, families, noise
-from sampleprop.estimator import Estimator, F, average
+from sampleprop.estimators.pathwise.through_points import Draw as Draw
+from sampleprop.estimators.pathwise.through_points import ThroughPoints
 from sampleprop.surrogate import guarded
 
 
-class Draw(NamedTuple):
-    points: Tensor  # [k, *batch, *event], attached to φ
-    probes: None = None
-
-
-class ThroughPoints(Estimator[Draw], ABC):
-    """An estimator of first order whose gradient is that of f through the points it proposes.
+class Relaxation(ThroughPoints, ABC):
+    """An estimator of first order whose points are a function of the logits, noise and temperatures.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
@@ -37,35 +31,14 @@ class ThroughPoints(Estimator[Draw], ABC):
     unbiased = False
 
     def __init__(self, samples: int | None, allow_unused: bool, temperatures: dict[str, float]) -> None:
-        super().__init__()
-        checks.samples(self.name, samples, optional=True)
-        self.samples = samples
-        self.allow_unused = allow_unused
+        super().__init__(samples, allow_unused)
         for argument, value in temperatures.items():
             checks.positive(self.name, argument, value)
             self.register_buffer(argument, torch.tensor(float(value)))
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
-        return self.draws, self.draws
-
     def draw(self, variables: families.Discrete, points: Tensor) -> Draw:
         """The draw of these points, differentiable once."""
         return Draw(guarded(self.name, points.to(variables.dtype)))
-
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
-        checks.path(self.name, dist, costs, draw.points, self.allow_unused)
-        return average(costs, keep)
 
 
 def perturbation(variables: families.Discrete, k: int, generator: Generator | None) -> Tensor:

@@ -14,7 +14,7 @@ from sampleprop import families
 from sampleprop.estimator import Source, Worked
 from sampleprop.estimators.relaxed.relaxation import (
     Draw,
-    ThroughPoints,
+    Relaxation,
     harden,
     perturbation,
     soften,
@@ -22,7 +22,7 @@ from sampleprop.estimators.relaxed.relaxation import (
 )
 
 
-class StraightThroughGumbel(ThroughPoints):
+class StraightThroughGumbel(Relaxation):
     r"""Evaluates f at the discrete sample, and differentiates as if it had been the Gumbel-softmax of the same noise.
 
     .. math::

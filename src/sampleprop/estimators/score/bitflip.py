@@ -89,7 +89,7 @@ class BitFlip(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         variables = families.variables(dist)
         gradient = by_flip(self.name, dist, draw, costs.detach(), probe_costs)
         return surrogate(self.name, average(costs, keep), (variables.logits,), (average(gradient, keep),))
@@ -121,7 +121,7 @@ def flip(variables: families.Discrete, points: Tensor, generator: Generator | No
     shape = variables.event_logits_shape
     lead = points.shape[: points.dim() - len(shape)]
     bits = math.prod(shape)
-    chosen = torch.randint(bits, (*lead, 1), generator=generator, device=points.device)  # [k, *batch, 1]
+    chosen = torch.randint(max(bits, 1), (*lead, 1), generator=generator, device=points.device)  # [k, *batch, 1]
     flipped = (torch.arange(bits, device=points.device) == chosen).reshape(points.shape)
     return torch.where(flipped & (variables.variance > 0), 1 - points, points), flipped
 

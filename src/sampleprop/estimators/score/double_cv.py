@@ -95,7 +95,7 @@ class DoubleCV(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         checks.whole(self.name, keep)
         variables = families.variables(dist)
         _, slopes = value_and_slopes(self.name, relaxed_f, draw.points, variables.logits.dtype)  # [k, *batch, *event]

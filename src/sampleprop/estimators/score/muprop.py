@@ -95,7 +95,7 @@ class MuProp(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         variables = families.variables(dist)
         mean = variables.probs.detach().to(variables.dtype).unsqueeze(0)
         at_mean, slopes = value_and_slopes(self.name, relaxed_f, mean, variables.logits.dtype)

@@ -23,6 +23,6 @@ def refusal(name: str, limit: int, dist: Distribution) -> str | None:
 def enumerated(variables: families.Discrete) -> tuple[Tensor, Tensor]:
     """All joint outcomes, [outcomes, *event], and their log-probabilities, [outcomes, *batch], without graph."""
     support = variables.support()
-    states = support.reshape(-1, *(1,) * len(variables.batch_shape), *support.shape[1:])
+    states = support.reshape(len(support), *(1,) * len(variables.batch_shape), *support.shape[1:])
     with torch.no_grad():
         return support, variables.log_prob(states)

@@ -117,7 +117,7 @@ class RaoBlackwellized(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         checks.whole(self.name, keep)
         variables = families.variables(dist)
         advantages = draw.weights * (costs.detach() - self._baseline(draw.weights, costs.detach()))  # [k, *batch]

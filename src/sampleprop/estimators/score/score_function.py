@@ -25,7 +25,7 @@ from sampleprop.baselines.leave_one_out import LeaveOneOut
 from sampleprop.baselines.moving_average import MovingAverage
 from sampleprop.baselines.optimal_coefficient import OptimalCoefficient
 from sampleprop.baselines.self_critical import SelfCritical
-from sampleprop.estimator import Estimator, F, Source, Worked, average, kept_weights
+from sampleprop.estimator import F, Group, Grouped, Source, Worked, average, kept_weights
 from sampleprop.surrogate import score_surrogate, train
 
 
@@ -34,7 +34,7 @@ class Draw(NamedTuple):
     probes: Tensor | None = None  # [m, *batch, *event], where the baseline asks for them
 
 
-class ScoreFunction(Estimator[Draw]):
+class ScoreFunction(Grouped[Draw]):
     r"""Weighs the score of each sample with how much its cost exceeds a baseline.
 
     .. math::
@@ -47,11 +47,14 @@ class ScoreFunction(Estimator[Draw]):
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
-        baseline: b; None for :class:`LeaveOneOut` with two samples or more, and for none with one.
+        baseline: b; None for :class:`LeaveOneOut` with two samples or more (those of a program's other particles and of
+            other ranks counted), and for none with one.
 
     Raises:
-        ValueError: for fewer samples than the baseline needs.
-        TypeError: for a distribution whose support moves with its parameters (Uniform, say).
+        ValueError: when called with fewer samples than the baseline needs, with a part of a draw whose samples make each
+            other's baselines, or with a point of probability zero.
+        TypeError: for a distribution whose support moves with its parameters (Uniform, say), and for a baseline that is
+            not one.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -71,12 +74,17 @@ class ScoreFunction(Estimator[Draw]):
         title="Simple statistical gradient-following algorithms for connectionist reinforcement learning",
         venue="Machine Learning 8",
         where="sec. 4",
+        kind="article",
     )
 
     def __init__(self, samples: int | None = 2, *, baseline: Baseline | None = None) -> None:
         super().__init__()
+        if baseline is not None and not isinstance(baseline, Baseline):
+            number = isinstance(baseline, int | float)
+            fix = f"sp.Constant({baseline})" if number else "an object, such as sp.LeaveOneOut()"
+            raise TypeError(f"ScoreFunction needs a Baseline object or None; got baseline={baseline!r}. Pass {fix}.")
+        checks.samples("ScoreFunction", samples, optional=True)
         self.baseline = baseline
-        checks.samples("ScoreFunction", samples, least=self.samples_least, optional=True)
         self.samples = samples
 
     @property
@@ -87,7 +95,7 @@ class ScoreFunction(Estimator[Draw]):
         return math.inf
 
     def evaluations(self, dist: Distribution) -> tuple[int, int]:
-        baseline = self._baseline()
+        baseline = self._baseline(self.draws)
         return self.draws + (0 if baseline is None else baseline.probe_count), 0
 
     def refusal(self, dist: Distribution) -> str | None:
@@ -101,7 +109,7 @@ class ScoreFunction(Estimator[Draw]):
         return refusal
 
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        baseline = self._baseline()
+        baseline = self._baseline(self.draws)
         points = families.sample(dist, self.draws, generator)
         return Draw(points, None if baseline is None else baseline.probes(dist))
 
@@ -115,35 +123,57 @@ class ScoreFunction(Estimator[Draw]):
         relaxed_f: F | None = None,
         context: Tensor | None = None,
         keep: Tensor | None = None,
+        group: Group | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
-        baseline = self._baseline()
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
+        size = self.draws if group is None else max(self.draws, group.size(costs))
+        baseline = self._baseline(size)
+        self._whole(baseline, costs.shape[0], size)
         b = None
         if draw.probes is not None and probe_costs is not None:
             probe_costs = checks.costs(self.name, dist, draw.probes, probe_costs)
         if baseline is not None:
-            b = baseline.value(dist, draw.points, costs.detach(), probe_costs, context, keep)  # [k, *batch]
+            b = baseline.value(dist, draw.points, costs.detach(), probe_costs, context, keep, group)  # [k, *batch]
         known = families.discrete(dist)
         fixed = None if b is None else b.detach()
         if known is not None:
-            weights = None if keep is None else kept_weights(keep, costs.dtype)
+            weights = None if keep is None else kept_weights(keep, costs.dtype, group)
             result = score_surrogate(known, draw.points, costs, fixed, weights)
         else:
             # DiCE: the value is f; each derivative of the box multiplies f - b, and ∂f/∂φ and ∂f/∂θ stay.
             log_prob = families.log_prob(dist, draw.points)
+            _possible(log_prob, keep)
             box = (log_prob - log_prob.detach()).exp()
-            result = average(costs * box if fixed is None else (costs - fixed) * box + fixed, keep)
+            result = average(costs * box if fixed is None else (costs - fixed) * box + fixed, keep, group)
         if baseline is None or b is None:
             return result
         mean = baseline.mean(dist)
         if mean is not None:
             result = result + (mean - mean.detach())
         if self.training and baseline.learned:
-            result = train(result, average((b - costs.detach()).square() / 2, keep))
+            result = train(result, average((b - costs.detach()).square() / 2, keep, group))
         return result
 
-    def _baseline(self) -> Baseline | None:
-        return _LEAVE_ONE_OUT if self.baseline is None and self.draws > 1 else self.baseline
+    def _baseline(self, size: int) -> Baseline | None:
+        """The baseline, where a batch element has `size` samples."""
+        return _LEAVE_ONE_OUT if self.baseline is None and size > 1 else self.baseline
+
+    def _whole(self, baseline: Baseline | None, samples: int, size: int) -> None:
+        """Refuse a part of the samples, or too few in the whole group, for a baseline that is made of the others."""
+        if baseline is None or baseline.samples_least == 1:
+            return
+        if samples != self.draws:
+            raise ValueError(
+                f"{self.label} needs the costs of its whole draw at once, {self.draws} samples that make each other's "
+                f"{baseline.label} baseline; got {samples}. Evaluate f in pieces and combine their torch.cat, or "
+                f"propose and combine groups of {samples} with ScoreFunction({samples})."
+            )
+        if size < baseline.samples_least:
+            raise ValueError(
+                f"{baseline.label} needs at least {baseline.samples_least} samples of each batch element, the other "
+                f"particles and ranks counted; got {size}. Use ScoreFunction(samples={baseline.samples_least}), or more "
+                "particles or ranks."
+            )
 
     @classmethod
     def variants(cls) -> Sequence[Self]:
@@ -170,6 +200,20 @@ class ScoreFunction(Estimator[Draw]):
             f=lambda x: 1 + 2 * x,
             value=torch.tensor(2.0, dtype=torch.float64),
             gradient=torch.tensor(1.0, dtype=torch.float64),
+        )
+
+
+def _possible(log_prob: Tensor, keep: Tensor | None) -> None:
+    """Refuse points whose log-probability is not finite: their score would be NaN."""
+    if not families.inspectable(log_prob) or log_prob.is_cuda or math.isfinite(log_prob.sum().item()):
+        return
+    wrong = ~log_prob.isfinite() if keep is None else keep & ~log_prob.isfinite()
+    if bool(wrong.any()):
+        index = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"ScoreFunction needs points of finite log-probability; got {log_prob[tuple(index)].item()} at [sample, *batch] "
+            f"= {index}. The point was drawn at the edge of the support, clamped or rounded there, or is of another "
+            "distribution; or a parameter is NaN or infinite. Keep the parameters away from there."
         )
 
 

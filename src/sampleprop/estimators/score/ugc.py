@@ -82,14 +82,14 @@ class UGC(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         checks.whole(self.name, keep)
         variables = families.variables(dist)
         logits = variables.logits.detach()
         difference = unsqueeze_to(antithetic.differences(costs.detach()), draw.points.dim())
         pair = difference / 2 * antithetic.differences(draw.points) * logits.abs().sigmoid()
         single = by_flip(self.name, dist, draw, costs.detach().chunk(2)[0], probe_costs)
-        edge = (-logits.abs()).sigmoid() < 1 / (2 * math.prod(variables.event_logits_shape))
+        edge = (-logits.abs()).sigmoid() < 1 / max(2 * math.prod(variables.event_logits_shape), 1)
         gradient = torch.where(edge, single, pair).mean(0)
         return surrogate(self.name, costs.mean(0), (variables.logits,), (gradient,))
 

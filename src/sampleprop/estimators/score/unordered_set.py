@@ -122,7 +122,7 @@ class UnorderedSet(Estimator[Draw]):
         context: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs)
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
         checks.whole(self.name, keep)
         variables = families.variables(dist)
         weight, others = _weights(draw.log_probs, draw.log_rest)

@@ -1,0 +1,33 @@
+"""f evaluated on a few points at a time, so that what it keeps for its backward pass does not grow with their number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+
+def chunked(f: Callable[[Tensor], Any], chunk: int) -> Callable[[Tensor], Any]:
+    r"""The same function, called with at most `chunk` points [chunk, \*batch, \*event] at a time.
+
+    Where a gradient is recorded, nothing but the points and costs is kept: the backward pass calls f again, piece by piece, with the
+    random numbers that it had. So f is evaluated twice, and its memory is that of one piece.
+    """
+
+    def pieces(points: Tensor) -> Any:
+        if points.shape[0] <= chunk:
+            return f(points)
+        # torch.func keeps its own record, which a recomputation would not reach; without a gradient nothing is kept anyway.
+        recompute = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
+        parts = []
+        for piece in points.split(chunk):
+            costs = checkpoint(f, piece, use_reentrant=False) if recompute else f(piece)
+            parts.append(costs if isinstance(costs, Tensor) else torch.as_tensor(costs, device=points.device))
+        if any(part.dim() == 0 for part in parts):
+            return parts[0]  # the check of the shape says what is wrong
+        return torch.cat(parts)  # [k, *batch]
+
+    return pieces

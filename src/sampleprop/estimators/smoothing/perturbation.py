@@ -1,0 +1,184 @@
+"""What estimators share that differentiate L by perturbing the parameters of p_φ."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Distribution, MixtureSameFamily, constraints, transform_to
+from torch.distributions.constraints import Constraint
+
+from sampleprop import checks, families, noise
+from sampleprop.estimator import Estimator, F, average
+from sampleprop.estimators.coupled.weak_derivatives import gradient_asked
+from sampleprop.surrogate import surrogate, unsqueeze_to
+
+
+class Draw(NamedTuple):
+    points: Tensor  # [k, *batch, *event], detached: samples of p_φ
+    probes: (
+        Tensor  # [2 k, *batch, *event], detached: samples of p at u + step ε, then at u - step ε from the same noise
+    )
+    directions: dict[str, Tensor]  # ε by parameter, [k, *parameter], 0 where the parameter is infinite
+    step: float
+
+
+class PerturbedParameters(Estimator[Draw], ABC):
+    """An estimator of first order from the costs of samples at φ ± step ε.
+
+    φ is perturbed in coordinates u without bounds, those of `torch.distributions.transform_to`: the logarithm of a scale,
+    the logit of a probability.
+
+    Args:
+        samples: k, at least 1.
+    """
+
+    unbiased = False
+    exact_forward = True
+    needs = "black box"
+
+    def __init__(self, samples: int) -> None:
+        super().__init__()
+        checks.samples(self.name, samples)
+        self.samples = samples
+
+    @property
+    @abstractmethod
+    def _step(self) -> float:
+        """How far the parameters are moved along a direction."""
+
+    @staticmethod
+    @abstractmethod
+    def _direction(shape: Sequence[int], like: Tensor, generator: Generator | None) -> Tensor:
+        """Draw ε, of mean 0 and variance 1 in each coordinate."""
+
+    def evaluations(self, dist: Distribution) -> tuple[int, int]:
+        return 3 * self.draws, 0
+
+    def refusal(self, dist: Distribution) -> str | None:
+        refusal = super().refusal(dist)
+        if refusal is not None:
+            return refusal
+        kind = type(families.unwrap(dist)[0]).__name__
+        try:
+            named = families.parameters(dist)
+        except TypeError:
+            return (
+                f"{self.name} needs a distribution that keeps its parameters under the names in its arg_constraints, and "
+                f"can be built from them; got {kind}. Use Pathwise or ScoreFunction, or give it that form."
+            )
+        for name in named:
+            if not _free(_constraint(dist, name)):
+                return (
+                    f"{self.name} needs parameters that can be moved each for itself; got {name} of {kind}, whose range "
+                    "depends on another parameter. Use Pathwise."
+                )
+        return None
+
+    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
+        points, names = families.sample(dist, self.draws, generator), _trained(dist)
+        with torch.no_grad():
+            named = {name: p.expand(self.draws, *p.shape) for name, p in families.parameters(dist).items()}
+            unbounded = _unbounded(dist, named)
+            # Drawn for all parameters, so that the noise does not hang on which of them are trained.
+            epsilon = {name: self._direction(u.shape, u, generator) for name, u in unbounded.items()}
+            directions = {name: torch.where(unbounded[name].isfinite(), epsilon[name], 0.0) for name in names}
+            sides = {name: torch.stack((p, p)) for name, p in named.items()}  # [2, k, *parameter]
+            for name, direction in directions.items():
+                moves = self._step * torch.stack((direction, -direction))
+                sides[name] = transform_to(_constraint(dist, name))(unbounded[name] + moves)
+            probes = _sample_both(dist, sides, generator).flatten(0, 1).to(points.dtype)
+        return Draw(points, probes, directions, self._step)
+
+    def combine(
+        self,
+        dist: Distribution,
+        draw: Draw,
+        costs: Tensor,
+        *,
+        probe_costs: Tensor | None = None,
+        relaxed_f: F | None = None,
+        context: Tensor | None = None,
+        keep: Tensor | None = None,
+    ) -> Tensor:
+        costs = checks.costs(self.name, dist, draw.points, costs, keep)
+        if probe_costs is None:
+            raise ValueError(
+                f"{self.name} needs the costs at the perturbed parameters; got none. Pass probe_costs=f(draw.probes)."
+            )
+        probe_costs = checks.costs(self.name, dist, draw.probes, probe_costs).detach()
+        named = families.parameters(dist)
+        missing = [name for name, p in named.items() if name not in draw.directions and gradient_asked(p)]
+        if missing:
+            raise ValueError(
+                f"{self.name} needs a perturbation of each parameter with a gradient; got a draw for "
+                f"{list(draw.directions)}, without {missing}. Propose with a distribution whose parameters require the same "
+                "gradients."
+            )
+        unbounded = _unbounded(dist, {name: named[name] for name in draw.directions})  # attached
+        plus, minus = probe_costs.chunk(2)
+        slopes = (plus - minus) / (2 * draw.step)  # [k, *batch]
+        gradients = tuple(average(unsqueeze_to(slopes, d.dim()) * d, keep) for d in draw.directions.values())
+        return surrogate(self.name, average(costs, keep), tuple(unbounded.values()), gradients)
+
+
+def _constraint(dist: Distribution, name: str) -> Constraint:
+    base, _ = families.unwrap(dist)
+    if isinstance(base, MixtureSameFamily) and name not in base.arg_constraints:
+        return constraints.real if name == "weights" else _constraint(base.component_distribution, name)
+    return base.arg_constraints[name]
+
+
+def _free(constraint: Constraint) -> bool:
+    """Whether the range does not move with another parameter."""
+    if any(isinstance(bound, Tensor) for bound in vars(constraint).values()):
+        return False
+    try:
+        transform_to(constraint)
+    except NotImplementedError:
+        return False
+    return True
+
+
+def _unbounded(dist: Distribution, named: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters in coordinates without bounds, attached if they are."""
+    return {name: transform_to(_constraint(dist, name)).inv(noise.raised(p)) for name, p in named.items()}
+
+
+def _trained(dist: Distribution) -> tuple[str, ...]:
+    """The parameters to perturb: those that require a gradient; all, where that cannot be known yet."""
+    named = families.parameters(dist)
+    asked = tuple(name for name, parameter in named.items() if gradient_asked(parameter))
+    return asked if asked and torch.is_grad_enabled() else tuple(named)
+
+
+def _sample_both(dist: Distribution, sides: dict[str, Tensor], generator: Generator | None) -> Tensor:
+    """One sample for each of the parameters [2, k, *batch, ...], of both sides from the same noise: [2, k, *batch, *event]."""
+
+    def draw(named: dict[str, Tensor]) -> Tensor:
+        return families.sample(families.with_parameters(dist, named), 1, generator).squeeze(0)
+
+    if torch.compiler.is_compiling():
+        # A random state cannot be set back here. `vmap` can give both sides the same noise, if its shape is fixed.
+        shared = families.discrete(dist) is not None or families.smooth_rsample(dist)
+        both: Tensor = torch.func.vmap(draw, randomness="same" if shared else "different")(sides)
+        return both
+    with _rewound(generator):
+        plus = draw({name: p[0] for name, p in sides.items()})
+    return torch.stack((plus, draw({name: p[1] for name, p in sides.items()})))
+
+
+@contextmanager
+def _rewound(generator: Generator | None) -> Iterator[None]:
+    """After the block the random state is what it was before it."""
+    if generator is None:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+        return
+    state = generator.get_state()
+    yield
+    generator.set_state(state)

@@ -1,0 +1,71 @@
+"""What the functions of this folder ask of their arguments, and the wording of their refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sampleprop import noise
+from sampleprop.families import inspectable
+
+
+def real(name: str, argument: str, x: Any) -> Tensor:
+    """Require a tensor of real numbers; return it in float32 at least."""
+    if not isinstance(x, Tensor) or x.is_complex():
+        raise TypeError(f"{name} needs {argument} as a tensor of real numbers; got {_kind(x)}. Convert it first.")
+    return noise.raised(x)
+
+
+def floating(name: str, argument: str, x: Any) -> None:
+    """Require a tensor of real floating-point numbers."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f"{name} needs {argument} as a tensor of real floating-point numbers; got {_kind(x)}.")
+
+
+def dimension(name: str, argument: str, dim: int, shape: torch.Size) -> int:
+    """Require a dimension of `shape`; return it counted from the front."""
+    if isinstance(dim, bool) or not isinstance(dim, int) or not -len(shape) <= dim < len(shape):
+        raise ValueError(
+            f"{name} needs {argument} to be a dimension of shape {list(shape)}; got {dim!r}. Count from 0, or back from -1."
+        )
+    return dim % len(shape)
+
+
+def same_shape(name: str, argument: str, x: Tensor, other: str, shape: torch.Size) -> None:
+    """Refuse what would have to be broadcast."""
+    if x.shape != shape:
+        raise ValueError(
+            f"{name} needs {argument} in the shape of {other}, {list(shape)}, nothing is broadcast; got {list(x.shape)}. "
+            "Expand it, or put its dimensions in that order."
+        )
+
+
+def flags(name: str, argument: str, x: Any, other: str, shape: torch.Size) -> None:
+    """Require a tensor of booleans."""
+    if not isinstance(x, Tensor) or x.dtype != torch.bool:
+        raise TypeError(f"{name} needs {argument} as a tensor of booleans; got {_kind(x)}. Pass {argument}.bool().")
+    same_shape(name, argument, x, other, shape)
+
+
+def detached(name: str, argument: str, x: Tensor, why: str) -> None:
+    """Refuse numbers whose gradient would be lost, or would leak."""
+    if x.requires_grad:
+        raise ValueError(
+            f"{name} needs {argument} without a gradient: {why}; got one attached. Pass {argument}.detach()."
+        )
+
+
+def finite(name: str, argument: str, x: Tensor, keep: Tensor | None = None, *, fix: str) -> None:
+    """Refuse NaN and infinity where `keep` is True. On a GPU this waits for the device."""
+    if not inspectable(x):
+        return
+    bad = ~x.detach().isfinite() if keep is None else ~x.detach().isfinite() & keep
+    if inspectable(bad) and bool(bad.any()):
+        index = tuple(bad.nonzero()[0].tolist())
+        raise ValueError(f"{name} needs finite numbers in {argument}; got {x[index].item()} at {list(index)}. {fix}")
+
+
+def _kind(x: Any) -> str:
+    return str(x.dtype) if isinstance(x, Tensor) else type(x).__name__

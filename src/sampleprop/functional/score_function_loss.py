@@ -1,0 +1,259 @@
+"""The score-function gradient from log-probabilities and costs that are already there.
+
+Source: Williams (1992), "Simple statistical gradient-following algorithms for connectionist reinforcement learning";
+any order by the box of Foerster, Farquhar, Al-Shedivat, Rocktäschel, Xing and Whiteson (2018), "DiCE: The infinitely
+differentiable Monte Carlo estimator", sec. 4; the baseline in it by Farquhar, Whiteson and Foerster (2019), "Loaded
+DiCE: Trading off bias and variance in any-order score function gradient estimators for reinforcement learning".
+Differences from the papers: costs without a step, draws of different lengths, and groups that leave one out.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sampleprop import noise
+from sampleprop.families import inspectable
+from sampleprop.functional import arguments
+from sampleprop.functional.leave_one_out import company, over_group
+from sampleprop.functional.reward_to_go import reward_to_go
+from sampleprop.surrogate import surrogate
+
+Normalize = Literal["draws", "tokens", "length"]
+NAME = "score_function_loss"
+
+
+def score_function_loss(
+    log_prob: Tensor,
+    cost: Tensor,
+    *,
+    baseline: Tensor | Literal["leave-one-out"] | None = None,
+    group_dim: int | None = None,
+    time_dim: int | None = None,
+    mask: Tensor | None = None,
+    normalize: Normalize = "draws",
+    as_weights: bool = False,
+) -> Tensor:
+    r"""The mean cost, with the score-function gradient: minimize it.
+
+    For draws i with log-probabilities ℓ and costs c, and stop for what has no graph,
+
+    .. math::
+
+        \nabla\,\text{loss} = \frac1n \sum_i \Bigl[ \nabla c_i + \sum_t (C_{it} - b_{it})\,\nabla \ell_{it} \Bigr],
+            \qquad C_{it} = \sum_{s \ge t} c_{is}
+
+    C is the whole cost of the draw where there is one cost for each draw, and what it costs from step t on where each step has
+    its cost. The loss is made of boxes :math:`\square_t = \exp \sum_{s \le t} (\ell_s - \operatorname{stop} \ell_s)`, which are 1:
+    :math:`\sum_t c_t \square_t - b_t (\square_t - \square_{t-1})`.
+
+    Unbiased, to any order, for draws from the law that `log_prob` describes and a baseline that does not depend on the
+    step it is for, or on later ones; θ in the cost gets its own gradient. For draws from another law see
+    :func:`importance_ratio`. Rewards are costs with a minus sign; the KL to a reference, if there is one, is part of the cost.
+
+    What divides the gradient (the value is the mean cost whatever it is):
+
+    - "draws": the number of draws, as above. Unbiased; no draw counts less for being long (as in "Dr. GRPO", which
+      divides by a constant).
+    - "tokens": the number of steps that the mask keeps. Biased where lengths are random, for the number then depends on
+      the draws; the bias vanishes as the batch grows, up to a constant factor.
+    - "length": each draw's own length, then the number of draws, as in GRPO. Biased, whatever the number of draws: with one
+      cost for a draw it is the gradient of E[(c - b) / length], b held fixed. Long draws are charged less for their errors.
+
+    Args:
+        log_prob: [*draws], or with one more dimension, that of the steps of one draw: log-probabilities of what was drawn,
+            attached to the policy.
+        cost: [*draws], the cost of each draw; or of the shape of `log_prob`, the cost that arises at each step.
+        baseline: of the shape of `cost` or of `log_prob`, detached; or "leave-one-out" for the mean of the others in the
+            group (step by step, over those that have not ended, where each step has its cost); None for 0.
+        group_dim: the dimension of `log_prob` that holds the draws of one group, for "leave-one-out".
+        time_dim: the dimension of `log_prob` that holds the steps of one draw; None where each entry is a whole draw.
+        mask: booleans of the shape of `log_prob`, False for padding, for steps after the end of an episode, and for what the
+            policy did not draw. Log-probability and cost count for nothing there, and may be anything.
+        normalize: "draws", "tokens" or "length". The biased two need `time_dim`, and are right to the first order only.
+        as_weights: take `cost` for what is to be multiplied with each ∇ℓ, as it stands: an advantage, or `reward_to_go`,
+            whose steps are not to be added up again. The first order only, and no gradient for θ. The value is their sum over
+            the steps, averaged over the draws, which says little: log the cost itself.
+
+    Returns:
+        A number, in float32 at least.
+
+    Raises:
+        TypeError: for what is not a tensor of real numbers.
+        ValueError: for shapes that would be broadcast; an attached baseline or weight; a group of one; a draw whose steps are
+            all masked; NaN and infinities where the mask keeps them. Values are not looked at under `torch.compile` and
+            `torch.func`.
+        RuntimeError: for a `log_prob` without graph, where the gradient would be zero (use `torch.no_grad()` if only the
+            value is wanted); and in a second backward pass, where the first order is all there is.
+
+    Example:
+        >>> import torch, sampleprop as sp
+        >>> policy = torch.distributions.Categorical(logits=torch.zeros(6, 5, 3, requires_grad=True))
+        >>> tokens = policy.sample((4,))  # 4 draws for each of 6 prompts, 5 tokens each
+        >>> cost = (tokens == 0).sum(-1)
+        >>> loss = sp.score_function_loss(
+        ...     policy.log_prob(tokens), cost, baseline="leave-one-out", group_dim=0, time_dim=-1
+        ... )
+        >>> loss.backward()
+    """
+    arguments.floating(NAME, "log_prob", log_prob)
+    log_prob, cost = noise.raised(log_prob), arguments.real(NAME, "cost", cost)
+    time = None if time_dim is None else arguments.dimension(NAME, "time_dim", time_dim, log_prob.shape)
+    _refuse_shapes(log_prob, cost, time)
+    _refuse_options(log_prob, cost, time, normalize, as_weights)
+    if mask is not None:
+        arguments.flags(NAME, "mask", mask, "log_prob", log_prob.shape)
+    _refuse_values(log_prob, cost, baseline, time, mask)
+    group = _group(log_prob, baseline, group_dim, time, mask)
+
+    # From here on the steps come last; a draw without steps is one of a single step.
+    per_step = time is not None and cost.shape == log_prob.shape
+    log_prob = _steps_last(log_prob, time)  # [*draws, time]
+    keep = None if mask is None else _steps_last(mask, time)
+    alive = None if keep is None else keep.any(-1)  # [*draws]
+    cost = cost.movedim(time, -1) if time is not None and per_step else cost.unsqueeze(-1)  # [*draws, time or 1]
+    if keep is not None and alive is not None:
+        log_prob = torch.where(keep, log_prob, 0)
+        cost = torch.where(keep if per_step else alive.unsqueeze(-1), cost, 0)
+    count = log_prob[..., 0].numel() if alive is None else alive.sum().clamp_min(1)
+    charged = cost.detach()
+    if per_step and not as_weights:
+        charged = reward_to_go(charged, dim=-1)  # C
+    b = None
+    if isinstance(baseline, Tensor):
+        b = baseline.detach().to(charged.dtype)
+        b = _steps_last(b, time) if b.dim() == log_prob.dim() or time is None else b.unsqueeze(-1)
+        b = b if keep is None else torch.where(keep, b, 0)  # [*draws, time]
+    elif group is not None:
+        present = keep if per_step or alive is None else alive.unsqueeze(-1)
+        b = over_group(charged, group, present)
+
+    if as_weights or normalize != "draws":
+        weights = charged if b is None else charged - b
+        weights = weights.expand_as(log_prob) if keep is None else torch.where(keep, weights, 0)
+        how = "as_weights=True" if as_weights else f'normalize="{normalize}"'
+        divisor = _divisor(normalize, log_prob, keep, count)
+        return surrogate(f"{NAME}({how})", cost.sum() / count, (log_prob,), (weights / divisor,))
+    return _boxed(log_prob, cost, b).sum() / count
+
+
+def _boxed(log_prob: Tensor, cost: Tensor, b: Tensor | None) -> Tensor:
+    """Each draw's cost, with derivatives of every order, from [*draws, time] (or [*draws, 1] for one a draw)."""
+    score = log_prob.cumsum(-1)
+    box = (score - score.detach()).exp()  # [*draws, time]
+    result = cost * (box if cost.shape == box.shape else box[..., -1:])
+    if b is None:
+        return result.sum(-1)
+    change = torch.diff(box, dim=-1, prepend=torch.ones_like(box[..., :1]))
+    return result.sum(-1) - (b * change).sum(-1)
+
+
+def _divisor(normalize: Normalize, log_prob: Tensor, keep: Tensor | None, count: int | Tensor) -> int | Tensor:
+    if normalize == "draws":
+        return count
+    lengths = torch.ones_like(log_prob).sum(-1, keepdim=True) if keep is None else keep.sum(-1, keepdim=True)
+    return lengths.sum().clamp_min(1) if normalize == "tokens" else lengths.clamp_min(1) * count
+
+
+def _steps_last(x: Tensor, time: int | None) -> Tensor:
+    return x.unsqueeze(-1) if time is None else x.movedim(time, -1)
+
+
+def _draws(log_prob: Tensor, time: int | None) -> torch.Size:
+    shape = log_prob.shape
+    return shape if time is None else shape[:time] + shape[time + 1 :]
+
+
+def _refuse_shapes(log_prob: Tensor, cost: Tensor, time: int | None) -> None:
+    if log_prob.numel() == 0:
+        raise ValueError(
+            f"{NAME} needs a draw, and a step in it; got shape {list(log_prob.shape)}. Skip the empty batch."
+        )
+    if time is None:
+        if cost.dim() == log_prob.dim() - 1:
+            raise ValueError(
+                f"{NAME} needs one cost for each log-probability, {list(log_prob.shape)}; got {list(cost.shape)}. If "
+                "log_prob holds the steps of each draw, name their dimension: time_dim=-1, say."
+            )
+        arguments.same_shape(NAME, "cost", cost, "log_prob", log_prob.shape)
+    elif cost.shape not in (log_prob.shape, _draws(log_prob, time)):
+        raise ValueError(
+            f"{NAME} needs a cost for each draw, {list(_draws(log_prob, time))}, or for each step, {list(log_prob.shape)}, "
+            f"nothing is broadcast; got {list(cost.shape)}. Sum over what is one draw, or expand."
+        )
+
+
+def _refuse_options(log_prob: Tensor, cost: Tensor, time: int | None, normalize: str, as_weights: bool) -> None:
+    if normalize not in ("draws", "tokens", "length"):
+        raise ValueError(f'{NAME} needs normalize="draws", "tokens" or "length"; got {normalize!r}.')
+    if normalize != "draws" and time is None:
+        raise ValueError(
+            f"{NAME} needs the dimension of the steps to normalize by {normalize}; got time_dim=None. Name it: time_dim=-1, say."
+        )
+    if as_weights:
+        arguments.detached(NAME, "cost", cost, "weights are numbers, and θ in them would get a wrong gradient")
+    if torch.is_grad_enabled() and inspectable(log_prob) and not log_prob.requires_grad:
+        raise RuntimeError(
+            f"{NAME} needs a log_prob that is attached to the policy; got one without graph, so its gradient would be zero. "
+            "Compute it with gradients on, from what was drawn; for the value alone, call under torch.no_grad()."
+        )
+
+
+def _group(
+    log_prob: Tensor, baseline: Tensor | str | None, group_dim: int | None, time: int | None, mask: Tensor | None
+) -> int | None:
+    """The dimension of a group among those of the draws; None where there are no groups."""
+    if isinstance(baseline, Tensor) or baseline is None:
+        if group_dim is not None:
+            raise ValueError(
+                f'{NAME} needs group_dim for baseline="leave-one-out" only; got group_dim={group_dim} with another. Leave it out.'
+            )
+        return None
+    if baseline != "leave-one-out":
+        raise ValueError(
+            f'{NAME} needs baseline=None, "leave-one-out" or a tensor; got {baseline!r}. Make a number one: '
+            "torch.full_like(cost, number)."
+        )
+    if group_dim is None:
+        raise ValueError(
+            f'{NAME} needs the dimension of the draws of one group for baseline="leave-one-out"; got group_dim=None. '
+            "Name that of the draws that share a prompt or a state."
+        )
+    group = arguments.dimension(NAME, "group_dim", group_dim, log_prob.shape)
+    if group == time:
+        raise ValueError(
+            f"{NAME} needs groups of draws; got group_dim and time_dim both {group}: the steps of one draw are not independent."
+        )
+    company(NAME, "group_dim", log_prob.shape, group, mask if time is None else None)  # with steps, every draw is there
+    return group - 1 if time is not None and group > time else group
+
+
+def _refuse_values(
+    log_prob: Tensor, cost: Tensor, baseline: Tensor | str | None, time: int | None, mask: Tensor | None
+) -> None:
+    alive = mask
+    if mask is not None and time is not None:
+        alive = mask.any(time)
+        if inspectable(alive) and not bool(alive.all()):
+            raise ValueError(
+                f"{NAME} needs a step that the mask keeps in each draw; got none at {(~alive).nonzero()[0].tolist()}. Leave "
+                "that draw out, or mend the mask."
+            )
+    elif mask is not None and inspectable(mask) and not bool(mask.any()):
+        raise ValueError(f"{NAME} needs a draw that the mask keeps; got none. Mend the mask.")
+
+    def kept(x: Tensor) -> Tensor | None:
+        return mask if x.shape == log_prob.shape else alive
+
+    arguments.finite(NAME, "log_prob", log_prob, mask, fix="What was drawn has a finite log-probability; mask padding.")
+    arguments.finite(NAME, "cost", cost, kept(cost), fix="Mend the cost, or mask it.")
+    if isinstance(baseline, Tensor):
+        if baseline.shape not in (cost.shape, log_prob.shape):
+            arguments.same_shape(NAME, "baseline", baseline, "cost", cost.shape)
+        arguments.real(NAME, "baseline", baseline)
+        arguments.detached(
+            NAME, "baseline", baseline, "it would change the gradient of the cost; it learns by its own loss"
+        )
+        arguments.finite(NAME, "baseline", baseline, kept(baseline), fix="Mend the baseline, or mask it.")

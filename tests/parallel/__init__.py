@@ -1,0 +1,1 @@
+"""What test_parallel.py runs on several processes."""

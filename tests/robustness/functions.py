@@ -1,0 +1,176 @@
+"""f: what it may return, and what it may not"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from certificates.kinds import INTEGERS, NORMAL, ONE_HOTS
+from robustness.matrix import RIGHT, Verdict, condition, refusal
+from robustness.subject import BATCH, Subject, gradients, same, theta
+
+UNUSED = "needs a cost that is differentiable in x; got one with no path to x.* Use ScoreFunction"
+
+
+def _event(subject: Subject) -> tuple[int, ...]:
+    return tuple(range(-subject.event_ndim, 0))
+
+
+@condition("f without gradient")
+def without_gradient(subject: Subject) -> Verdict:
+    """A black box will do: value and φ's gradient equal those of the differentiable f, same noise. Else refused."""
+    if not subject.black_box:
+        return refusal(lambda: subject.run(f=lambda x: subject.f(theta())(x.detach())), f"{subject.name} {UNUSED}")
+    same(subject.run(f=lambda x: subject.f(theta())(x).detach())[:2], subject.run()[:2])
+    return RIGHT
+
+
+@condition("f in numpy")
+def in_numpy(subject: Subject) -> Verdict:
+    """As above, with the squares of the points."""
+    event = _event(subject)
+
+    def inside(x: Tensor) -> Tensor:
+        return x.float().square().sum(event) if event else x.float().square()
+
+    def outside(x: Tensor) -> Any:
+        squares = x.numpy().astype("float32") ** 2
+        return squares.sum(event) if event else squares
+
+    if not subject.black_box:
+        return refusal(lambda: subject.run(f=outside), rf"called by {subject.name} .*sp\.ScoreFunction\(\)")
+    same(subject.run(f=outside)[:2], subject.run(f=inside)[:2])
+    return RIGHT
+
+
+@condition("f ignoring x")
+def ignoring(subject: Subject) -> Verdict:
+    """The value and θ's gradient are exact, φ's gradient is 0 in the mean (z-test), or refused."""
+    weights = theta(torch.float64)
+    if not subject.black_box:
+        return refusal(
+            lambda: subject.run(f=lambda x: weights.sum().expand(len(x), BATCH), weights=weights),
+            f"{subject.name} {UNUSED}",
+        )
+    if subject.kind is NORMAL and subject.estimator.objective == "mean":
+        found = subject.run(f=lambda x: weights.sum().expand(len(x), BATCH), weights=weights)
+        same(found[::2], (weights.detach().sum().expand(BATCH), torch.full((2,), float(BATCH))))
+    if subject.kind is not NORMAL and subject.estimator.unbiased:
+        subject.agrees_with_exact(
+            subject.kind.phi().detach().double(), lambda x, _: torch.full(x.shape[:2], 1.7, dtype=torch.float64)
+        )
+    return RIGHT
+
+
+@condition("f that depends on φ")
+def depends_on_phi(subject: Subject) -> Verdict:
+    """φ's gradient is the estimator's and the direct one together: it equals the sum of both with φ in f and φ in p
+    held apart, same noise; where the states can be summed also the exact one (z-test)."""
+    f, ndim = subject.f(theta()), subject.kind.shape
+
+    def direct(x: Tensor, phi: Tensor) -> Tensor:
+        tilt = phi.flatten(phi.dim() - len(ndim)).sum(-1) if ndim else phi
+        return f(x) * tilt.sin() + tilt
+
+    phi, apart = subject.kind.phi(BATCH), subject.kind.phi(BATCH)
+    joint = subject.run(phi, f=lambda x: direct(x, phi)).by_phi
+    value = subject.value(phi, lambda x: direct(x, apart))
+    same((joint,), (sum(gradients(value, phi, apart)),), rtol=1e-4, atol=1e-5)
+    if subject.kind is not NORMAL and subject.estimator.unbiased:
+        weights = theta(torch.float64)
+        f = subject.f(weights)
+        subject.agrees_with_exact(subject.kind.phi().detach().double(), lambda x, phi: direct(x, phi) + f(x))
+    return RIGHT
+
+
+@condition("f writing into its input")
+def writing(subject: Subject) -> Verdict:
+    """Refused."""
+
+    def f(x: Tensor) -> Tensor:
+        costs = subject.f(theta())(x)
+        x.detach().zero_()
+        return costs
+
+    wanted = f"{subject.name} needs f to leave its input as it is; f wrote into it. Let f work on x.clone()"
+    return refusal(lambda: subject.run(f=f), wanted)
+
+
+def _reshaped(subject: Subject, change: Callable[[Tensor], Any], fix: str) -> Verdict:
+    phi, f = subject.kind.phi(67), subject.f(theta())  # a batch of another size than any number of samples
+    wanted = rf"{subject.name} needs one cost for each point.*{fix}"
+    dist = subject.kind.dist(phi)
+    draw = subject.estimator.propose(dist)
+    refusal(lambda: subject.estimator.combine(dist, draw, change(f(draw.points))), wanted)
+    return refusal(lambda: subject.run(phi, f=lambda x: change(f(x))), wanted)
+
+
+@condition("costs [k, B, 1]")
+def one_dimension_more(subject: Subject) -> Verdict:
+    """Refused, from `expect` and from `combine`."""
+    return _reshaped(subject, lambda costs: costs.unsqueeze(-1), r"return cost\.squeeze\(-1\)")
+
+
+@condition("costs [k]")
+def without_batch(subject: Subject) -> Verdict:
+    """Refused, from `expect` and from `combine`."""
+    return _reshaped(subject, lambda costs: costs.mean(1), r"f reduces over the batch.*Independent\(q, 1\)")
+
+
+@condition("a scalar cost")
+def scalar(subject: Subject) -> Verdict:
+    """Refused, from `expect` and from `combine`."""
+    return _reshaped(subject, lambda costs: costs.mean(), r"f reduces over the batch.*Independent\(q, 1\)")
+
+
+@condition("transposed costs")
+def transposed(subject: Subject) -> Verdict:
+    """Refused, from `expect` and from `combine`."""
+    return _reshaped(subject, lambda costs: costs.T.contiguous(), "another order: samples come first, then the batch")
+
+
+@condition("broadcastable costs")
+def broadcastable(subject: Subject) -> Verdict:
+    """Costs [k, 1]: refused, from `expect` and from `combine`."""
+    return _reshaped(subject, lambda costs: costs[:, :1], "nothing is broadcast")
+
+
+@condition("complex costs")
+def complex_costs(subject: Subject) -> Verdict:
+    """Refused."""
+    wanted = f"{subject.name} needs real costs.*Return the real part"
+    return refusal(lambda: subject.run(f=lambda x: subject.f(theta())(x) * 1j), wanted)
+
+
+@condition("no cost at all")
+def nothing(subject: Subject) -> Verdict:
+    """f returns a list of tensors, a dict, a string, None: refused, each with what it is."""
+    wanted = rf"{subject.name} needs the costs as one tensor.*; f returned {{}}.*(Join|Return)"
+    verdicts = [
+        refusal(lambda value=value: subject.run(f=lambda x: value), wanted.format(seen))
+        for value, seen in (
+            ([torch.ones(BATCH)], r"\[tensor"),
+            ({"a": 1.0}, r"\{'a'"),
+            ("cost", "'cost'"),
+            (None, "None"),
+        )
+    ]
+    return verdicts[-1]
+
+
+@condition("integer samples")
+def integer_samples(subject: Subject) -> Verdict:
+    """Samples of a `Categorical`: value and gradient against the sum over the states (z-test; for a biased estimator: equal
+    to those of the one-hot variables of the same noise); or refused."""
+    case = Subject(subject.estimator, INTEGERS)
+    if not subject.on(INTEGERS):
+        return refusal(lambda: case.run(), rf"{case.name} needs .*; got Categorical.* Use ")
+    if case.estimator.unbiased:
+        case.agrees_with_exact(case.kind.phi().detach().double())
+    else:
+        weights, hot = theta(), Subject(subject.estimator, ONE_HOTS)
+        same(case.run(weights=weights), hot.run(f=lambda x: case.f(weights)(x.argmax(-1)), weights=weights))
+    return RIGHT

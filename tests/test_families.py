@@ -1,0 +1,74 @@
+"""What the library adds to torch's own distributions, and when it refuses to rebuild one.
+
+The z-tests compare at 4.9 standard errors, a false-alarm rate of 1e-6 for each number.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.distributions import Bernoulli, ContinuousBernoulli, Independent, Normal
+
+import sampleprop as sp
+from sampleprop import families
+
+
+@pytest.mark.parametrize("logit", [0.0, 1e-3, -0.0199, 0.0201, -0.3, 2.0, -8.0, 30.0, -200.0])
+def test_continuous_bernoulli_is_right_near_the_uniform_and_far_from_it(logit):
+    rows = torch.full((200_000,), logit, dtype=torch.float64, requires_grad=True)
+    torch.manual_seed(0)
+    value = sp.expect(torch.square, ContinuousBernoulli(logits=rows), sp.Pathwise())
+    (found,) = torch.autograd.grad(value.sum(), rows)
+    leaf = torch.tensor(logit, dtype=torch.float64, requires_grad=True)
+    grid = torch.linspace(0, 1, 100_001, dtype=torch.float64)
+    weights = (leaf * (grid - float(logit > 0))).exp()
+    exact = torch.trapezoid(weights * grid.square(), grid) / torch.trapezoid(weights, grid)
+    (slope,) = torch.autograd.grad(exact, leaf)
+    for sample, mean in ((value.detach(), exact.detach()), (found, slope)):
+        assert abs(sample.mean() - mean) < 4.9 * sample.std() / len(rows) ** 0.5 + 1e-9
+
+
+def test_continuous_bernoulli_has_no_step_where_the_series_begins():
+    u = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
+    samples = []
+    for logit in (-0.02 - 1e-12, -0.02 + 1e-12):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(families.noise, "uniform", lambda *_: u)
+            samples.append(
+                families.rsample(ContinuousBernoulli(logits=torch.full((999,), logit, dtype=torch.float64)), 1)
+            )
+    assert torch.allclose(samples[0], samples[1], rtol=0, atol=1e-10)
+
+
+class Shifted(Normal):
+    """A subclass with state of its own."""
+
+    def __init__(self, loc, scale, shift=0.0, validate_args=None):
+        self.shift = shift
+        super().__init__(loc + shift, scale, validate_args=validate_args)
+
+
+class Noisy(Normal):
+    def __init__(self, noise, validate_args=None):
+        super().__init__(noise, noise, validate_args=validate_args)
+
+
+@pytest.mark.parametrize(
+    ("dist", "message"),
+    [
+        (Shifted(torch.zeros(2), 1.0, shift=0.3), "would have shift=0.0, not 0.3"),
+        (Noisy(torch.ones(2)), "does not take loc"),
+    ],
+)
+def test_a_subclass_that_would_lose_its_state_is_refused(dist, message):
+    with pytest.raises(TypeError, match=message):
+        families.with_parameters(dist, families.parameters(dist))
+
+
+@pytest.mark.parametrize("dist", [Normal(torch.zeros(2), 1.0), Independent(Bernoulli(torch.full((2,), 0.3)), 1)])
+def test_parameters_that_were_read_as_another_kind_do_not_hinder(dist):
+    base, _ = families.unwrap(dist)
+    assert base.variance.shape == (2,)
+    assert base.entropy().shape == (2,)  # computes and keeps the logits of a Bernoulli
+    made = families.with_parameters(dist, families.parameters(dist))
+    assert made.batch_shape == dist.batch_shape

@@ -1,0 +1,850 @@
+"""Losses from log-probabilities: every mean is a sum over all draws of a small policy, so nothing here is random.
+
+The policy writes two tokens out of three. In its second form token 0 ends the sequence, and what follows is padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import sampleprop as sp
+
+PHI = torch.tensor([0.3, -0.8, 0.5, 1.1, -0.4, 0.2, -0.6, 0.9, 0.1, 0.0, 0.7, -1.2], dtype=torch.float64)
+FIRST = torch.tensor([1.5, -0.5, 2.0], dtype=torch.float64)
+SECOND = torch.tensor([[0.7, 3.0, -1.0], [2.5, 0.0, 1.0], [-2.0, 1.2, 4.0]], dtype=torch.float64)
+TOKENS = torch.cartesian_prod(torch.arange(3), torch.arange(3))  # [9, 2]
+ENDED = TOKENS[[0, 3, 4, 5, 6, 7, 8]]  # token 0 ends it, so its second token is padding
+FORMS = pytest.mark.parametrize("ends", [False, True], ids=["two tokens", "one or two tokens"])
+
+
+class World(NamedTuple):
+    log_prob: Tensor  # [sequences, 2]
+    mask: Tensor  # [sequences, 2]
+    costs: Tensor  # [sequences, 2]
+    probs: Tensor  # [sequences]
+    leaves: tuple[Tensor, Tensor]
+
+
+def world(ends: bool, phi: Tensor = PHI) -> World:
+    """All sequences; log-probabilities and costs of padding are NaN."""
+    phi, theta = phi.clone().requires_grad_(), torch.tensor([0.6, -0.3], dtype=torch.float64, requires_grad=True)
+    tokens = ENDED if ends else TOKENS
+    first, second = tokens.unbind(1)
+    log_prob = torch.stack([phi[:3].log_softmax(0)[first], phi[3:].reshape(3, 3).log_softmax(1)[first, second]], 1)
+    costs = torch.stack([FIRST[first] + theta[0] * first, SECOND[first, second] + (theta * theta[1]).sum() * second], 1)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    if ends:
+        mask[:, 1] = first != 0
+    probs = torch.where(mask, log_prob, 0).sum(1).exp()
+    nan = torch.tensor(torch.nan, dtype=torch.float64)
+    return World(torch.where(mask, log_prob, nan), mask, torch.where(mask, costs, nan), probs, (phi, theta))
+
+
+def exact(w: World) -> Tensor:
+    return w.probs @ torch.where(w.mask, w.costs, 0).sum(1)
+
+
+def pairs_of(w: World, probs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The probabilities of all groups of two draws, and what they hold: [groups, 2, ...]."""
+    pairs = torch.cartesian_prod(torch.arange(len(probs)), torch.arange(len(probs)))
+    return probs[pairs].prod(1), tuple(x[pairs] for x in w[:4])
+
+
+def over_pairs(w: World, loss: Callable[[World], Tensor], probs: Tensor | None = None) -> Tensor:
+    """The mean of `loss` over all groups of two draws, whose probabilities have no gradient, as drawn samples have none."""
+    weights, groups = pairs_of(w, w.probs.detach() if probs is None else probs)
+    return weights @ torch.func.vmap(lambda *group: loss(World(*group, w.leaves)))(*groups)
+
+
+def gradients(value: Tensor, w: World) -> Tensor:
+    return torch.cat(torch.autograd.grad(value, w.leaves, create_graph=True, materialize_grads=True))
+
+
+def hessian(value: Tensor, w: World) -> Tensor:
+    return torch.stack(
+        [
+            torch.cat(torch.autograd.grad(g, w.leaves, retain_graph=True, materialize_grads=True))
+            for g in gradients(value, w)
+        ]
+    )
+
+
+def whole(w: World) -> Tensor:
+    return torch.where(w.mask, w.costs, 0).sum(1)
+
+
+LOSSES: dict[str, Callable[[World], Tensor]] = {
+    "whole": lambda w: sp.score_function_loss(w.log_prob, whole(w), time_dim=1, mask=w.mask),
+    "steps": lambda w: sp.score_function_loss(w.log_prob, w.costs, time_dim=1, mask=w.mask),
+    "draws": lambda w: sp.score_function_loss(torch.where(w.mask, w.log_prob, 0).sum(1), whole(w)),
+    "whole, leave one out": lambda w: sp.score_function_loss(
+        w.log_prob, whole(w), baseline="leave-one-out", group_dim=0, time_dim=1, mask=w.mask
+    ),
+    "steps, leave one out": lambda w: sp.score_function_loss(
+        w.log_prob, w.costs, baseline="leave-one-out", group_dim=0, time_dim=1, mask=w.mask
+    ),
+    "whole, a baseline": lambda w: sp.score_function_loss(
+        w.log_prob, whole(w), baseline=torch.full_like(w.costs[:, 0], 1.7).detach(), time_dim=1, mask=w.mask
+    ),
+    "whole, a baseline that knows the past": lambda w: sp.score_function_loss(
+        w.log_prob, whole(w), baseline=knows_the_past(w), time_dim=1, mask=w.mask
+    ),
+    "steps, a baseline that knows the past": lambda w: sp.score_function_loss(
+        w.log_prob, w.costs, baseline=knows_the_past(w), time_dim=1, mask=w.mask
+    ),
+}
+GIVEN: dict[str, Callable[[World], Tensor]] = {
+    "reward to go": lambda w: sp.score_function_loss(w.log_prob, to_go(w), time_dim=1, mask=w.mask, as_weights=True),
+    "reward to go, leave one out": lambda w: sp.score_function_loss(
+        w.log_prob, to_go(w), baseline="leave-one-out", group_dim=0, time_dim=1, mask=w.mask, as_weights=True
+    ),
+    "advantage": lambda w: sp.score_function_loss(
+        w.log_prob, (whole(w) - sp.leave_one_out(whole(w), 0)).detach(), time_dim=1, mask=w.mask, as_weights=True
+    ),
+    "own mean, doubled": lambda w: sp.score_function_loss(
+        w.log_prob, 2 * (whole(w) - whole(w).mean(0)).detach(), time_dim=1, mask=w.mask, as_weights=True
+    ),
+}
+
+
+def knows_the_past(w: World) -> Tensor:
+    """At the second step any function of the first cost; NaN in the padding."""
+    first = w.costs[:, 0].detach()
+    return torch.where(w.mask, torch.stack([torch.full_like(first, 0.8), first.square()], 1), torch.nan)
+
+
+def to_go(w: World) -> Tensor:
+    return sp.reward_to_go(torch.where(w.mask, w.costs, 0).detach(), dim=1)
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@FORMS
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_value_gradient_and_hessian_are_exact_in_the_mean(loss: Callable[[World], Tensor], ends: bool) -> None:
+    w = world(ends)
+    found, expected = over_pairs(w, loss), exact(w)
+    close(found, expected)
+    close(gradients(found, w), gradients(expected, w))
+    close(hessian(found, w), hessian(expected, w))
+
+
+@FORMS
+@pytest.mark.parametrize("loss", GIVEN.values(), ids=GIVEN)
+def test_given_weights_have_the_exact_gradient_in_the_mean(loss: Callable[[World], Tensor], ends: bool) -> None:
+    w = world(ends)
+    close(gradients(over_pairs(w, loss), w)[:12], gradients(exact(w), w)[:12])
+
+
+@pytest.mark.parametrize("loss", (LOSSES | GIVEN).values(), ids=LOSSES | GIVEN)
+def test_every_group_is_the_same_without_vmap(loss: Callable[[World], Tensor]) -> None:
+    """The means above are taken under vmap, which looks at no values; a call for one group does."""
+    w = world(True)
+    weights, groups = pairs_of(w, w.probs.detach())
+    losses = torch.stack([loss(World(*group, w.leaves)) for group in zip(*groups, strict=True)])
+    mapped = torch.func.vmap(lambda *group: loss(World(*group, w.leaves)))(*groups)
+    close(losses, mapped)
+    close(gradients(weights @ losses, w), gradients(weights @ mapped, w))
+
+
+# What is biased is measured to be, and documented with the numbers below.
+
+
+def bias(found: Tensor, expected: Tensor) -> float:
+    """The relative error of a mean gradient by φ after the best constant factor, which a step size could mend."""
+    found, expected = found[:12].detach(), expected[:12].detach()
+    factor = (found @ expected) / (found @ found)
+    return float((factor * found - expected).norm() / expected.norm())
+
+
+def standardized(w: World) -> Tensor:
+    total = whole(w).detach()
+    return (total - total.mean()) / (total.std() + 1e-4)
+
+
+BIASED: dict[str, Callable[[World], Tensor]] = {
+    "length": lambda w: sp.score_function_loss(w.log_prob, whole(w), time_dim=1, mask=w.mask, normalize="length"),
+    "length, leave one out": lambda w: sp.score_function_loss(
+        w.log_prob, w.costs, baseline="leave-one-out", group_dim=0, time_dim=1, mask=w.mask, normalize="length"
+    ),
+    "tokens": lambda w: sp.score_function_loss(w.log_prob, w.costs, time_dim=1, mask=w.mask, normalize="tokens"),
+    "standard deviation": lambda w: sp.score_function_loss(
+        w.log_prob, standardized(w), time_dim=1, mask=w.mask, as_weights=True
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "percent"),
+    [("length", 54), ("length, leave one out", 19), ("tokens", 19), ("standard deviation", 39)],
+)
+def test_what_is_said_to_be_biased_is(name: str, percent: int) -> None:
+    w = world(True)
+    found, expected = gradients(over_pairs(w, BIASED[name]), w), gradients(exact(w), w)
+    assert 100 * bias(found, expected) == pytest.approx(percent, abs=0.5)
+
+
+def test_length_is_the_gradient_of_the_cost_per_token() -> None:
+    w = world(True)
+    lengths = w.mask.sum(1)
+    found = gradients(over_pairs(w, BIASED["length"]), w)[:12]
+    close(found, gradients(w.probs @ (whole(w) / lengths), w)[:12])
+
+
+def test_lengths_that_do_not_vary_leave_a_factor() -> None:
+    w = world(False)
+    for name in ("length", "length, leave one out", "tokens"):
+        close(2 * gradients(over_pairs(w, BIASED[name]), w)[:12], gradients(exact(w), w)[:12])
+
+
+def test_dropping_the_discount_of_the_state_is_biased() -> None:
+    discount = torch.tensor([1.0, 0.5], dtype=torch.float64)
+
+    def loss(factor: Tensor) -> Callable[[World], Tensor]:
+        return lambda w: sp.score_function_loss(
+            w.log_prob, factor * sp.reward_to_go(w.costs.detach(), 0.5, dim=1), time_dim=1, as_weights=True
+        )
+
+    w = world(False)
+    discounted = w._replace(costs=w.costs * discount)
+    close(gradients(over_pairs(w, loss(discount)), w)[:12], gradients(exact(discounted), w)[:12])
+    dropped = gradients(over_pairs(w, loss(torch.ones_like(discount))), w)[:12]
+    assert (dropped - gradients(exact(discounted), w)[:12]).norm() > 0.1
+
+
+# Off-policy: draws from another policy.
+
+
+def behaviour(ends: bool) -> tuple[Tensor, Tensor]:
+    """Its log-probabilities of the steps, and the probabilities of the sequences."""
+    w = world(ends, PHI.flip(0) * 0.7)
+    return w.log_prob.detach(), w.probs.detach()
+
+
+RATIOS: dict[str, Callable[[World, Tensor], Tensor]] = {
+    "whole": lambda w, mu: (
+        sp.importance_ratio(w.log_prob, mu, time_dim=1, mask=w.mask) * (whole(w) - sp.leave_one_out(whole(w), 0))
+    ).mean(),
+    "steps": lambda w, mu: (
+        (sp.importance_ratio(w.log_prob, mu, time_dim=1, cumulative=True, mask=w.mask) * w.costs.where(w.mask, 0))
+        .sum(1)
+        .mean()
+    ),
+}
+BIASED_RATIOS: dict[str, Callable[[World, Tensor], Tensor]] = {
+    "each step alone": lambda w, mu: (
+        (sp.importance_ratio(w.log_prob, mu, mask=w.mask) * whole(w).unsqueeze(1)).where(w.mask, 0).sum(1).mean()
+    ),
+    "clipped": lambda w, mu: (
+        sp.importance_ratio(w.log_prob, mu, time_dim=1, mask=w.mask, clip=(0.8, 1.2)) * whole(w)
+    ).mean(),
+    "truncated": lambda w, mu: (
+        sp.importance_ratio(w.log_prob, mu, time_dim=1, mask=w.mask, clip=(0.0, 1.5)) * whole(w)
+    ).mean(),
+    "PPO": lambda w, mu: torch.maximum(
+        sp.importance_ratio(w.log_prob, mu, time_dim=1, mask=w.mask) * whole(w),
+        sp.importance_ratio(w.log_prob, mu, time_dim=1, mask=w.mask, clip=(0.8, 1.2)) * whole(w),
+    ).mean(),
+    "self-normalized": lambda w, mu: (
+        sp.importance_ratio(w.log_prob, mu, time_dim=1, mask=w.mask, self_normalize=0) * whole(w)
+    ).mean(),
+}
+
+
+def with_behaviour(ends: bool) -> tuple[World, Tensor]:
+    log_mu, mu = behaviour(ends)
+    return world(ends)._replace(probs=log_mu), mu
+
+
+@FORMS
+@pytest.mark.parametrize("loss", RATIOS.values(), ids=RATIOS)
+def test_ratios_are_exact_in_the_mean(loss: Callable[[World, Tensor], Tensor], ends: bool) -> None:
+    w, mu = with_behaviour(ends)
+    target = world(ends)
+    found, expected = over_pairs(w, lambda pair: loss(pair, pair.probs), mu), exact(target)
+    close(gradients(found, w)[:12], gradients(expected, target)[:12])
+    close(hessian(found, w)[:12, :12], hessian(expected, target)[:12, :12])
+
+
+@pytest.mark.parametrize(
+    ("name", "percent"),
+    [("each step alone", 29), ("clipped", 100), ("truncated", 91), ("PPO", 48), ("self-normalized", 74)],
+)
+def test_biased_ratios_are_biased(name: str, percent: int) -> None:
+    w, mu = with_behaviour(True)
+    found = gradients(over_pairs(w, lambda pair: BIASED_RATIOS[name](pair, pair.probs), mu), w)
+    target = world(True)
+    assert 100 * bias(found, gradients(exact(target), target)) == pytest.approx(percent, abs=0.5)
+
+
+@pytest.mark.parametrize("name", BIASED_RATIOS)
+def test_on_policy_biased_ratios_are_not(name: str) -> None:
+    """Self-normalization of two draws leaves a factor of a half, as subtracting the mean of both does."""
+    w = world(True)
+    same = w._replace(probs=w.log_prob.detach())
+    found = over_pairs(same, lambda pair: BIASED_RATIOS[name](pair, pair.probs), w.probs.detach())
+    factor = 2 if name == "self-normalized" else 1
+    close(factor * gradients(found, w)[:12], gradients(exact(w), w)[:12])
+
+
+def test_on_policy_the_ratio_is_the_score_function() -> None:
+    w = world(False)
+    found = (sp.importance_ratio(w.log_prob, w.log_prob.detach(), time_dim=1) * whole(w)).mean()
+    expected = sp.score_function_loss(w.log_prob, whole(w), time_dim=1)
+    close(found, expected)
+    close(gradients(found, w), gradients(expected, w))
+    close(hessian(found, w), hessian(expected, w))
+
+
+def test_ratio_of_what_the_policy_would_never_draw() -> None:
+    log_prob = torch.tensor([-torch.inf, -1.0], requires_grad=True)
+    ratio = sp.importance_ratio(log_prob, torch.tensor([-1.0, -1.0]))
+    assert ratio.tolist() == [0, 1]
+    assert torch.autograd.grad(ratio.sum(), log_prob)[0].tolist() == [0, 1]
+
+
+def test_self_normalized_ratios_average_to_one() -> None:
+    log_prob = torch.randn(3, 4, 5, dtype=torch.float64, requires_grad=True)
+    log_mu = 400 * torch.randn(3, 4, 5, dtype=torch.float64)  # exp(log_prob - log_mu) would overflow
+    ratio = sp.importance_ratio(log_prob, log_mu, time_dim=1, self_normalize=2)
+    assert ratio.shape == (3, 5)
+    close(ratio.mean(1), torch.ones(3, dtype=torch.float64))
+    cumulative = sp.importance_ratio(log_prob, log_mu, time_dim=1, cumulative=True, self_normalize=2)
+    close(cumulative[:, -1], ratio)
+
+
+# The loss: layouts, precision, refusals.
+
+
+def test_dimensions_may_stand_in_any_order() -> None:
+    log_prob, costs = torch.randn(2, 3, 4, 5, dtype=torch.float64)  # [prompts, draws, time]
+    log_prob.requires_grad_()
+    mask = torch.rand(3, 4, 5) < 0.7
+    mask[..., 0] = True
+    expected = sp.score_function_loss(log_prob, costs, baseline="leave-one-out", group_dim=1, time_dim=2, mask=mask)
+    (gradient,) = torch.autograd.grad(expected, log_prob)
+    for order, group, time in (((2, 0, 1), 2, 0), ((1, 2, 0), 0, -2), ((0, 2, 1), -1, 1)):
+        found = sp.score_function_loss(
+            log_prob.permute(order),
+            costs.permute(order),
+            baseline="leave-one-out",
+            group_dim=group,
+            time_dim=time,
+            mask=mask.permute(order),
+        )
+        close(found, expected)
+        close(torch.autograd.grad(found, log_prob)[0], gradient)
+    total = torch.where(mask, costs, 0).sum(2)
+    for cost, order, group, time in ((total, (0, 1, 2), 1, 2), (total.T, (2, 1, 0), 1, 0), (total, (0, 2, 1), 2, 1)):
+        found = sp.score_function_loss(
+            log_prob.permute(order),
+            cost,
+            baseline="leave-one-out",
+            group_dim=group,
+            time_dim=time,
+            mask=mask.permute(order),
+        )
+        score = torch.where(mask, log_prob, 0).sum(2)
+        by_hand = ((total - sp.leave_one_out(total, 1)) * score).mean()
+        close(found, total.mean())
+        close(torch.autograd.grad(found, log_prob)[0], torch.autograd.grad(by_hand, log_prob)[0])
+
+
+def test_masked_draws_do_not_count() -> None:
+    log_prob, costs = torch.randn(2, 3, 4, dtype=torch.float64)
+    mask = torch.tensor([[True, True, True, False]]).expand(3, 4)
+    full, short = log_prob.clone().requires_grad_(), log_prob[:, :3].clone().requires_grad_()
+    costs[:, 3] = torch.nan
+    group = {"baseline": "leave-one-out", "group_dim": 1}
+    found = sp.score_function_loss(full, costs, mask=mask, **group)  # type: ignore[arg-type]
+    expected = sp.score_function_loss(short, costs[:, :3], **group)  # type: ignore[arg-type]
+    close(found, expected)
+    close(torch.autograd.grad(found, full)[0][:, :3], torch.autograd.grad(expected, short)[0])
+
+
+def test_later_steps_have_the_others_that_have_not_ended() -> None:
+    log_prob = torch.zeros(3, 2, dtype=torch.float64, requires_grad=True)
+    costs = torch.tensor([[1.0, 4.0], [0.0, 2.0], [7.0, torch.nan]], dtype=torch.float64)
+    mask = torch.tensor([[True, True], [True, True], [True, False]])
+    loss = sp.score_function_loss(log_prob, costs, baseline="leave-one-out", group_dim=0, time_dim=1, mask=mask)
+    # From the first step on 5, 2 and 7, so the others' means are 4.5, 6 and 3.5; from the second on 4 and 2.
+    expected = torch.tensor([[0.5, 2.0], [-4.0, -2.0], [3.5, 0.0]], dtype=torch.float64) / 3
+    close(torch.autograd.grad(loss, log_prob)[0], expected)
+    assert loss.item() == pytest.approx(14 / 3)
+
+
+@pytest.mark.parametrize("normalize", ["draws", "tokens", "length"])
+def test_divisors(normalize: Any) -> None:
+    log_prob = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([[True, False, False], [True, True, True]])
+    cost = torch.tensor([5.0, 2.0], dtype=torch.float64)
+    loss = sp.score_function_loss(log_prob, cost, time_dim=1, mask=mask, normalize=normalize)
+    divisor = {"draws": [2, 2], "tokens": [4, 4], "length": [2 * 1, 2 * 3]}[normalize]
+    close(torch.autograd.grad(loss, log_prob)[0], mask * (cost / torch.tensor(divisor)).unsqueeze(1))
+    assert loss.item() == 3.5
+
+
+@pytest.mark.parametrize("options", [{"as_weights": True}, {"normalize": "tokens"}, {"normalize": "length"}], ids=str)
+def test_second_derivatives_of_the_first_order_forms_are_refused(options: dict[str, Any]) -> None:
+    phi = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    loss = sp.score_function_loss(phi.sigmoid().log(), torch.arange(4.0), time_dim=1, **options)
+    (gradient,) = torch.autograd.grad(loss, phi, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"score_function_loss\(.*\) estimates first derivatives only"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("options", [{}, {"as_weights": True}], ids=str)
+def test_loss_precision(dtype: torch.dtype, options: dict[str, Any]) -> None:
+    log_prob = (-torch.rand(4, 300)).to(dtype).requires_grad_()
+    cost = torch.tensor([1001, 1003, 1002, 1002])  # integers, closer than bfloat16 can tell
+    loss = sp.score_function_loss(log_prob, cost, baseline="leave-one-out", group_dim=0, time_dim=1, **options)
+    assert loss.dtype == torch.float32
+    assert loss.item() == 1002
+    double = sp.score_function_loss(
+        log_prob, cost.double(), baseline="leave-one-out", group_dim=0, time_dim=1, **options
+    )
+    assert double.dtype == torch.float64
+    assert torch.autograd.grad(double, log_prob)[0].dtype == dtype
+    (gradient,) = torch.autograd.grad(loss, log_prob)
+    assert gradient.dtype == dtype
+    expected = torch.tensor([-1 / 3, 1 / 3, 0, 0]).unsqueeze(1).expand(4, 300)
+    torch.testing.assert_close(gradient, expected.to(dtype), rtol=1e-2, atol=1e-6)
+
+
+def test_a_value_alone_needs_no_graph() -> None:
+    with torch.no_grad():
+        assert sp.score_function_loss(torch.zeros(2), torch.tensor([1.0, 2.0])).item() == 1.5
+
+
+def test_compile_and_vmap() -> None:
+    log_prob, costs = torch.randn(2, 6, 4, 5, dtype=torch.float64)
+    log_mu = torch.randn(6, 4, 5, dtype=torch.float64)
+    mask = torch.rand(6, 4, 5) < 0.7
+    mask[..., 0] = True
+
+    def loss(log_prob: Tensor, costs: Tensor, log_mu: Tensor, mask: Tensor) -> Tensor:
+        plain: dict[str, Any] = {"time_dim": 1, "mask": mask}
+        group: dict[str, Any] = plain | {"baseline": "leave-one-out", "group_dim": 0}
+        total = torch.where(mask, costs, 0).sum(1)
+        given = sp.reward_to_go(costs, 0.9, dim=1, done=~mask)
+        ratio = sp.importance_ratio(log_prob, log_mu, clip=(0.5, 2.0), **plain)
+        return (
+            sp.score_function_loss(log_prob, costs, **group)
+            + sp.score_function_loss(log_prob, given, as_weights=True, **group)
+            + (ratio * (total - sp.leave_one_out(total, 0))).mean()
+        )
+
+    attached = log_prob.clone().requires_grad_()
+    expected = torch.stack([loss(*row) for row in zip(attached, costs, log_mu, mask, strict=True)])
+    (gradient,) = torch.autograd.grad(expected.sum(), attached)
+    mapped = torch.func.vmap(loss)(attached, costs, log_mu, mask)
+    close(mapped, expected)
+    close(torch.autograd.grad(mapped.sum(), attached)[0], gradient)
+    row = log_prob[0].clone().requires_grad_()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")(row, costs[0], log_mu[0], mask[0])
+    close(compiled, expected[0])
+    close(torch.autograd.grad(compiled, row)[0], gradient[0])
+    close(torch.func.grad(lambda x: torch.func.vmap(loss)(x, costs, log_mu, mask).sum())(log_prob), gradient)
+
+
+X = torch.zeros(2, 3)
+A = torch.zeros(2, 3, requires_grad=True)
+NAN = torch.tensor([[0.0, torch.nan, 0.0], [0.0, 0.0, 0.0]])
+MASK = torch.tensor([[True, False, False], [True, True, True]])
+REFUSED: list[tuple[Callable[[], Tensor], type[Exception], str]] = [
+    (lambda: sp.score_function_loss(X, X), RuntimeError, "log_prob that is attached .* Compute it with gradients on"),
+    (
+        lambda: sp.score_function_loss(A.long(), X),
+        TypeError,
+        r"log_prob as a tensor of real floating.*; got torch\.int64",
+    ),
+    (lambda: sp.score_function_loss(A, 1.0), TypeError, "cost as a tensor of real numbers; got float"),  # type: ignore[arg-type]
+    (lambda: sp.score_function_loss(A, X[:, 0]), ValueError, r"got \[2\]\. If .* time_dim=-1"),
+    (
+        lambda: sp.score_function_loss(A, X[:, :1]),
+        ValueError,
+        r"cost in the shape of log_prob, \[2, 3\].*; got \[2, 1\]",
+    ),
+    (lambda: sp.score_function_loss(A, X[0], time_dim=1), ValueError, r"each draw, \[2\], or for each step, \[2, 3\]"),
+    (
+        lambda: sp.score_function_loss(A, X, time_dim=2),
+        ValueError,
+        r"time_dim to be a dimension of shape \[2, 3\]; got 2",
+    ),
+    (lambda: sp.score_function_loss(A, X, mask=MASK[0]), ValueError, r"mask in the shape of log_prob, .*; got \[3\]"),
+    (
+        lambda: sp.score_function_loss(A, X, mask=MASK.float()),
+        TypeError,
+        r"mask as a tensor of booleans; got torch\.float32",
+    ),
+    (
+        lambda: sp.score_function_loss(A, X, time_dim=0, mask=~MASK & MASK),
+        ValueError,
+        r"a step .* each draw; got none at \[0\]",
+    ),
+    (
+        lambda: sp.score_function_loss(A, X, time_dim=1, mask=~MASK),
+        ValueError,
+        r"a step .* each draw; got none at \[1\]",
+    ),
+    (lambda: sp.score_function_loss(A, X, mask=~MASK & MASK), ValueError, "a draw that the mask keeps; got none"),
+    (
+        lambda: sp.score_function_loss(A, NAN),
+        ValueError,
+        r"finite numbers in cost; got nan at \[0, 1\]\. Mend the cost",
+    ),
+    (lambda: sp.score_function_loss(A + NAN, X), ValueError, r"in log_prob; got nan at \[0, 1\]\. .* mask padding"),
+    (lambda: sp.score_function_loss(A - torch.inf, X), ValueError, "finite numbers in log_prob; got -inf"),
+    (lambda: sp.score_function_loss(A, X, baseline=NAN), ValueError, "finite numbers in baseline; got nan"),
+    (
+        lambda: sp.score_function_loss(A, X, baseline=A.exp()),
+        ValueError,
+        r"baseline without a gradient.*baseline\.detach",
+    ),
+    (lambda: sp.score_function_loss(A, X, baseline=X[0]), ValueError, r"baseline in the shape of cost, .* got \[3\]"),
+    (lambda: sp.score_function_loss(A, X, baseline=0.5), ValueError, r"got 0\.5\. .* torch\.full_like"),  # type: ignore[arg-type]
+    (lambda: sp.score_function_loss(A, X, baseline="leave-one-out"), ValueError, "got group_dim=None"),
+    (lambda: sp.score_function_loss(A, X, group_dim=0), ValueError, "group_dim for .* only; got group_dim=0"),
+    (
+        lambda: sp.score_function_loss(A, X, baseline="leave-one-out", group_dim=1, time_dim=-1),
+        ValueError,
+        "steps of one draw are not independent",
+    ),
+    (
+        lambda: sp.score_function_loss(A[:1], X[:1], baseline="leave-one-out", group_dim=0),
+        ValueError,
+        r"groups of two draws or more along group_dim=0; got shape \[1, 3\]",
+    ),
+    (
+        lambda: sp.score_function_loss(A, X, baseline="leave-one-out", group_dim=1, mask=MASK),
+        ValueError,
+        r"two draws or more that the mask keeps .*; got one at \[0\]",
+    ),
+    (lambda: sp.score_function_loss(A, A.exp(), as_weights=True), ValueError, r"cost without a gradient.*cost\.detach"),
+    (lambda: sp.score_function_loss(A, X, normalize="sum"), ValueError, "normalize=\"draws\".*; got 'sum'"),  # type: ignore[arg-type]
+    (lambda: sp.score_function_loss(A, X, normalize="length"), ValueError, "normalize by length; got time_dim=None"),
+    (lambda: sp.leave_one_out(X[:1], 0), ValueError, r"two draws or more along dim=0; got shape \[1, 3\]"),
+    (lambda: sp.leave_one_out(NAN, 0), ValueError, "finite numbers in costs; got nan"),
+    (lambda: sp.leave_one_out(X, 2), ValueError, "dim to be a dimension of shape"),
+    (lambda: sp.leave_one_out(X, 1, MASK), ValueError, r"got one at \[0\] of the others"),
+    (lambda: sp.reward_to_go(NAN), ValueError, "finite numbers in rewards; got nan"),
+    (lambda: sp.reward_to_go(X, 1.1), ValueError, r"discount from 0 to 1; got 1\.1"),
+    (lambda: sp.reward_to_go(X, torch.nan), ValueError, "discount from 0 to 1; got nan"),
+    (lambda: sp.reward_to_go(X, done=X), TypeError, r"done as a tensor of booleans; got torch\.float32"),
+    (lambda: sp.reward_to_go(X, done=MASK[:1]), ValueError, r"done in the shape of rewards, .*; got \[1, 3\]"),
+    (lambda: sp.importance_ratio(A, X[0]), ValueError, "behaviour_log_prob in the shape of log_prob"),
+    (lambda: sp.importance_ratio(A, A), ValueError, "behaviour_log_prob without a gradient.*would cancel"),
+    (lambda: sp.importance_ratio(A, X - torch.inf), ValueError, "in behaviour_log_prob; got -inf"),
+    (lambda: sp.importance_ratio(A, X - 200), ValueError, "in the ratio; got inf .* too far apart"),
+    (lambda: sp.importance_ratio(A + NAN, X), ValueError, "in the ratio; got nan"),
+    (lambda: sp.importance_ratio(A, X, cumulative=True), ValueError, "got time_dim=None"),
+    (lambda: sp.importance_ratio(A, X, clip=(1.2, 0.8)), ValueError, r"0 <= low < high; got \(1\.2, 0\.8\)"),
+    (lambda: sp.importance_ratio(A, X, clip=(0.8, 1.2), self_normalize=0), ValueError, "not both"),
+    (lambda: sp.importance_ratio(A, X, time_dim=0, self_normalize=0), ValueError, "normalize over draws"),
+    (lambda: sp.importance_ratio(A[:1], X[:1], self_normalize=0), ValueError, "groups of two draws"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "match"), REFUSED, ids=[match for _, _, match in REFUSED])
+def test_refusals(call: Callable[[], Tensor], error: type[Exception], match: str) -> None:
+    with pytest.raises(
+        error, match=f"(score_function_loss|leave_one_out|reward_to_go|importance_ratio) needs .*{match}"
+    ):
+        call()
+
+
+# The parts.
+
+
+def test_leave_one_out() -> None:
+    costs = torch.randn(3, 4, 2, dtype=torch.float64, requires_grad=True)
+    mask = torch.ones(3, 4, 2, dtype=torch.bool)
+    mask[0, 1] = mask[1, :2] = mask[2, :, 0] = False
+    everyone, some = sp.leave_one_out(costs, 1), sp.leave_one_out(costs, -2, mask)
+    assert not everyone.requires_grad
+    for a in range(3):
+        for i in range(4):
+            for b in range(2):
+                others = [j for j in range(4) if j != i]
+                close(everyone[a, i, b], costs.detach()[a, others, b].mean())
+                kept = [j for j in others if mask[a, j, b]] or [0]
+                expected = costs.detach()[a, kept, b].mean() * mask[a, :, b].any()
+                close(some[a, i, b], expected)
+
+
+def naive(rewards: Tensor, discount: float, done: Tensor) -> Tensor:
+    """One step after the other, [time, batch]."""
+    later, result = torch.zeros_like(rewards[0]), []
+    for reward, end in zip(rewards.flip(0), done.flip(0), strict=True):
+        later = reward + discount * torch.where(end, 0, later)
+        result.append(later)
+    return torch.stack(result).flip(0)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 64])
+@pytest.mark.parametrize("discount", [0.0, 0.9, 1.0])
+def test_reward_to_go(length: int, discount: float) -> None:
+    rewards = torch.randn(length, 5, dtype=torch.float64, requires_grad=True)
+    done = torch.rand(length, 5) < 0.2
+    weights = torch.randn(length, 5, dtype=torch.float64)
+    for ends in (done, torch.zeros_like(done)):
+        found = sp.reward_to_go(rewards, discount, done=ends)
+        expected = naive(rewards, discount, ends)
+        close(found, expected)
+        gradient, expected_gradient = (torch.autograd.grad(x, rewards, weights)[0] for x in (found, expected))
+        close(gradient, expected_gradient)
+    close(sp.reward_to_go(rewards, discount), found)
+    close(sp.reward_to_go(rewards.T, discount, dim=1, done=done.T), naive(rewards, discount, done).T)
+
+
+def test_reward_to_go_of_a_long_episode() -> None:
+    """Where γ^t underflows, and where a sum in float32 from the end would have lost four digits."""
+    rewards = torch.ones(200_000, 1)
+    torch.testing.assert_close(sp.reward_to_go(rewards, 0.5)[:1000], torch.full((1000, 1), 2.0))
+    expected = torch.arange(200_000, 0, -1).unsqueeze(1) * 0.1
+    found = sp.reward_to_go(rewards * 0.1)
+    torch.testing.assert_close(found.double(), expected.double(), rtol=1e-6, atol=0)
+    assert sp.reward_to_go(torch.ones(3, 1, dtype=torch.int64)).dtype == torch.float32
+
+
+# Log-probabilities of tokens.
+
+
+def reference(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
+    return (logits / temperature).log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_token_log_prob(temperature: float) -> None:
+    logits = torch.randn(3, 4, 11, dtype=torch.float64)
+    logits[0, 0, :5] = -torch.inf
+    logits.requires_grad_()
+    tokens = torch.randint(5, 11, (3, 4))
+    weights = torch.randn(3, 4, dtype=torch.float64)
+    found, expected = sp.token_log_prob(logits, tokens, temperature=temperature), reference(logits, tokens, temperature)
+    close(found, expected)
+    by_found, by_expected = (torch.autograd.grad(x, logits, weights, create_graph=True)[0] for x in (found, expected))
+    close(by_found, by_expected)
+    some = torch.randn(3, 4, 11, dtype=torch.float64)
+    close(*(torch.autograd.grad((x * some).sum(), logits, retain_graph=True)[0] for x in (by_found, by_expected)))
+    assert sp.token_log_prob(logits, torch.zeros_like(tokens))[0, 0] == -torch.inf
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 12, 100])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_sequence_log_prob(chunk: int, temperature: float) -> None:
+    hidden = torch.randn(3, 4, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(11, 6, dtype=torch.float64, requires_grad=True)
+    start = torch.randn(11, dtype=torch.float64)
+    start[:2] = -torch.inf
+    bias = start.clone().requires_grad_()
+    leaves = (hidden, weight, bias)
+    tokens = torch.randint(2, 11, (3, 4))
+    weights = torch.randn(3, 4, dtype=torch.float64)
+    found = sp.sequence_log_prob(hidden, weight, tokens, bias=bias, temperature=temperature, chunk=chunk)
+    expected = reference(hidden @ weight.T + bias, tokens, temperature)
+    close(found, expected)
+    first, first_exact = (torch.autograd.grad(x, leaves, weights, create_graph=True) for x in (found, expected))
+    for one, other in zip(first, first_exact, strict=True):
+        close(one, other)
+        some = torch.randn_like(one)
+        second, second_exact = (torch.autograd.grad((g * some).sum(), leaves, retain_graph=True) for g in (one, other))
+        for a, b in zip(second, second_exact, strict=True):
+            close(a, b)
+
+
+def test_only_what_is_asked_for_is_differentiated() -> None:
+    hidden, weight = torch.randn(4, 3, requires_grad=True), torch.randn(7, 3)
+    sp.sequence_log_prob(hidden, weight, torch.zeros(4, dtype=torch.int64)).sum().backward()
+    assert hidden.grad is not None
+    frozen, head = torch.randn(4, 3), torch.randn(7, 3, requires_grad=True)
+    sp.sequence_log_prob(frozen, head, torch.zeros(4, dtype=torch.int64)).sum().backward()
+    assert head.grad is not None
+    assert sp.sequence_log_prob(hidden[:0], head, torch.zeros(0, dtype=torch.int64)).shape == (0,)
+
+
+class Largest(TorchDispatchMode):
+    """The size of the largest tensor that any operation makes, those of the backward pass included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        made = result if isinstance(result, tuple | list) else (result,)
+        self.size = max(self.size, *(x.numel() for x in made if isinstance(x, Tensor)), 0)
+        return result
+
+
+def footprint(function: Callable[[], Tensor]) -> tuple[int, int]:
+    """Elements of the largest tensor made, and of all that is kept for the backward pass."""
+    kept: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        function().sum().backward()
+    return largest.size, sum(kept.values())
+
+
+def test_memory_does_not_grow_with_positions_times_vocabulary() -> None:
+    hidden = torch.randn(4, 64, 8, requires_grad=True)
+    weight = torch.randn(1000, 8, requires_grad=True)
+    tokens = torch.randint(1000, (4, 64))
+    largest, kept = footprint(lambda: sp.sequence_log_prob(hidden, weight, tokens, chunk=16))
+    assert largest == 16 * 1000
+    assert kept == 4 * (hidden.numel() + weight.numel()) + 8 * tokens.numel()
+    largest, kept = footprint(lambda: reference(hidden @ weight.T, tokens))
+    assert largest == 256 * 1000
+    assert kept > 4 * 256 * 1000
+
+
+def test_half_precision_logits_are_not_copied_to_be_kept() -> None:
+    logits = torch.randn(64, 1000, dtype=torch.bfloat16, requires_grad=True)
+    tokens = torch.randint(1000, (64,))
+    _, kept = footprint(lambda: sp.token_log_prob(logits, tokens))
+    assert kept == 2 * logits.numel() + 8 * tokens.numel()
+    _, kept = footprint(lambda: reference(logits.float(), tokens))
+    assert kept > 4 * logits.numel()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    """As good as the rounding of the logits allows: they reach 20 or so."""
+    hidden = torch.randn(64, 32).to(dtype).requires_grad_()
+    weight = torch.randn(500, 32).to(dtype).requires_grad_()
+    tokens = torch.randint(500, (64,))
+    exact_leaves = [x.detach().double().requires_grad_() for x in (hidden, weight)]
+    expected = reference(exact_leaves[0] @ exact_leaves[1].T, tokens)
+    exact_gradients = torch.autograd.grad(expected.mean(), exact_leaves)
+    rounding = torch.finfo(dtype).eps
+    for chunk in (4, 64):
+        found = sp.sequence_log_prob(hidden, weight, tokens, chunk=chunk)
+        assert found.dtype == torch.float32
+        assert (found - expected).abs().max() < 40 * rounding
+        for one, other in zip(torch.autograd.grad(found.mean(), (hidden, weight)), exact_gradients, strict=True):
+            assert one.dtype == dtype
+            assert (one - other).norm() < 20 * rounding * other.norm()
+    logits = (hidden @ weight.T).detach().requires_grad_()
+    direct = sp.token_log_prob(logits, tokens)
+    torch.testing.assert_close(direct, reference(logits.float(), tokens))
+    assert torch.autograd.grad(direct.sum(), logits)[0].dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_many_chunks_lose_nothing_in_half_precision(dtype: torch.dtype) -> None:
+    """Their gradients of the head are added in float32; added in half precision they would be six times as wrong."""
+    hidden, weight = torch.rand(512, 8).to(dtype), torch.randn(20, 8).to(dtype).requires_grad_()
+    tokens = torch.randint(20, (512,))
+    exact_weight = weight.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(reference(hidden.double() @ exact_weight.T, tokens).mean(), exact_weight)
+    errors = []
+    for chunk in (4, 512):
+        (gradient,) = torch.autograd.grad(sp.sequence_log_prob(hidden, weight, tokens, chunk=chunk).mean(), weight)
+        errors.append((gradient - expected).norm())
+    assert errors[0] < 1.2 * errors[1]
+
+
+def test_autocast() -> None:
+    hidden, weight = torch.randn(8, 32, requires_grad=True), torch.randn(50, 32, requires_grad=True)
+    tokens = torch.randint(50, (8,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = sp.sequence_log_prob(hidden, weight, tokens, chunk=3)
+        logits = torch.nn.functional.linear(hidden, weight)
+        assert logits.dtype == torch.bfloat16
+        expected = reference(logits.float(), tokens)
+        torch.testing.assert_close(sp.token_log_prob(logits, tokens), expected)
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(*(torch.autograd.grad(x.sum(), (hidden, weight)) for x in (found, expected)), strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, other, rtol=0.05, atol=0.05)
+
+
+def test_padding_may_be_anything() -> None:
+    hidden = torch.randn(2, 4, 6, dtype=torch.float64)
+    weight = torch.randn(9, 6, dtype=torch.float64, requires_grad=True)
+    tokens, mask = torch.randint(9, (2, 4)), torch.tensor([[True, True, True, True], [True, True, False, False]])
+    tokens[~mask] = -100
+    whole_rows = hidden.clone().requires_grad_()
+    expected = reference(whole_rows @ weight.T, tokens.clamp_min(0)).where(mask, 0)
+    gradients_exact = torch.autograd.grad(expected.sum(), (whole_rows, weight))
+    broken = hidden.clone()
+    broken[~mask] = torch.nan  # as attention over nothing gives
+    broken.requires_grad_()
+    found = sp.sequence_log_prob(broken, weight, tokens, mask=mask, chunk=3)
+    close(found, expected)
+    for one, other in zip(torch.autograd.grad(found.sum(), (broken, weight)), gradients_exact, strict=True):
+        close(one, other)
+    logits = torch.full((2, 9), -torch.inf, dtype=torch.float64)
+    logits[0] = 0
+    logits.requires_grad_()
+    value = sp.token_log_prob(logits, torch.zeros(2, dtype=torch.int64), mask=torch.tensor([True, False]))
+    assert value[1] == 0
+    assert torch.autograd.grad(value.sum(), logits)[0].isfinite().all()
+
+
+def test_token_functions_compile_and_vmap() -> None:
+    hidden, weight = torch.randn(2, 3, 4, 6, dtype=torch.float64), torch.randn(9, 6, dtype=torch.float64)
+    tokens, mask = torch.randint(9, (2, 3, 4)), torch.rand(2, 3, 4) < 0.8
+
+    def loss(hidden: Tensor, weight: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        sequence = sp.sequence_log_prob(hidden, weight, tokens, mask=mask, temperature=0.8, chunk=5)
+        return (sequence * sp.token_log_prob(hidden @ weight.T, tokens, mask=mask)).sum()
+
+    leaves = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+    expected = torch.stack([loss(leaves[0][i], leaves[1], tokens[i], mask[i]) for i in range(2)])
+    gradient = torch.autograd.grad(expected.sum(), leaves)
+    mapped = torch.func.vmap(loss, in_dims=(0, None, 0, 0))(leaves[0], leaves[1], tokens, mask)
+    functional = torch.func.grad(
+        lambda h, w: torch.func.vmap(loss, in_dims=(0, None, 0, 0))(h, w, tokens, mask).sum(), argnums=(0, 1)
+    )(hidden, weight)
+    close(mapped, expected)
+    for one, other in zip(torch.autograd.grad(mapped.sum(), leaves), gradient, strict=True):
+        close(one, other)
+    for one, other in zip(functional, gradient, strict=True):
+        close(one, other)
+    some = hidden[0].clone().requires_grad_(), weight.clone().requires_grad_()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")(*some, tokens[0], mask[0])
+    close(compiled, expected[0])
+    only = loss(*some, tokens[0], mask[0])
+    for one, other in zip(*(torch.autograd.grad(x, some) for x in (compiled, only)), strict=True):
+        close(one, other)
+
+
+W = torch.zeros(5, 3)
+T = torch.zeros(2, dtype=torch.int64)
+REFUSED_TOKENS: list[tuple[Callable[[], Tensor], type[Exception], str]] = [
+    (lambda: sp.token_log_prob(X.long(), T), TypeError, r"logits as a tensor of real floating.*; got torch\.int64"),
+    (lambda: sp.token_log_prob(X, T.float()), TypeError, r"tokens as a tensor of int64; got torch\.float32"),
+    (lambda: sp.token_log_prob(X, T[:1]), ValueError, r"tokens in the shape of logits .*, \[2\], .*; got \[1\]"),
+    (lambda: sp.token_log_prob(X, T + 3), ValueError, r"tokens from 0 to 2; got 3 at \[0\]\. .*mask=tokens != -100"),
+    (lambda: sp.token_log_prob(X, T - 100), ValueError, "tokens from 0 to 2; got -100"),
+    (lambda: sp.token_log_prob(NAN, T), ValueError, r"a possible token in each row; .* row \[0\] of logits"),
+    (lambda: sp.token_log_prob(X - torch.inf, T), ValueError, "a possible token in each row"),
+    (lambda: sp.token_log_prob(X, T, temperature=0.0), ValueError, r"temperature above 0; got 0\.0"),
+    (lambda: sp.token_log_prob(X, T, mask=T), TypeError, r"mask as a tensor of booleans; got torch\.int64"),
+    (lambda: sp.sequence_log_prob(X, W.T, T), ValueError, r"weight \[vocabulary, width\]; got \[2, 3\] and \[3, 5\]"),
+    (lambda: sp.sequence_log_prob(X, W, T, bias=X[0]), ValueError, r"bias in the shape of the vocabulary, \[5\]"),
+    (lambda: sp.sequence_log_prob(X, W, T + 5), ValueError, "tokens from 0 to 4; got 5"),
+    (lambda: sp.sequence_log_prob(X, W, T, chunk=0), ValueError, "chunk as a whole number .* got 0"),
+    (lambda: sp.sequence_log_prob(NAN, W, T), ValueError, r"in the row \[0\] of hidden"),
+    (lambda: sp.sequence_log_prob(X.tolist(), W, T), TypeError, "hidden as a tensor .* got list"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("call", "error", "match"), REFUSED_TOKENS, ids=[match for _, _, match in REFUSED_TOKENS])
+def test_refusals_of_the_token_functions(call: Callable[[], Tensor], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=f"(token|sequence)_log_prob needs .*{match}"):
+        call()

@@ -1,0 +1,150 @@
+"""Random shapes, dtypes, masks and numbers of samples over the register.
+
+A few examples at each run; `SAMPLEPROP_EXAMPLES=10000 pytest tests/test_hypothesis.py -n 0` looks for longer.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributions as td
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Generator, Tensor
+
+import sampleprop as sp
+from robustness.subject import gradients, unchecked
+from sampleprop import noise
+
+EXAMPLES = int(os.environ.get("SAMPLEPROP_EXAMPLES", "60"))
+FAMILIES = ("Bernoulli", "OneHotCategorical", "Categorical", "Normal", "Gamma", "Poisson")
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# A control variate of known mean is a function for one shape.
+ESTIMATORS = [
+    variant
+    for estimator in sp.REGISTER
+    for variant in estimator.variants()
+    if not any(isinstance(module, sp.KnownMean) for module in variant.modules())
+]
+
+
+class Problem(NamedTuple):
+    """A random variable: a leaf φ and the family that it makes."""
+
+    family: str
+    phi: Tensor  # [*batch, *event] for bits and counts, [*batch, *event, C] for classes, [*batch, *event, 2] for the rest
+    event_ndim: int
+
+    def dist(self, phi: Tensor) -> td.Distribution:
+        """The distribution with these parameters."""
+        made: td.Distribution
+        if self.family in ("Normal", "Gamma"):
+            first, second = phi.unbind(-1)
+            made = td.Normal(first, second.exp()) if self.family == "Normal" else td.Gamma(first.exp(), second.exp())
+        elif self.family == "Poisson":
+            made = td.Poisson(phi.exp())
+        else:
+            made = getattr(td, self.family)(logits=phi)
+        return td.Independent(made, self.event_ndim) if self.event_ndim else made
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> Problem:
+    """Any small shape, also an empty one; logits of any size, with masks that leave one class."""
+    family = draw(st.sampled_from(FAMILIES))
+    dtype = draw(st.sampled_from(DTYPES if family != "Gamma" else DTYPES[2:]))  # torch draws Gamma in full precision
+    batch = draw(st.lists(st.integers(0, 3), max_size=2))
+    event = draw(st.lists(st.integers(0, 3), max_size=2))
+    last = {"Normal": [2], "Gamma": [2]}.get(family, [])
+    if family in ("OneHotCategorical", "Categorical"):
+        last = [draw(st.integers(1, 5))]
+    seed, scale = draw(st.integers(0, 2**16)), draw(st.sampled_from([0.1, 1.0, 3.0]))
+    generator = Generator().manual_seed(seed)
+    phi = scale * torch.randn((*batch, *event, *last), generator=generator, dtype=torch.float64)
+    if family in ("Normal", "Gamma", "Poisson"):
+        phi = phi.clamp(-2, 2)
+    if family in ("Bernoulli", "OneHotCategorical", "Categorical"):
+        size = draw(st.sampled_from([1.0, 20.0, 1e4]))
+        mask = torch.rand(phi.shape, generator=generator) < draw(st.sampled_from([0.0, 0.3]))
+        if last:
+            mask[..., int(torch.randint(last[0], (), generator=generator))] = False
+        phi = (size * phi).clamp(-6e4, 6e4).masked_fill(mask, -math.inf)
+    return Problem(family, phi.to(dtype).requires_grad_(), len(event))
+
+
+TAKERS = {
+    family: [
+        variant
+        for variant in ESTIMATORS
+        if variant.refusal(Problem(family, torch.zeros(2, 2, 2), 1).dist(torch.zeros(2, 2, 2))) is None
+    ]
+    for family in FAMILIES
+}
+
+
+@st.composite
+def examples(draw: st.DrawFn) -> tuple[Problem, sp.Estimator[Any]]:
+    """Any variant of the register that takes the family, with any number of samples that it can draw."""
+    problem = draw(problems())
+    chosen = copy.deepcopy(draw(st.sampled_from(TAKERS[problem.family])))
+    if getattr(chosen, "samples", None) is not None:
+        least, step = max(chosen.samples_least, _needed(chosen)), chosen.samples_step
+        chosen.samples = least + step * draw(st.integers(0, 3))
+    return problem, chosen.train(draw(st.booleans()))
+
+
+def _needed(estimator: sp.Estimator[Any]) -> int:
+    """The samples that its baseline leaves out of."""
+    others = (sp.LeaveOneOut, sp.OptimalCoefficient)
+    return 2 if any(isinstance(module, others) for module in estimator.modules()) else 1
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=EXAMPLES < 1000)
+@given(example=examples(), seed=st.integers(0, 2**16))
+def test_right_shapes_and_finite_numbers_or_a_refusal(example: tuple[Problem, sp.Estimator[Any]], seed: int) -> None:
+    """A refusal names the estimator. Otherwise: shapes, dtypes, finite numbers, nothing for masked logits, the same result
+    for the same noise, and each number affine in f."""
+    problem, estimator = example
+    with unchecked():
+        dist = problem.dist(problem.phi)
+        refusal = estimator.refusal(dist)
+        if refusal is not None:
+            assert refusal.startswith(f"{estimator.name} ")
+            return
+        first, second = (_run(problem, estimator, seed) for _ in range(2))
+    value, by_phi, by_theta = first
+    assert value.shape == dist.batch_shape
+    assert value.dtype == noise.working_dtype(problem.phi.dtype)
+    assert by_phi.shape == problem.phi.shape
+    assert by_phi.dtype == problem.phi.dtype
+    assert bool(value.isfinite().all()), value
+    assert bool(by_phi.isfinite().all()), by_phi
+    assert bool(by_theta.isfinite().all()), by_theta
+    assert float(by_phi[problem.phi.isneginf()].abs().sum()) == 0
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)
+    if estimator.objective == "mean":
+        with unchecked():
+            twice, thrice = (_run(problem, estimator, seed, factor) for factor in (2.0, 3.0))
+        for one, two, three in zip(first, twice, thrice, strict=True):
+            # The square root: a regression on few samples (OptimalCoefficient) loses half of the digits.
+            unit = math.sqrt(torch.finfo(one.dtype).eps) * float(1 + three.abs().sum())
+            torch.testing.assert_close(one + three, 2 * two, rtol=0, atol=unit)
+
+
+def _run(problem: Problem, estimator: sp.Estimator[Any], seed: int, factor: float = 1.0) -> tuple[Tensor, ...]:
+    weights = torch.tensor([1.1, 0.6], dtype=noise.working_dtype(problem.phi.dtype), requires_grad=True)
+    dist = problem.dist(problem.phi)
+    event_ndim = len(dist.event_shape)
+
+    def f(x: Tensor) -> Tensor:
+        y = x.to(weights.dtype).unsqueeze(-1).flatten(x.dim() - event_ndim)  # [k, *batch, coordinates]
+        tilt = torch.linspace(-0.7, 1.0, y.shape[-1], dtype=y.dtype)
+        return factor * (2 + (weights[0] * (y * tilt).sum(-1)).sin() + weights[1] * y.square().sum(-1))
+
+    value = sp.expect(f, dist, estimator, generator=Generator().manual_seed(seed))
+    return value.detach(), *gradients(value, problem.phi, weights)
