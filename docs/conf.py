@@ -27,7 +27,7 @@ html_theme = "furo"
 html_title = f"sampleprop {release}"
 html_math_renderer = "mathml"
 html_static_path = ["_static", str(Path(ziamath.__file__).parent / "fonts" / "STIXTwoMath-Regular.ttf")]
-html_css_files = ["formulas.css"]
+html_css_files = ["pages.css"]
 exclude_patterns = ["_build"]
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
@@ -80,7 +80,7 @@ def mathml(node: nodes.Element, displaystyle: bool) -> str:
 
 def escape_shapes(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Shapes such as [k, *batch, *event] are no emphasis."""
-    lines[:] = [re.sub(r"(?<![\\*])\*(?=(?:batch|event|K|variables)\b)", r"\\*", line) for line in lines]
+    lines[:] = [re.sub(r"(?<![\\*])\*(?=(?:batch|draws|event|K|variables)\b)", r"\\*", line) for line in lines]
 
 
 def setup(app: Sphinx) -> None:

@@ -15,7 +15,7 @@ exists, so `Pathwise` refuses. Instead:
 
 Each estimate evaluates the payoff four times. Run:
 
-    python examples/digital_option.py                                # all three, about a minute
+    python examples/digital_option.py                                # all three, some seconds
     python examples/digital_option.py --fast --estimator conditional
 """
 

@@ -216,6 +216,8 @@ def test_what_the_rare_outcomes_hide_is_said_and_no_more_is_hidden() -> None:
     drawn, shown = (check(smooth, sure, estimator).bias for estimator in (ScoreFunction(4), LocalExpectation()))
     assert drawn.visible > 1  # it cannot tell
     assert shown.visible < 0.5  # f is shown the flips, drawn or not
+    value = re.search("an error of (.*) would", repr(check(smooth, sure, Enumerate())))
+    assert float(value.group(1)) < 1e-9  # every state is shown, so nothing is missed
     partly = Independent(Bernoulli(logits=torch.tensor([12.0, 0.3, -0.4], dtype=torch.float64)), 1)
     assert names(check(smooth, partly, TooLong(4), replicates=16384)) == ["wrong gradient"]
 
@@ -272,7 +274,7 @@ class Shifted(Normal):
     ("dist", "words"),
     [
         (Independent(Tilted(torch.zeros(3), 1.0), 1), "would have tilt=0.0, not 1.0"),
-        (Shifted(torch.zeros(3), torch.ones(3), 1.0), "copies of Shifted.*constructor does not take loc"),
+        (Shifted(torch.zeros(3), torch.ones(3), 1.0), "parameters of Shifted.*constructor does not take loc"),
         (Independent(Bernoulli(logits=torch.zeros(0, 3)), 1), "the batch is empty"),
     ],
     ids=["state", "arguments", "empty"],

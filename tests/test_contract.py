@@ -6,6 +6,7 @@ import copy
 import io
 import math
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -1006,7 +1007,7 @@ def test_facts_are_stated(estimator: type[sp.Estimator[Any]]) -> None:
     assert instance.needs in ("black box", "differentiable", "relaxed")
     assert instance.objective in ("mean", "elbo", "log-mean-exp")
     assert 1700 < instance.source.year < 2100
-    assert instance.source.bibtex().startswith(f"@inproceedings{{{instance.source.key},")
+    assert re.match(rf"@(article|inproceedings|misc)\{{{instance.source.key},", instance.source.bibtex())
     for variant in estimator.variants():
         assert type(variant) is estimator
 
@@ -1068,12 +1069,6 @@ def test_arguments_that_must_be_positive(number: float) -> None:
 def test_even_numbers_of_samples() -> None:
     with pytest.raises(ValueError, match="DisARM needs an even number of samples, at least 2; got samples=3"):
         sp.DisARM(3)
-
-
-@pytest.mark.parametrize("baseline", [sp.LeaveOneOut(), sp.OptimalCoefficient()], ids=str)
-def test_baselines_from_the_other_samples_need_two(baseline: Any) -> None:
-    with pytest.raises(ValueError, match="ScoreFunction needs a whole number of samples, at least 2; got samples=1"):
-        sp.ScoreFunction(1, baseline=baseline)
 
 
 def test_constant_baseline_must_be_finite() -> None:

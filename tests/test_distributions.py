@@ -17,6 +17,9 @@ from torch import Tensor
 import sampleprop as sp
 from sampleprop import families
 from sampleprop.distributions.angle import Angle
+from sampleprop.distributions.beta import Beta
+from sampleprop.distributions.dirichlet import Dirichlet
+from sampleprop.distributions.gamma import Gamma
 from sampleprop.distributions.generalized_extreme_value import GeneralizedExtremeValue
 from sampleprop.distributions.implicit import ImplicitReparameterization
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily
@@ -106,6 +109,16 @@ CASES = {
     "mixture": Case(
         mixture, mixture_density, (0.2, -0.5, 0.1, -1.0, 0.4, 1.5, -0.3, 0.2, -0.6), lambda *p: -10.0, lambda *p: 10.0
     ),
+    **{
+        f"gamma, concentration {a:g}": Case(
+            lambda p: Gamma(p[..., 0], p[..., 1]),
+            lambda z, a, rate: stats.gamma.pdf(z, a, scale=1 / rate),
+            (a, 1.5),
+            lambda *p: 0.0,
+            lambda a, rate: (a + 10 * a**0.5 + 30) / rate,
+        )
+        for a in (3.0, 30.0)
+    },
     "implicit": Case(
         lambda p: ImplicitReparameterization(td.Gumbel(p[..., 0], p[..., 1])),
         lambda z, loc, scale: extreme_density(z, loc, scale, 0.0),
@@ -577,6 +590,9 @@ IMPLICIT: dict[str, Callable[[Tensor], td.Distribution]] = {
     "von Mises": lambda p: VonMises(p[..., 0], p[..., 1]),
     "von Mises-Fisher": lambda p: VonMisesFisher(p, p[..., 1]),
     "implicit": lambda p: ImplicitReparameterization(td.Laplace(p[..., 0], p[..., 1])),
+    "gamma": lambda p: Gamma(p[..., 0], p[..., 1]),
+    "beta": lambda p: Beta(p[..., 0], p[..., 1]),
+    "dirichlet": lambda p: Dirichlet(p),
 }
 
 
@@ -694,14 +710,16 @@ def test_vmap(build):
     assert not bool((gradient[0] == gradient[1]).all())
 
 
+@each_kind
 @pytest.mark.usefixtures("_unchecked")
-def test_compile():
-    """The sphere, which has the most to trace."""
-
+def test_compile(build):
     def loss(p):
-        return sp.expect(lambda x: x.sin().sum(-1), VonMisesFisher(p, p[..., 0].exp()), sp.Pathwise(2)).sum()
+        dist = build(p)
+        event = tuple(range(-len(dist.event_shape), 0))
+        return sp.expect(lambda z: z.sin().sum(event) if event else z.sin(), dist, sp.Pathwise(2)).sum()
 
     p = parameter()
+    torch.compiler.reset()  # each kind is a recompilation of the same code, of which few are allowed
     torch.compile(loss, fullgraph=True, backend="aot_eager")(p).backward()
     assert bool(p.grad.isfinite().all())
 

@@ -72,3 +72,11 @@ def test_parameters_that_were_read_as_another_kind_do_not_hinder(dist):
     assert base.entropy().shape == (2,)  # computes and keeps the logits of a Bernoulli
     made = families.with_parameters(dist, families.parameters(dist))
     assert made.batch_shape == dist.batch_shape
+
+
+def test_a_self_critical_baseline_needs_a_mode():
+    mixture = sp.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(logits=torch.zeros(2)), Normal(torch.zeros(2), 1.0)
+    )
+    with pytest.raises(TypeError, match="SelfCritical needs a distribution that knows its mode; got MixtureSameFamily"):
+        sp.expect(torch.square, mixture, sp.ScoreFunction(1, baseline=sp.SelfCritical()))

@@ -124,6 +124,17 @@ def test_the_statistic_is_calm_under_no_bias_and_awake_under_one() -> None:
     assert seen > 1500
 
 
+def test_the_statistic_does_not_depend_on_the_unit_of_f() -> None:
+    source = random.Random(1)
+    one, thousand = Drift(Average()), Drift(Average())
+    for _ in range(20):
+        x = source.gauss(1, 1)
+        one.add(x, 0.9)
+        thousand.add(1000 * x, 0.9)
+    assert thousand.z == pytest.approx(one.z)
+    assert thousand.visible == pytest.approx(1000 * one.visible)
+
+
 def test_the_first_call_probes_and_then_every_so_many() -> None:
     monitor, dist = Monitor(every=3, bias_every=1), bits()
     told = []
@@ -201,6 +212,17 @@ def test_training_is_the_same_to_the_last_bit(make: Callable[[], sp.Estimator]) 
     assert all(torch.equal(a, b) for a, b in zip(watched[1], plain[1], strict=True))
     assert torch.equal(watched[2], plain[2])
     assert all(module.training for module in estimator.modules())
+
+
+def test_a_baseline_with_running_averages_does_not_see_the_probes() -> None:
+    network = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3), nn.Linear(3, 1), nn.Flatten(0))
+    estimator = sp.ScoreFunction(1, baseline=sp.LearnedBaseline(network)).train()
+    dist = Independent(Bernoulli(logits=torch.zeros(6, 4, requires_grad=True)), 1)
+    before = copy.deepcopy(network.state_dict())
+    monitor = Monitor()
+    monitor.probe(smooth, dist, estimator, context=torch.randn(6, 5))
+    assert monitor.probes == 1
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_modes_are_given_back_one_by_one_also_after_an_error() -> None:

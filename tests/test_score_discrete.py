@@ -13,7 +13,15 @@ from torch.distributions import Bernoulli, Categorical, Independent, OneHotCateg
 
 import sampleprop as sp
 from sampleprop import families
-from sampleprop.estimators.score import bitflip, double_cv, muprop, rao_blackwellized, unordered_set
+from sampleprop.estimators.score import (
+    bitflip,
+    double_cv,
+    muprop,
+    rao_blackwellized,
+    rodeo,
+    score_function,
+    unordered_set,
+)
 
 BITS = torch.tensor([0.4, -0.9, 1.3], dtype=torch.float64)
 EDGE = torch.tensor([4.0, -5.0, 0.3], dtype=torch.float64)
@@ -89,7 +97,7 @@ def with_control_variates():
     yield sp.MuProp(), muprop.Draw
     yield sp.MuProp(2, coefficient=0.3, learn=True), muprop.Draw
     yield sp.DoubleCV(2), double_cv.Draw
-    yield sp.RODEO(2), double_cv.Draw
+    yield sp.RODEO(2), rodeo.Draw
 
 
 @pytest.mark.parametrize("index", range(4))
@@ -210,7 +218,7 @@ def test_a_linear_cost_leaves_no_noise(problem):
     double = sp.DoubleCV()
     double.coefficient.data.fill_(1.0)
     for estimator in (sp.MuProp(), double):
-        rows, _ = every_tuple(muprop.Draw, make, logits, estimator.samples)
+        rows, _ = every_tuple(estimator._draw_type, make, logits, estimator.samples)
         gradients = combined(estimator, make, logits, rows, linear)[1]
         torch.testing.assert_close(gradients, gradient.expand_as(gradients))
 
@@ -219,6 +227,7 @@ def test_muprop_with_coefficient_zero_has_the_cost_at_the_mean_as_baseline():
     rows, _ = every_tuple(muprop.Draw, bits, BITS, 1)
     baseline = sp.Constant(wave(BITS.sigmoid().expand(1, 1, 3)).item())
     mine = combined(sp.MuProp(coefficient=0.0), bits, BITS, rows)[1]
+    rows = score_function.Draw(rows.points)
     torch.testing.assert_close(mine, combined(sp.ScoreFunction(1, baseline=baseline), bits, BITS, rows)[1])
 
 
@@ -273,7 +282,7 @@ def variances(logits):
     """The exact variances of BitFlip and leave-one-out (two evaluations each), and of UGC and DisARM (from one pair)."""
     rows, probability = every_flip(bits, logits, False)
     flip = moments(combined(sp.BitFlip(), bits, logits, rows)[1], probability)[1]
-    pairs, pair_probability = every_tuple(muprop.Draw, bits, logits, 2)
+    pairs, pair_probability = every_tuple(score_function.Draw, bits, logits, 2)
     score = moments(combined(sp.ScoreFunction(2), bits, logits, pairs)[1], pair_probability)[1]
     rows, probability = every_flip(bits, logits, True)
     clipped = moments(combined(sp.UGC(), bits, logits, rows)[1], probability)[1]
@@ -538,7 +547,7 @@ def test_a_set_of_one_is_the_score_function_without_a_baseline(problem):
     make, logits = PROBLEMS[problem]
     rows, _ = every_set(make, logits, 1)
     mine = combined(sp.UnorderedSet(1), make, logits, rows)
-    plain = combined(sp.ScoreFunction(1), make, logits, rows)
+    plain = combined(sp.ScoreFunction(1), make, logits, score_function.Draw(rows.points))
     torch.testing.assert_close(mine[0], plain[0])
     torch.testing.assert_close(mine[1], plain[1])
 

@@ -59,7 +59,8 @@ def expect(
             word to be right on several ranks. Each rank needs a finite cost for each batch element.
         chunk: the most points that f gets at once, at least 1; None for all. With it f's memory does not grow with the
             number of points: nothing of f is kept, and the backward pass evaluates f again, piece by piece, with the
-            same random numbers of torch's own generator. That is one more forward pass of f where f has a gradient.
+            same random numbers of torch's own generator. That is one more forward pass of f where f has a gradient. On the CPU
+            the C library may hold on to freed blocks below 32 MB: larger chunks, or its ``MALLOC_MMAP_THRESHOLD_``, help.
 
     Returns:
         [\*batch]. Reduce it as the loss wants, `expect(...).mean()`.

@@ -342,7 +342,7 @@ def _shares(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
 
 def _turning(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
     """Of an angle, with period 2π."""
-    return (theta[..., :1] + (theta[..., 1:] * x.cos() + x.sin()).exp()).sum(-1)
+    return (theta[..., :1] + theta[..., 1:] * (x.sin() + x.cos() / 2)).sum(-1)
 
 
 def _log_joint(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
@@ -429,7 +429,7 @@ PROBLEMS = (
     Problem(
         "extreme value, bounded", _float64([0.4, 0.26, -0.3]), _float64([-0.3, 1.0]), _extreme_value, _bump, _beyond
     ),
-    Problem("von Mises", _float64([0.4, 0.7]), _float64([-0.1, -0.6]), _von_mises, _turning, _circle),
+    Problem("von Mises", _float64([0.0, 0.7]), _float64([0.8, -2.0]), _von_mises, _turning, _circle),
     Problem(
         "von Mises-Fisher",
         _float64([0.2, -0.15, 0.3, 0.7]),
@@ -454,7 +454,7 @@ PROBLEMS = (
     Problem("exponential", _float64([0.3]), _float64([-0.5, 0.8]), _exponential, _saturating, _positive),
     Problem("poisson", _float64([0.5]), _float64([-0.8, 0.4]), _poisson, _saturating, _grid(0, 60, 1)),
     Problem("binomial", _float64([0.4]), _float64([-1.0, 0.3]), _binomial, _saturating, _grid(0, 5, 1)),
-    Problem("binomial, likely", _float64([2.2]), _float64([-1.0, 0.3]), _binomial, _saturating, _grid(0, 5, 1)),
+    Problem("binomial, likely", _float64([2.2]), _float64([-0.7, 0.2]), _binomial, _saturating, _grid(0, 5, 1)),
     Problem(
         "binomial by probabilities",
         _float64([0.6]),

@@ -23,7 +23,7 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal
 from torch.nn.parallel import DistributedDataParallel
 
 import sampleprop as sp
-from sampleprop import families, parallel
+from sampleprop import discrete, families, parallel
 from sampleprop.estimator import Group
 from sampleprop.estimators.score.score_function import Draw
 
@@ -231,6 +231,35 @@ def models() -> Iterator[tuple[str, float]]:
     yield "FSDP2, accumulated", difference(sharded)
 
 
+@sp.program
+def two_bits(phi, theta, samples):
+    x = yield KINDS["bits"](phi), sp.ScoreFunction(None)
+    yield f(x, theta)
+    y = yield KINDS["bits"](phi * x - 0.3), sp.ScoreFunction(samples)
+    return f(y, theta) * x[..., 0]
+
+
+def programs() -> Iterator[tuple[str, float]]:
+    """Particles on two ranks; the noise of both is drawn before."""
+    everyone = distributed.group.WORLD
+    for samples in (None, 2):
+        generator = torch.Generator().manual_seed(3)
+        noise = torch.rand(2, 4, samples or 1, ROWS, SIZE, dtype=torch.float64, generator=generator)
+
+        def run(noise: Tensor, samples: int | None = samples, **setting: Any) -> list[Tensor]:
+            parts = iter([noise[0].transpose(0, 1)[:1], noise[1].transpose(0, 1)])
+            uniform, discrete.noise.uniform = discrete.noise.uniform, lambda *_: next(parts)
+            phi, theta = leaves()
+            value = two_bits.using(particles=noise.shape[1], **setting)(
+                phi.expand(noise.shape[1], -1, -1), theta, samples
+            )
+            discrete.noise.uniform = uniform
+            return [value.detach(), *derivatives(value, [phi, theta])]
+
+        mine = run(part(noise.transpose(0, 1)).transpose(0, 1), process_group=everyone)
+        yield f"program, samples={samples}", largest(mine, run(noise))
+
+
 def refusals() -> Iterator[tuple[str, str]]:
     """What must be refused, or not."""
     world = distributed.group.WORLD
@@ -261,7 +290,7 @@ def refusals() -> Iterator[tuple[str, str]]:
     )
 
 
-CASES = (split_draws, expectations, dropped_costs, second_derivatives, models, refusals)
+CASES = (split_draws, expectations, dropped_costs, second_derivatives, models, programs, refusals)
 
 if __name__ == "__main__":
     warnings.simplefilter("error")

@@ -23,6 +23,10 @@ class Baseline(nn.Module, ABC):
     samples_least: ClassVar[int] = 1
     probe_count: ClassVar[int] = 0
 
+    def refusal(self, dist: Distribution) -> str | None:
+        """Why this baseline cannot be had for `dist`, with the fix; None if it can."""
+        return None
+
     def probes(self, dist: Distribution) -> Tensor | None:
         """Further points at which f is needed, [probe_count, *batch, *event], detached."""
         return None

@@ -28,6 +28,12 @@ class SelfCritical(Baseline):
 
     probe_count = 1
 
+    def refusal(self, dist: Distribution) -> str | None:
+        base, _ = families.unwrap(dist)
+        if type(base).mode is not Distribution.mode:
+            return None
+        return f"SelfCritical needs a distribution that knows its mode; got {type(base).__name__}. Use LeaveOneOut."
+
     def probes(self, dist: Distribution) -> Tensor:
         return families.mode(dist).unsqueeze(0)  # [1, *batch, *event]
 

@@ -73,11 +73,11 @@ class Monitor:
         >>> for step in range(4):
         ...     q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
         ...     monitor.expect(lambda x: (x.sum(-1) - 1).square(), q, sp.ScoreFunction(4)).mean().backward()
-        ...     print(step, sorted(monitor.metrics())[:2])
-        0 ['bias', 'gradient variance']
-        1 []
-        2 ['bias', 'gradient variance']
-        3 []
+        ...     print(step, "gradient variance" in monitor.metrics())
+        0 True
+        1 False
+        2 True
+        3 False
     """
 
     def __init__(

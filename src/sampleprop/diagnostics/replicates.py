@@ -64,7 +64,7 @@ class Problem:
         attached = [name for name, p in families.parameters(dist).items() if p.requires_grad]
         self.measured = attached or list(self.parameters)
         self.batch = tuple(dist.batch_shape)
-        self.fixed = _copy(dist, self.parameters)
+        self.fixed = families.with_parameters(dist, self.parameters)
         self.device = next(iter(self.parameters.values())).device
         self.rounding = 64 * max(torch.finfo(self.parameters[name].dtype).eps for name in self.measured)
 
@@ -195,21 +195,6 @@ class Problem:
         base = copy.copy(base)
         base.__dict__.update({name: self._rows(value.expand(count, *value.shape)) for name, value in fixed.items()})
         return td.Independent(base, event_ndim, validate_args=False) if event_ndim else base
-
-
-def _copy(dist: Distribution, parameters: dict[str, Tensor]) -> Distribution:
-    """The distribution built anew from its parameters, without their graph."""
-    try:
-        return families.with_parameters(dist, parameters)
-    except Exception as error:
-        raise TypeError(
-            f"Measuring needs copies of {_kind(dist)}, built from {', '.join(parameters)}; that failed: {error}. Let its "
-            "__init__ take these and nothing else that has no default."
-        ) from error
-
-
-def _kind(dist: Distribution) -> str:
-    return type(families.unwrap(dist)[0]).__name__
 
 
 def _product(shape: tuple[int, ...]) -> int:

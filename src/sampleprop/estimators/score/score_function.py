@@ -106,7 +106,7 @@ class ScoreFunction(Grouped[Draw]):
                 f"ScoreFunction needs a support that does not move with the parameters; got {kind}, whose score misses "
                 "what happens at the moving edge. Use Pathwise."
             )
-        return refusal
+        return refusal if refusal is not None or self.baseline is None else self.baseline.refusal(dist)
 
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
         baseline = self._baseline(self.draws)

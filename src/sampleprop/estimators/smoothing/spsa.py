@@ -77,7 +77,7 @@ class SPSA(PerturbedParameters):
 
     @classmethod
     def variants(cls) -> Sequence[Self]:
-        return (cls(2, step=0.5),)  # with a bias that can be seen
+        return (cls(2, step=1.0),)  # with a bias that can be seen
 
     @classmethod
     def worked(cls) -> Worked:
