@@ -554,22 +554,6 @@ def test_certain_probabilities_without_gradient(variant: sp.Estimator[Any], kind
     assert gradient.isfinite().all()
 
 
-@over(WITH_PROBS)
-def test_certain_probabilities_with_gradient_are_refused(variant: sp.Estimator[Any], kind: Kind) -> None:
-    probs = torch.tensor([CERTAIN[kind]] * BATCH, requires_grad=True)
-    dist = BY_PROBS[kind](probs)
-    with pytest.raises(ValueError, match="the score of a saturated probability is lost; got exactly 0 or 1"):
-        sp.expect(lambda x: cost(x, theta(), len(dist.event_shape)), dist, variant)
-
-
-@over([(variant, kind) for variant, kind in CASES if kind in (CLASSES, ONE_HOTS, INTEGERS)])
-def test_nothing_left_to_draw_is_refused(variant: sp.Estimator[Any], kind: Kind) -> None:
-    phi = kind.phi(BATCH).detach()
-    phi[1] = -INF
-    with unchecked(), pytest.raises(ValueError, match=f"{variant.name} needs at least one possible class in each row"):
-        estimate(variant, kind, phi.requires_grad_(), theta())
-
-
 # --- what f may do ------------------------------------------------------------------------------------------------
 
 SHAPES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
@@ -609,28 +593,11 @@ def test_a_draw_for_another_shape_is_refused(variant: sp.Estimator[Any], kind: K
         tell(variant, kind, kind.phi(BATCH + 1), draw)
 
 
-@over(EACH)
-def test_complex_costs_are_refused(variant: sp.Estimator[Any], kind: Kind) -> None:
-    dist = kind.dist(kind.phi(BATCH))
-    with pytest.raises(TypeError, match=f"{variant.name} needs real costs.*real part"):
-        sp.expect(lambda x: cost(x, theta(), len(dist.event_shape)) * 1j, dist, variant)
-
-
 def _spoiled(costs: Tensor, spoil: float) -> Tensor:
     """Row 2 of the first sample is not finite."""
     where = torch.zeros_like(costs, dtype=torch.bool)
     where[0, 2] = True
     return torch.where(where, spoil, costs)
-
-
-@pytest.mark.parametrize("spoil", [math.nan, INF, -INF])
-@over(EACH)
-def test_nonfinite_costs_are_refused_with_their_index(variant: sp.Estimator[Any], kind: Kind, spoil: float) -> None:
-    dist = kind.dist(kind.phi(BATCH))
-    with pytest.raises(
-        ValueError, match=rf"{variant.name} needs finite costs.*{spoil} at \[sample, \*batch\] = \[0, 2\]"
-    ):
-        sp.expect(lambda x: _spoiled(cost(x, theta(), len(dist.event_shape)), spoil), dist, variant)
 
 
 @over(DETACHED)
@@ -689,32 +656,6 @@ def test_dropped_costs_do_not_count(variant: sp.Estimator[Any], kind: Kind) -> N
         assert torch.equal(one, other)
 
 
-@over(DROPPING)
-def test_dropping_every_sample_of_a_row_is_refused(variant: sp.Estimator[Any], kind: Kind) -> None:
-    dist = kind.dist(kind.phi(BATCH))
-    with pytest.raises(ValueError, match=rf"{variant.name} needs a finite cost for each batch element.*\[0\]"):
-        sp.expect(lambda x: cost(x, theta(), len(dist.event_shape)) * math.nan, dist, variant, nonfinite="drop")
-
-
-@over(WHOLE)
-def test_samples_that_belong_together_are_not_dropped(variant: sp.Estimator[Any], kind: Kind) -> None:
-    with pytest.raises(ValueError, match=f"{variant.name} needs every cost: its samples make sense only together"):
-        estimate(variant, kind, kind.phi(BATCH), theta(), nonfinite="drop")
-
-
-@over(EACH)
-def test_writing_into_the_input_is_refused(variant: sp.Estimator[Any], kind: Kind) -> None:
-    dist = kind.dist(kind.phi(BATCH))
-
-    def f(x: Tensor) -> Tensor:
-        costs = cost(x, theta(), len(dist.event_shape))
-        x.detach().zero_()
-        return costs
-
-    with pytest.raises(RuntimeError, match=f"{variant.name} needs f to leave its input as it is; f wrote into it"):
-        sp.expect(f, dist, variant)
-
-
 BLACK_BOX = [(variant, kind) for variant, kind in CASES if variant.needs == "black box"]
 DIFFERENTIATED = [(variant, kind) for variant, kind in CASES if variant.needs != "black box"]
 
@@ -738,24 +679,6 @@ def test_f_that_ignores_x(variant: sp.Estimator[Any], kind: Kind) -> None:
     torch.testing.assert_close(value.sum(), BATCH * weights.sum())
     torch.testing.assert_close(by_theta, torch.full((2,), float(BATCH)))
     assert by_phi.isfinite().all()
-
-
-@over(DIFFERENTIATED)
-def test_f_outside_torch_is_refused(variant: sp.Estimator[Any], kind: Kind) -> None:
-    dist = kind.dist(kind.phi(BATCH))
-    event = tuple(range(-len(dist.event_shape), 0))
-    with pytest.raises(RuntimeError, match="ScoreFunction"):
-        sp.expect(lambda x: (x.numpy() ** 2).sum(event) if event else x.numpy() ** 2, dist, variant)
-
-
-@over(DIFFERENTIATED)
-def test_f_with_no_path_to_x_is_refused(variant: sp.Estimator[Any], kind: Kind) -> None:
-    """f is differentiable in θ, so it has a graph: only the path to x is missing."""
-    dist = kind.dist(kind.phi(BATCH))
-    with pytest.raises(
-        RuntimeError, match=f"{variant.name} needs a cost that is differentiable in x; got one with no path"
-    ):
-        sp.expect(lambda x: cost(x.detach(), theta(), len(dist.event_shape)), dist, variant)
 
 
 @over([(v, kind) for v, kind in EACH if hasattr(v, "allow_unused") and v.objective == "mean"])

@@ -22,6 +22,7 @@ from sampleprop.estimators.score.score_function import Draw
 REFUSED = {
     "one generator on all ranks": r"RuntimeError: .*ranks share noise: 0 and 1 .* Pass generator=rank_generator",
     "one default generator on all ranks": r"RuntimeError: .*ranks share noise",
+    "one generator for a program on all ranks": "RuntimeError: .*ranks share noise",
     "default generators of their own": "nothing",
     "another estimator": r"TypeError: expect needs ScoreFunction .* got DisARM\(\) .* Leave process_group out",
     "no estimator": r"TypeError: expect needs ScoreFunction .* got None",

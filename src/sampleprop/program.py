@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from sampleprop import checks, families, noise
+from sampleprop import checks, families, noise, parallel
 from sampleprop.estimator import AnyDraw, Estimator, Group, Grouped, others
 from sampleprop.estimators.pathwise.through_points import ThroughPoints
 from sampleprop.estimators.score.score_function import ScoreFunction
@@ -304,6 +304,8 @@ def _draw(item: Any, nodes: list[_Node], setting: _Setting) -> tuple[_Node, Tens
         _particles("The first distribution", dist.batch_shape, setting)
     checks.possible(estimator.name, dist)
     draw = estimator.propose(dist, generator=setting.generator)
+    if not nodes and setting.process_group is not None:
+        parallel.check_streams(setting.generator, process_group=setting.process_group, device=draw.points.device)
     relaxed = _relaxed_points(estimator, dist, draw)
     if not estimator.adds_dimension:
         if relaxed is not None or draw.probes is not None or draw.points.shape[0] != 1:

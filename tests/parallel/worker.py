@@ -6,6 +6,7 @@ Each case gives the largest difference, or the text of a refusal; they are writt
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import os
 import sys
@@ -250,7 +251,7 @@ def programs() -> Iterator[tuple[str, float]]:
             parts = iter([noise[0].transpose(0, 1)[:1], noise[1].transpose(0, 1)])
             uniform, discrete.noise.uniform = discrete.noise.uniform, lambda *_: next(parts)
             phi, theta = leaves()
-            value = two_bits.using(particles=noise.shape[1], **setting)(
+            value = two_bits.using(own_noise(), particles=noise.shape[1], **setting)(
                 phi.expand(noise.shape[1], -1, -1), theta, samples
             )
             discrete.noise.uniform = uniform
@@ -281,6 +282,11 @@ def refusals() -> Iterator[tuple[str, str]]:
     yield "one default generator on all ranks", text(lambda: run(sp.ScoreFunction(2), None))
     torch.manual_seed(distributed.get_rank())
     yield "default generators of their own", text(lambda: run(sp.ScoreFunction(2), None))
+    program = two_bits.using(same, particles=2, process_group=world)
+    yield (
+        "one generator for a program on all ranks",
+        text(lambda: program(leaves()[0].expand(2, -1, -1), leaves()[1], None)),
+    )
     yield "another estimator", text(lambda: run(sp.DisARM(2), own_noise()))
     yield "no estimator", text(lambda: run(None, own_noise()))
     yield "streams of one seed", text(lambda: parallel.check_streams(own_noise()))
@@ -300,3 +306,4 @@ if __name__ == "__main__":
     found = {name: result for case in CASES for name, result in case()}
     Path(sys.argv[1], f"{os.environ['RANK']}.json").write_text(json.dumps(found))
     distributed.destroy_process_group()
+    gc.collect()  # cycles in the wrapped models hold the group: its threads must be gone before the interpreter is

@@ -22,7 +22,6 @@ from torch.distributions import (
     Normal,
     OneHotCategorical,
     Poisson,
-    constraints,
 )
 from torch.nn import functional
 
@@ -154,7 +153,7 @@ def mixture(seed: int = 0) -> Problem:
     logits = torch.randn(4, 3, generator=generator, requires_grad=True)
     loc = (torch.tensor([-1.5, 0.0, 1.5]) + 0.5 * torch.randn(4, 3, generator=generator)).requires_grad_()
     scale = (0.5 + 0.5 * torch.rand(4, 3, generator=generator)).requires_grad_()
-    dist = _NormalMixture(logits, loc, scale)
+    dist = MixtureSameFamily(Categorical(logits=logits), Normal(loc, scale))
     return _quadratic("Mixture: E[(a·x - 1)²], 4 variables, 3 normal laws each", dist, generator, 16)
 
 
@@ -203,16 +202,6 @@ BUILT_IN: dict[str, Callable[[int], Problem]] = {
     "mixture": mixture,
     "digital-option": lambda seed: digital_option(),
 }
-
-
-class _NormalMixture(MixtureSameFamily):
-    """One that keeps its parameters under names of its own, so that they can be copied."""
-
-    arg_constraints = {"logits": constraints.real_vector, "loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
-
-    def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
-        self.logits, self.loc, self.scale = logits, loc, scale  # [*batch, components] each
-        super().__init__(Categorical(logits=logits), Normal(loc, scale), validate_args)
 
 
 class _Reconstruction:

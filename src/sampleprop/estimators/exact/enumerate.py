@@ -58,6 +58,7 @@ class Enumerate(Estimator[Draw]):
         venue="Journal of Machine Learning Research 21",
         arxiv="1906.10652",
         where="eq. 1",
+        kind="article",
     )
 
     def __init__(self, *, limit: int = 4096) -> None:

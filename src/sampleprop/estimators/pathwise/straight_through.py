@@ -56,6 +56,7 @@ class StraightThrough(Relaxation):
         title="Estimating or propagating gradients through stochastic neurons for conditional computation",
         venue="arXiv preprint",
         arxiv="1308.3432",
+        kind="misc",
     )
 
     def __init__(self, samples: int | None = 1, *, allow_unused: bool = False) -> None:

@@ -68,6 +68,7 @@ class DecoupledGumbelSoftmax(Relaxation):
         venue="arXiv preprint",
         arxiv="2410.13331",
         where="version 1",
+        kind="misc",
     )
     forward_temperature: Tensor
     backward_temperature: Tensor

@@ -59,6 +59,7 @@ class GeneralizedGumbelSoftmax(Relaxation):
         title="Generalized Gumbel-softmax gradient estimator for generic discrete random variables",
         venue="arXiv preprint",
         arxiv="2003.01847",
+        kind="misc",
     )
     temperature: Tensor
 

@@ -59,6 +59,7 @@ class LogisticNormalSoftmax(Relaxation):
         year=1980,
         title="Logistic-normal distributions: some properties and uses",
         venue="Biometrika 67",
+        kind="article",
     )
     temperature: Tensor
 
