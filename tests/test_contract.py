@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -41,6 +40,7 @@ from certificates.kinds import (
     theta,
 )
 from certificates.problems import VARIANTS
+from robustness.subject import unchecked
 from sampleprop import families, noise
 
 BATCH = 5
@@ -77,16 +77,6 @@ EACH = list(FIRST.items())  # each variant once
 # torch's own refusal of the second derivative of Gamma samples comes first, see the test for it.
 FIRST_ORDER = [(variant, kind) for variant, kind in CASES if variant.order(kind.dist(kind.phi(2))) < 2]
 FIRST_ORDER = [case for case in FIRST_ORDER if case not in ATTACHED or case[1] is not GAMMA]
-
-
-@contextmanager
-def unchecked() -> Iterator[None]:
-    """torch checks the categorical inside of a one-hot even where told not to, and fails on an empty one."""
-    before = td.Distribution._validate_args
-    td.Distribution.set_default_validate_args(False)
-    yield
-    # Once imported, torch.compile wants them off for good: it cannot trace them.
-    td.Distribution.set_default_validate_args(before and "torch._dynamo" not in sys.modules)
 
 
 def tell(variant: sp.Estimator[Any], kind: Kind, phi: Tensor, draw: Any, costs: Tensor | None = None) -> Tensor:
@@ -375,14 +365,15 @@ def test_functional_gradient(variant: sp.Estimator[Any], kind: Kind) -> None:
     torch.testing.assert_close(grad(total)(phi.detach()), gradients(total(phi), phi)[0])
 
 
-# The first variant of each estimator on the first kind that it takes and on one-hots, the others on their last kind.
+# Each variant on its last kind, the first variant of each estimator on one-hots too.
 LEADING = [next(variant for variant in VARIANTS if type(variant) is estimator) for estimator in sp.REGISTER]
 LAST = {variant: kind for variant, kind in CASES}  # noqa: C416  the last kind of each
 COMPILED = [
     (variant, kind)
     for variant, kind in CASES
     if variant.compiles is True
-    if kind in ((FIRST[variant], CLASSES) if variant in LEADING else (LAST[variant],))
+    if kind is LAST[variant] or (kind is CLASSES and variant in LEADING)
+    if variant not in LEADING or kind is not FIRST[variant]  # that is a cell of the robustness matrix
 ]
 
 
@@ -556,28 +547,19 @@ def test_certain_probabilities_without_gradient(variant: sp.Estimator[Any], kind
 
 # --- what f may do ------------------------------------------------------------------------------------------------
 
-SHAPES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
-    "one dimension too many": (lambda costs: costs.unsqueeze(-1), r"return cost\.squeeze\(-1\)"),
-    "a number": (lambda costs: costs.mean(), r"f reduces over the batch"),
-    "reduced over the batch": (lambda costs: costs.mean(1), r"torch\.distributions\.Independent\(q, 1\)"),
-    "transposed": (lambda costs: costs.T.contiguous(), r"another order: samples come first, then the batch"),
-    "reduced over the samples": (lambda costs: costs.mean(0), r"nothing is broadcast"),
-    "broadcastable": (lambda costs: costs[:, :1], r"nothing is broadcast"),
-    "nine numbers for a point": (lambda costs: torch.stack([costs] * 9, -1), r"Sum the dimensions after the batch"),
-}
 
-
-@pytest.mark.parametrize("shape", SHAPES)
-@over(EACH)
-def test_costs_of_another_shape_are_refused(variant: sp.Estimator[Any], kind: Kind, shape: str) -> None:
-    change, fix = SHAPES[shape]
-    phi = kind.phi(67)  # a batch of another size than any number of samples
-    event_ndim = len(kind.dist(phi).event_shape)
-    with pytest.raises(ValueError, match=rf"{variant.name} needs one cost for each point.*{fix}"):
-        sp.expect(lambda x: change(cost(x, theta(), event_ndim)), kind.dist(phi), variant)
-    draw = variant.propose(kind.dist(phi))
-    with pytest.raises(ValueError, match=rf"{variant.name} needs one cost for each point.*{fix}"):
-        tell(variant, kind, phi, draw, change(cost(draw.points, theta(), event_ndim)))
+@pytest.mark.parametrize(
+    ("change", "fix"),
+    [
+        (lambda costs: costs.mean(0), "nothing is broadcast"),
+        (lambda costs: torch.stack([costs] * 9, -1), "Sum the dimensions after the batch"),
+    ],
+    ids=["reduced over the samples", "nine numbers for a point"],
+)
+def test_further_shapes_are_refused(change: Callable[[Tensor], Tensor], fix: str) -> None:
+    """Those that the robustness matrix tries with every estimator are left out."""
+    with pytest.raises(ValueError, match=rf"ScoreFunction needs one cost for each point.*{fix}"):
+        sp.expect(lambda x: change(x.sum(-1)), BITS.dist(BITS.phi(67)), sp.ScoreFunction(2))
 
 
 def test_costs_with_the_event_left_are_refused() -> None:
@@ -631,7 +613,6 @@ def _with_more_samples(variant: sp.Estimator[Any]) -> sp.Estimator[Any]:
 
 
 DROPPING = [(_with_more_samples(variant), kind) for variant, kind in EACH if _drops(variant, kind)]
-WHOLE = [(variant, kind) for variant, kind in EACH if not _drops(variant, kind)]
 
 
 @over(DROPPING)
@@ -657,7 +638,6 @@ def test_dropped_costs_do_not_count(variant: sp.Estimator[Any], kind: Kind) -> N
 
 
 BLACK_BOX = [(variant, kind) for variant, kind in CASES if variant.needs == "black box"]
-DIFFERENTIATED = [(variant, kind) for variant, kind in CASES if variant.needs != "black box"]
 
 
 @over(BLACK_BOX)

@@ -18,10 +18,12 @@ class Reparameterized(Distribution, ABC):
 
     Attributes:
         smooth: whether derivatives of a sample of any order are right; otherwise the second one raises.
+        periodic: whether samples jump where they come round, so that only an f of that period is differentiated rightly.
     """
 
     has_rsample = True
     smooth: ClassVar[bool]
+    periodic: ClassVar[bool] = False
 
     @abstractmethod
     def draw(self, shape: Size, generator: Generator | None = None) -> Tensor:

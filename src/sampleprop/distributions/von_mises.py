@@ -54,6 +54,7 @@ class VonMises(Reparameterized):
     }
     support = constraints.real
     smooth = False
+    periodic = True
 
     def __init__(self, loc: Tensor | float, concentration: Tensor | float, validate_args: bool | None = None) -> None:
         self.loc, self.concentration = broadcast_all(loc, concentration)

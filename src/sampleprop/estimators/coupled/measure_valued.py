@@ -118,7 +118,7 @@ class MeasureValued(Estimator[Draw]):
         dist = weak_derivatives.separate(dist)
         base, _ = families.unwrap(dist)
         if families.discrete(dist) is None and type(base) not in weak_derivatives.SPLITS:
-            known = ", ".join(kind.__name__ for kind in weak_derivatives.SPLITS)
+            known = ", ".join(dict.fromkeys(kind.__name__ for kind in weak_derivatives.SPLITS))
             return (
                 f"MeasureValued needs {known}, Bernoulli, OneHotCategorical, Categorical or MultivariateNormal; got "
                 f"{type(base).__name__}. Use ScoreFunction for any distribution, or Pathwise for one with rsample."

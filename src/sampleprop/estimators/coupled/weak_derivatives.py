@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 from torch.nn import functional
 
 from sampleprop import families, noise
+from sampleprop.distributions.gamma import Gamma
 from sampleprop.estimators.exact import changes
 
 
@@ -118,12 +119,14 @@ def _one_more_run(dist: td.Geometric | td.NegativeBinomial, x: Tensor, generator
 # For bits and classes, c (p⁺ - p⁻) is the derivative by the logit: the change to each other class stands for all logits.
 _LOGITS = Split(None, lambda variables, x, generator: changes.all_changed(variables, x), changes.derivative)
 # By the class itself: a subclass may be another law.
+_GAMMA = {"rate": Split(1, _longer, lambda d, x, rise: -rise[0] * d.concentration / d.rate)}
 SPLITS: dict[type[Distribution], dict[str, Split]] = {
     td.Normal: {
         "loc": Split(2, _normal_loc, lambda d, x, rise: (rise[0] - rise[1]) / (d.scale * _ROOT)),
         "scale": Split(1, _normal_scale, lambda d, x, rise: rise[0] / d.scale),
     },
-    td.Gamma: {"rate": Split(1, _longer, lambda d, x, rise: -rise[0] * d.concentration / d.rate)},
+    td.Gamma: _GAMMA,
+    Gamma: _GAMMA,
     td.Exponential: {"rate": Split(1, _longer, lambda d, x, rise: -rise[0] / d.rate)},
     td.Poisson: {"rate": Split(1, lambda d, x, generator: (x + 1).unsqueeze(0), lambda d, x, rise: rise[0])},
     td.Binomial: {

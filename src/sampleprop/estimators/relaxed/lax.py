@@ -18,6 +18,7 @@ from torch.distributions import Distribution, Normal
 from sampleprop import checks, families
 from sampleprop.estimator import Estimator, F, Source, Worked, average
 from sampleprop.estimators.relaxed.critic import QuadraticCritic, evaluate, tilted
+from sampleprop.reparameterized import Reparameterized
 from sampleprop.surrogate import surrogate, train, unsqueeze_to, value_and_grad
 
 
@@ -92,6 +93,11 @@ class LAX(Estimator[Draw]):
             return f"LAX needs a continuous distribution; {got}. Use RELAX, its counterpart for discrete samples."
         if not dist.has_rsample:
             return f"LAX needs a distribution with rsample; {got}, which has none. Use ScoreFunction."
+        if isinstance(base, Reparameterized) and base.periodic:
+            return (
+                f"LAX needs samples that move without a jump, as its critic is differentiated through them; {got}, whose angles "
+                "pass from π to -π. Use Pathwise for an f of period 2π, or ScoreFunction."
+            )
         if families.moving_support(dist):
             return f"LAX needs a support that does not move with the parameters; {got}. Use Pathwise."
         if base.event_shape:
