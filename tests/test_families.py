@@ -99,3 +99,33 @@ def test_measure_valued_takes_our_gamma_as_it_takes_torchs():
     error = sum(g.var() / len(g) for g in found) ** 0.5
     assert (found[0].mean() - found[1].mean()).abs() < 4.9 * error
     assert found[1].mean().abs() > 40 * error
+
+
+@pytest.mark.parametrize(
+    "dist",
+    [
+        torch.distributions.RelaxedBernoulli(torch.tensor(0.1), logits=torch.full((500,), 0.3)),
+        torch.distributions.RelaxedOneHotCategorical(torch.tensor(0.02), logits=torch.zeros(100, 5)),
+        torch.distributions.Beta(torch.full((500,), 0.02), torch.full((500,), 0.02)),
+        torch.distributions.Kumaraswamy(torch.full((500,), 0.05), torch.full((500,), 0.05)),
+        torch.distributions.Gamma(torch.full((500,), 0.01), torch.ones(500)),
+        torch.distributions.Dirichlet(torch.full((100, 5), 0.01)),
+    ],
+    ids=lambda dist: type(dist).__name__,
+)
+def test_samples_that_torch_rounds_to_the_edge_have_no_score(dist):
+    """Their log-probability is finite and wrong: the score function's mean would miss what they stand for."""
+    torch.manual_seed(0)
+
+    def f(x):
+        return x.reshape(*x.shape[: 1 + len(dist.batch_shape)], -1).square().sum(-1)
+
+    with pytest.raises(ValueError, match=f"The score of {type(dist).__name__} needs samples.* rounded to it"):
+        sp.expect(f, dist, sp.ScoreFunction())
+
+
+def test_a_stray_sample_at_the_edge_does_no_harm():
+    q = torch.distributions.Beta(torch.ones(1000), torch.ones(1000))
+    points = q.sample((1,))
+    points[0, 0] = torch.finfo(points.dtype).tiny
+    assert families.log_prob(q, points).isfinite().all()

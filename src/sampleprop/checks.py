@@ -57,6 +57,17 @@ def family_refusal(name: str, supported: tuple[type[families.Discrete], ...] | N
     return f"{name} needs {needed}; got {got}. {fix}"
 
 
+def moving_refusal(name: str, dist: Distribution, fix: str) -> str | None:
+    """Why an estimator that uses the score cannot take `dist`: its support moves with φ; None if it does not."""
+    if not families.moving_support(dist):
+        return None
+    kind = type(families.unwrap(dist)[0]).__name__
+    return (
+        f"{name} needs a support that does not move with the parameters; got {kind}, whose score misses what happens at the "
+        f"moving edge. {fix}"
+    )
+
+
 def costs(name: str, dist: Distribution, points: Tensor, values: Any, keep: Tensor | None = None) -> Tensor:
     """Require one cost for each point, [k, *batch], and as many answers in `keep`; return the costs in float32 at least.
 
@@ -71,7 +82,7 @@ def costs(name: str, dist: Distribution, points: Tensor, values: Any, keep: Tens
             f"{list(points.shape)}. Combine with a distribution of the shape that proposed the draw."
         )
     if not isinstance(values, Tensor):
-        values = _as_tensor(name, values, points.device)
+        values = as_tensor(name, values, points.device)
     if values.is_complex():
         raise TypeError(f"{name} needs real costs; got {values.dtype}. Return the real part that is to be minimized.")
     shape = tuple(values.shape)
@@ -88,7 +99,14 @@ def costs(name: str, dist: Distribution, points: Tensor, values: Any, keep: Tens
     return noise.raised(values)
 
 
-def _as_tensor(name: str, values: Any, device: torch.device) -> Tensor:
+def probe_costs(name: str, dist: Distribution, probes: Tensor, values: Any, what: str) -> Tensor:
+    """Require the costs of a draw's probes, as `costs` does; return them without graph."""
+    if values is None:
+        raise ValueError(f"{name} needs {what}; got none. Pass probe_costs=f(draw.probes).")
+    return costs(name, dist, probes, values).detach()
+
+
+def as_tensor(name: str, values: Any, device: torch.device) -> Tensor:
     """Costs that came from elsewhere (numpy, a list of numbers), copied: f may use its buffer again."""
     if isinstance(values, list | tuple) and any(isinstance(value, Tensor) for value in values):
         raise TypeError(f"{name} needs the costs as one tensor; f returned {values!r:.60}. Join them with torch.stack.")
@@ -234,13 +252,14 @@ def _unreached(costs: Tensor, targets: dict[Node, str]) -> dict[Node, str]:
 
 def finite_slopes(name: str, slopes: Tensor) -> None:
     """Refuse a derivative of f by x that is not finite: it would go into a control variate, and so into all of φ."""
-    if families.inspectable(slopes) and not slopes.is_cuda and not math.isfinite(slopes.sum().item()):
-        wrong = ~slopes.isfinite()
-        if bool(wrong.any()):
-            raise ValueError(
-                f"{name} needs finite slopes of f by x; got {slopes[wrong][0].item()} at [sample, *batch, *event] = "
-                f'{wrong.nonzero()[0].tolist()}. Mend f there (√0, say), or pass nonfinite="propagate" to let it through.'
-            )
+    if not families.inspectable(slopes) or slopes.is_cuda:
+        return
+    index = first_nonfinite(slopes)
+    if index is not None:
+        raise ValueError(
+            f"{name} needs finite slopes of f by x; got {slopes[tuple(index)].item()} at [sample, *batch, *event] = {index}. "
+            'Mend f there (√0, say), or pass nonfinite="propagate" to let it through.'
+        )
 
 
 def finite(name: str, costs: Tensor, policy: Nonfinite) -> tuple[Tensor, Tensor | None]:
@@ -272,13 +291,22 @@ def _raise_nonfinite(name: str, costs: Tensor) -> None:
             '"propagate".',
         )
         return
-    # A finite sum proves finite terms in one pass; only a non-finite one asks for the exact test.
-    if not math.isfinite(costs.sum().item()) and not bool(costs.isfinite().all()):
-        index = (~costs.isfinite()).nonzero()[0].tolist()
+    index = first_nonfinite(costs)
+    if index is not None:
         raise ValueError(
             f"{name} needs finite costs; f returned {costs[tuple(index)].item()} at [sample, *batch] = {index}. "
             'Mend f, or pass nonfinite="drop" to leave such samples out, or nonfinite="propagate" to let them through.'
         )
+
+
+def first_nonfinite(x: Tensor, keep: Tensor | None = None) -> list[int] | None:
+    """The first index at which `x` is NaN or infinite (and `keep` True), or None. The host waits for the device."""
+    # A finite sum proves finite terms in one pass; only a non-finite one asks for the exact test.
+    if math.isfinite(x.sum().item()):
+        return None
+    wrong = ~x.isfinite() if keep is None else ~x.isfinite() & keep
+    found: list[list[int]] = wrong.nonzero()[:1].tolist()
+    return found[0] if found else None
 
 
 class _Deferred(NamedTuple):

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from sampleprop import checks
+
 
 def chunked(f: Callable[[Tensor], Any], chunk: int) -> Callable[[Tensor], Any]:
     r"""The same function, called with at most `chunk` points [chunk, \*batch, \*event] at a time.
@@ -25,7 +27,7 @@ def chunked(f: Callable[[Tensor], Any], chunk: int) -> Callable[[Tensor], Any]:
         parts = []
         for piece in points.split(chunk):
             costs = checkpoint(f, piece, use_reentrant=False) if recompute else f(piece)
-            parts.append(costs if isinstance(costs, Tensor) else torch.as_tensor(costs, device=points.device))
+            parts.append(costs if isinstance(costs, Tensor) else checks.as_tensor("expect", costs, points.device))
         if any(part.dim() == 0 for part in parts):
             return parts[0]  # the check of the shape says what is wrong
         return torch.cat(parts)  # [k, *batch]

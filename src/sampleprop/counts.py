@@ -15,19 +15,14 @@ from torch import Generator, Tensor
 from sampleprop import noise
 
 
-def _poisson(rate: Tensor, generator: Generator | None) -> Tensor:
-    # Generators of None are not passed: torch.compile keeps sizes symbolic, and then refuses them.
-    return torch.poisson(rate) if generator is None else torch.poisson(rate, generator=generator)
-
-
 def _sample_poisson(dist: td.Poisson, k: int, generator: Generator | None) -> Tensor:
-    return _poisson(dist.rate.expand(k, *dist.rate.shape), generator)
+    return torch.poisson(dist.rate.expand(k, *dist.rate.shape), **noise.given(generator))
 
 
 def _sample_binomial(dist: td.Binomial, k: int, generator: Generator | None) -> Tensor:
     probs = dist.probs.expand(k, *dist.probs.shape)
     count = dist.total_count + torch.zeros_like(probs)  # under vmap the two must be batched alike
-    return torch.binomial(count, probs) if generator is None else torch.binomial(count, probs, generator=generator)
+    return torch.binomial(count, probs, **noise.given(generator))
 
 
 def _sample_geometric(dist: td.Geometric, k: int, generator: Generator | None) -> Tensor:
@@ -38,8 +33,8 @@ def _sample_geometric(dist: td.Geometric, k: int, generator: Generator | None) -
 
 def _sample_negative_binomial(dist: td.NegativeBinomial, k: int, generator: Generator | None) -> Tensor:
     shape = dist.total_count.expand(k, *dist.logits.shape) + torch.zeros_like(dist.logits)
-    given: dict[str, Any] = {} if generator is None else {"generator": generator}
-    return _poisson(torch._standard_gamma(shape, **given) * dist.logits.exp(), generator)
+    given = noise.given(generator)
+    return torch.poisson(torch._standard_gamma(shape, **given) * dist.logits.exp(), **given)
 
 
 # By the method, not the class: a subclass that brings its own is taken at its word.

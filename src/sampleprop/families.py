@@ -126,6 +126,13 @@ def attached(dist: Distribution) -> bool:
     return False
 
 
+def gradient_asked(x: Tensor) -> bool:
+    """Whether `x` requires a gradient, also for a `torch.func` transform around the innermost one."""
+    while not inspectable(x) and not torch.compiler.is_compiling() and not x.requires_grad:
+        x = torch._C._functorch.get_unwrapped(x)
+    return x.requires_grad
+
+
 def smooth_rsample(dist: Distribution) -> bool:
     """Whether `rsample` is an explicit formula that autograd differentiates to any order.
 
@@ -162,6 +169,7 @@ def log_prob(dist: Distribution, points: Tensor) -> Tensor:
     if variables is not None:
         return variables.log_prob(points)
     base, event_ndim = unwrap(dist)
+    _refuse_rounded(base, points)
     # Another tensor object: a transform with a cache knows its own results again, and would leave φ out.
     points = points.view_as(points)
     if isinstance(base, td.Geometric) and type(base).log_prob is td.Geometric.log_prob and not base._validate_args:
@@ -170,6 +178,28 @@ def log_prob(dist: Distribution, points: Tensor) -> Tensor:
         result = base.log_prob(points)
     # Summed here: Independent reshapes on the way, which an empty batch does not survive.
     return noise.raised(result.sum(tuple(range(-event_ndim, 0))) if event_ndim else result)
+
+
+def _refuse_rounded(dist: Distribution, points: Tensor) -> None:
+    """Refuse samples of which torch kept only that they are next to an edge: their score is lost.
+
+    A stray one does no harm that could be seen; more than one in a hundred (and at least two) are a bias. On a GPU this waits
+    for the device, as torch's own validation of these families does.
+    """
+    above = type(dist) in (td.Beta, td.Kumaraswamy, td.Dirichlet, td.RelaxedBernoulli)
+    if not (above or type(dist) in (td.Gamma, td.RelaxedOneHotCategorical)) or not inspectable(points):
+        return
+    least, step = torch.finfo(points.dtype).tiny, torch.finfo(points.dtype).eps
+    rounded = points.detach() <= least
+    if above:
+        rounded = rounded | (points.detach() >= 1 - step)
+    count = int(rounded.sum())
+    if count > max(1, points.numel() / 100):
+        raise ValueError(
+            f"The score of {type(dist).__name__} needs samples that floating point can tell from the edge of the support; "
+            f"got {count} of {points.numel()} rounded to it in {points.dtype}. Use Pathwise, a milder temperature or "
+            "concentration, or the distribution of the logarithm or the logit."
+        )
 
 
 def mode(dist: Distribution) -> Tensor:

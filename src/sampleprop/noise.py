@@ -20,6 +20,11 @@ def raised(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.to(torch.float32)
 
 
+def given(generator: Generator | None) -> dict[str, Any]:
+    """The generator as a keyword argument, if there is one: with sizes that torch.compile keeps symbolic, torch refuses None."""
+    return {} if generator is None else {"generator": generator}
+
+
 def uniform(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
     """Draw U(0, 1) from the open interval, on `like`'s device.
 
@@ -27,9 +32,7 @@ def uniform(shape: Sequence[int], like: Tensor, generator: Generator | None = No
     log u and log(1 - u) are finite.
     """
     dtype = working_dtype(like.dtype)
-    # Not generator=None: with sizes that torch.compile keeps symbolic, torch refuses even that.
-    given: dict[str, Any] = {} if generator is None else {"generator": generator}
-    u = torch.rand(tuple(shape), dtype=dtype, device=like.device, **given)
+    u = torch.rand(tuple(shape), dtype=dtype, device=like.device, **given(generator))
     return u.clamp_min(torch.finfo(dtype).eps / 4)
 
 
@@ -50,8 +53,7 @@ def gumbel(shape: Sequence[int], like: Tensor, generator: Generator | None = Non
 
 def normal(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
     """Draw from the standard normal distribution."""
-    given: dict[str, Any] = {} if generator is None else {"generator": generator}
-    return torch.randn(tuple(shape), dtype=working_dtype(like.dtype), device=like.device, **given)
+    return torch.randn(tuple(shape), dtype=working_dtype(like.dtype), device=like.device, **given(generator))
 
 
 @contextmanager

@@ -149,14 +149,13 @@ class _Node:
         name = self.estimator.name
         costs = self.total(after)
         rows = costs if len(self.batch) > len(self.dist.batch_shape) else costs.unsqueeze(0)
-        if isinstance(self.estimator, Grouped):
-            probe_costs = None if self.draw.probes is None else rows[self.draw.points.shape[0] :].detach()
-            rows = rows[: self.draw.points.shape[0]]
-            return self.estimator.combine(self.dist, self.draw, rows, probe_costs=probe_costs, group=group)
         hard = self.draw.points.shape[0]
         soft = hard if self.relaxed is None else hard + self.relaxed.shape[0]
+        combine: Callable[..., Tensor] = self.estimator.combine
+        if isinstance(self.estimator, Grouped):
+            combine = functools.partial(combine, group=group)
         with _frozen(self.estimator, self.relaxed is not None):
-            return self.estimator.combine(
+            return combine(
                 self.dist,
                 self.draw,
                 rows[:hard],

@@ -32,9 +32,8 @@ def log_gamma(name: str, concentration: Tensor, shape: Size, generator: Generato
         generator: the source of noise; the default one if None.
     """
     a = concentration.double().expand(shape + concentration.shape)
-    given: dict[str, Any] = {} if generator is None else {"generator": generator}
     with torch.no_grad():
-        y = torch._standard_gamma(a + 1, **given).log() - noise.exponential(a.shape, a, generator) / a
+        y = torch._standard_gamma(a + 1, **noise.given(generator)).log() - noise.exponential(a.shape, a, generator) / a
     return guarded(name, _Attach.apply(a, y))  # type: ignore[no-untyped-call]
 
 

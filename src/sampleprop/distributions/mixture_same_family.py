@@ -19,7 +19,7 @@ from torch.distributions import Distribution
 from sampleprop import families, noise
 from sampleprop.distributions.implicit import cdf_refusal
 from sampleprop.reparameterized import Reparameterized
-from sampleprop.surrogate import guarded, vjp
+from sampleprop.surrogate import guarded, value_and_grad
 
 
 class MixtureSameFamily(Reparameterized, td.MixtureSameFamily):
@@ -104,8 +104,7 @@ class MixtureSameFamily(Reparameterized, td.MixtureSameFamily):
         move = (u - u.detach()) / density
         if move.shape[-1] > 1:
             with torch.no_grad():
-                value, pull = vjp(base.log_prob, at)
-                slopes = flat(pull(torch.ones_like(value))[0])  # [k, *batch, K, D], ∂ log p_kj / ∂z_j
+                slopes = flat(value_and_grad(base.log_prob, at)[1][0])  # [k, *batch, K, D], ∂ log p_kj / ∂z_j
                 # ∂S_d/∂z_j = Σ_k r_kd (F_kd - S_d) ∂ log p_kj / ∂z_j, for j < d.
                 excess = log_r.exp() * (cdf - u.unsqueeze(-2)) / density.unsqueeze(-2)
                 lower = excess.transpose(-2, -1) @ slopes  # [k, *batch, D, D]

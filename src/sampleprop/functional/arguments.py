@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sampleprop import noise
+from sampleprop.checks import first_nonfinite
 from sampleprop.families import inspectable
 
 
@@ -59,12 +60,11 @@ def detached(name: str, argument: str, x: Tensor, why: str) -> None:
 
 def finite(name: str, argument: str, x: Tensor, keep: Tensor | None = None, *, fix: str) -> None:
     """Refuse NaN and infinity where `keep` is True. On a GPU this waits for the device."""
-    if not inspectable(x):
+    if not inspectable(x) or (keep is not None and not inspectable(keep)):
         return
-    bad = ~x.detach().isfinite() if keep is None else ~x.detach().isfinite() & keep
-    if inspectable(bad) and bool(bad.any()):
-        index = tuple(bad.nonzero()[0].tolist())
-        raise ValueError(f"{name} needs finite numbers in {argument}; got {x[index].item()} at {list(index)}. {fix}")
+    index = first_nonfinite(x.detach(), keep)
+    if index is not None:
+        raise ValueError(f"{name} needs finite numbers in {argument}; got {x[tuple(index)].item()} at {index}. {fix}")
 
 
 def _kind(x: Any) -> str:

@@ -117,11 +117,7 @@ class CoupledPerturbation(Estimator[Draw]):
         keep: Tensor | None = None,
     ) -> Tensor:
         costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        if probe_costs is None:
-            raise ValueError(
-                f"{self.name} needs the costs of the moved points; got none. Pass probe_costs=f(draw.probes)."
-            )
-        probe_costs = checks.costs(self.name, dist, draw.probes, probe_costs).detach()
+        probe_costs = checks.probe_costs(self.name, dist, draw.probes, probe_costs, "the costs of the moved points")
         _, parameter = jumps.given(dist)
         with torch.no_grad():
             _, weights, directions = jumps.jumps(dist, draw.points)

@@ -125,7 +125,7 @@ class MeasureValued(Estimator[Draw]):
             )
         law = weak_derivatives.law(dist)
         for name, parameter in families.parameters(dist).items():
-            if name not in law.splits and weak_derivatives.gradient_asked(parameter):
+            if name not in law.splits and families.gradient_asked(parameter):
                 return (
                     f"MeasureValued needs a {name} without gradient for {type(base).__name__}; got one that requires it, and "
                     "that derivative is no multiple of a difference of two simple laws. Use Pathwise or ScoreFunction, or "
@@ -156,14 +156,10 @@ class MeasureValued(Estimator[Draw]):
         keep: Tensor | None = None,
     ) -> Tensor:
         costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        if probe_costs is None:
-            raise ValueError(
-                f"{self.name} needs the costs of the replaced points; got none. Pass probe_costs=f(draw.probes)."
-            )
-        probe_costs = checks.costs(self.name, dist, draw.probes, probe_costs).detach()
+        probe_costs = checks.probe_costs(self.name, dist, draw.probes, probe_costs, "the costs of the replaced points")
         dist = weak_derivatives.separate(dist)
         named = families.parameters(dist)
-        missing = [name for name, p in named.items() if name not in draw.names and weak_derivatives.gradient_asked(p)]
+        missing = [name for name, p in named.items() if name not in draw.names and families.gradient_asked(p)]
         if missing:
             raise ValueError(
                 f"{self.name} needs probes for each parameter with a gradient; got a draw for {list(draw.names)}, without "
@@ -203,5 +199,5 @@ class MeasureValued(Estimator[Draw]):
 def _names(dist: Distribution, law: weak_derivatives.Law) -> tuple[str, ...]:
     """The parameters to work on: those that require a gradient; all, where that cannot be known yet."""
     named = families.parameters(dist)
-    asked = tuple(name for name in law.splits if weak_derivatives.gradient_asked(named[name]))
+    asked = tuple(name for name in law.splits if families.gradient_asked(named[name]))
     return asked if asked and torch.is_grad_enabled() else tuple(law.splits)

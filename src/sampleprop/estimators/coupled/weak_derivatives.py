@@ -74,13 +74,6 @@ def dependence(dist: Distribution) -> str | None:
     return None
 
 
-def gradient_asked(x: Tensor) -> bool:
-    """Whether `x` requires a gradient, also for a `torch.func` transform around the innermost one."""
-    while not families.inspectable(x) and not torch.compiler.is_compiling() and not x.requires_grad:
-        x = torch._C._functorch.get_unwrapped(x)
-    return x.requires_grad
-
-
 _ROOT = math.sqrt(2 * math.pi)
 
 

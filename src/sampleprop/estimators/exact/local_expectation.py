@@ -95,9 +95,7 @@ class LocalExpectation(Estimator[Draw]):
         keep: Tensor | None = None,
     ) -> Tensor:
         costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        if probe_costs is None:
-            raise ValueError(f"{self.name} needs the costs of the changes; got none. Pass probe_costs=f(draw.probes).")
-        probe_costs = checks.costs(self.name, dist, draw.probes, probe_costs).detach()
+        probe_costs = checks.probe_costs(self.name, dist, draw.probes, probe_costs, "the costs of the changes")
         variables = families.variables(dist)
         # [C - 1, k, *batch, *variables]
         rises = changes.rises(costs.detach(), probe_costs, changes.sites(variables), changes.other_classes(variables))

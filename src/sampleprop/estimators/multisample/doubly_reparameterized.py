@@ -17,8 +17,8 @@ from torch.distributions import Distribution, Normal
 from sampleprop import checks, families
 from sampleprop.estimator import Estimator, F, Source, Worked
 from sampleprop.estimators.multisample.importance_weighted import importance_weighted_bound, rsample_refusal
-from sampleprop.estimators.pathwise.sticking_the_landing import log_prob_and_slopes, moving_refusal, through_points
-from sampleprop.surrogate import unsqueeze_to, vjp
+from sampleprop.estimators.pathwise.sticking_the_landing import log_prob_and_slopes, through_points
+from sampleprop.surrogate import unsqueeze_to, value_and_grad
 
 
 class Draw(NamedTuple):
@@ -82,7 +82,9 @@ class DoublyReparameterized(Estimator[Draw]):
 
     def refusal(self, dist: Distribution) -> str | None:
         refusal = super().refusal(dist) or rsample_refusal(self.name, dist, "VIMCO")
-        return refusal or moving_refusal(self.name, dist)
+        return refusal or checks.moving_refusal(
+            self.name, dist, "Use ImportanceWeighted, which differentiates all of log q."
+        )
 
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
         return Draw(families.rsample(dist, self.draws, generator))
@@ -120,8 +122,7 @@ class DoublyReparameterized(Estimator[Draw]):
                 f"{self.name} needs f itself inside torch.compile and torch.func; got costs alone. Pass relaxed_f=f."
             )
         with torch.no_grad():
-            values, pull = vjp(relaxed_f, points.detach())
-            return pull(torch.ones_like(values))[0]
+            return value_and_grad(relaxed_f, points.detach())[1][0]
 
     @classmethod
     def variants(cls) -> Sequence[Self]:

@@ -17,7 +17,7 @@ from torch.distributions import Bernoulli, Distribution
 from sampleprop import checks, families
 from sampleprop.estimator import Estimator, F, Source, Worked
 from sampleprop.estimators.multisample.importance_weighted import importance_weighted_bound
-from sampleprop.estimators.multisample.vimco import score_refusal, through_log_prob
+from sampleprop.estimators.multisample.vimco import through_log_prob
 
 
 class Draw(NamedTuple):
@@ -79,7 +79,7 @@ class ReweightedWakeSleep(Estimator[Draw]):
         return 2
 
     def refusal(self, dist: Distribution) -> str | None:
-        return super().refusal(dist) or score_refusal(self.name, dist)
+        return super().refusal(dist) or checks.moving_refusal(self.name, dist, "Use ImportanceWeighted.")
 
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
         return Draw(families.sample(dist, self.draws, generator))

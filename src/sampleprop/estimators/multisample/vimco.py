@@ -75,7 +75,7 @@ class VIMCO(Estimator[Draw]):
         return 2
 
     def refusal(self, dist: Distribution) -> str | None:
-        return super().refusal(dist) or score_refusal(self.name, dist)
+        return super().refusal(dist) or checks.moving_refusal(self.name, dist, "Use ImportanceWeighted.")
 
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
         return Draw(families.sample(dist, self.draws, generator))
@@ -132,14 +132,3 @@ def _without_each(log_weights: Tensor) -> Tensor:
 def through_log_prob(name: str, value: Tensor, log_q: Tensor, coefficients: Tensor) -> Tensor:
     """Return `value`, [*batch], with the derivative Σ_k coefficients_k ∇ log q_k besides its own."""
     return surrogate(name, value, (log_q.movedim(0, -1),), (coefficients.movedim(0, -1),))
-
-
-def score_refusal(name: str, dist: Distribution) -> str | None:
-    """Why the score of `dist` is not all of its derivative, with the fix; None if it is."""
-    if not families.moving_support(dist):
-        return None
-    kind = type(families.unwrap(dist)[0]).__name__
-    return (
-        f"{name} needs a support that does not move with the parameters; got {kind}, whose score misses what happens at "
-        "the moving edge. Use ImportanceWeighted."
-    )

@@ -84,7 +84,9 @@ class StickingTheLanding(Estimator[Draw]):
 
     def refusal(self, dist: Distribution) -> str | None:
         refusal = super().refusal(dist) or rsample_refusal(self.name, dist, "ScoreFunction, with f less log q")
-        return refusal or moving_refusal(self.name, dist)
+        return refusal or checks.moving_refusal(
+            self.name, dist, "Use ImportanceWeighted, which differentiates all of log q."
+        )
 
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
         return Draw(families.rsample(dist, self.draws, generator))
@@ -133,14 +135,3 @@ def log_prob_and_slopes(dist: Distribution, points: Tensor) -> tuple[Tensor, Ten
 def through_points(name: str, value: Tensor, points: Tensor, gradient: Tensor, batch_ndim: int) -> Tensor:
     """Return `value`, [*batch], with `gradient`, of the shape of the points, as a further derivative by them."""
     return surrogate(name, value, (points.movedim(0, batch_ndim),), (gradient.movedim(0, batch_ndim),))
-
-
-def moving_refusal(name: str, dist: Distribution) -> str | None:
-    """Why the score of `dist` does not have mean zero, with the fix; None if it does."""
-    if not families.moving_support(dist):
-        return None
-    kind = type(families.unwrap(dist)[0]).__name__
-    return (
-        f"{name} needs a support that does not move with the parameters; got {kind}, whose score does not have mean zero. Use "
-        "ImportanceWeighted, which differentiates all of log q."
-    )

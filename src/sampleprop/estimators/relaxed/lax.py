@@ -98,8 +98,9 @@ class LAX(Estimator[Draw]):
                 f"LAX needs samples that move without a jump, as its critic is differentiated through them; {got}, whose angles "
                 "pass from π to -π. Use Pathwise for an f of period 2π, or ScoreFunction."
             )
-        if families.moving_support(dist):
-            return f"LAX needs a support that does not move with the parameters; {got}. Use Pathwise."
+        moving = checks.moving_refusal(self.name, dist, "Use Pathwise.")
+        if moving is not None:
+            return moving
         if base.event_shape:
             return f"LAX needs coordinates that are independent given the parameters; {got}. Use ScoreFunction or Pathwise."
         try:

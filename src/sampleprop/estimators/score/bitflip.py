@@ -128,9 +128,7 @@ def flip(variables: families.Discrete, points: Tensor, generator: Generator | No
 
 def by_flip(name: str, dist: Distribution, draw: Draw, costs: Tensor, probe_costs: Tensor | None) -> Tensor:
     """BitFlip-1's estimate from each pivot, whose costs are given: [pivots, *batch, *event]."""
-    if probe_costs is None:
-        raise ValueError(f"{name} needs the costs of the flipped points; got none. Pass probe_costs=f(draw.probes).")
-    probe_costs = checks.costs(name, dist, draw.probes, probe_costs).detach()
+    probe_costs = checks.probe_costs(name, dist, draw.probes, probe_costs, "the costs of the flipped points")
     variables = families.variables(dist)
     pivots = draw.points[: draw.probes.shape[0]]
     rise = unsqueeze_to(probe_costs - costs, pivots.dim()) * (1 - 2 * pivots)

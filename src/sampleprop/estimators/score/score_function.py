@@ -100,12 +100,8 @@ class ScoreFunction(Grouped[Draw]):
 
     def refusal(self, dist: Distribution) -> str | None:
         refusal = super().refusal(dist)
-        if refusal is None and families.moving_support(dist):
-            kind = type(families.unwrap(dist)[0]).__name__
-            return (
-                f"ScoreFunction needs a support that does not move with the parameters; got {kind}, whose score misses "
-                "what happens at the moving edge. Use Pathwise."
-            )
+        if refusal is None:
+            refusal = checks.moving_refusal(self.name, dist, "Use Pathwise.")
         return refusal if refusal is not None or self.baseline is None else self.baseline.refusal(dist)
 
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
@@ -205,11 +201,10 @@ class ScoreFunction(Grouped[Draw]):
 
 def _possible(log_prob: Tensor, keep: Tensor | None) -> None:
     """Refuse points whose log-probability is not finite: their score would be NaN."""
-    if not families.inspectable(log_prob) or log_prob.is_cuda or math.isfinite(log_prob.sum().item()):
+    if not families.inspectable(log_prob) or log_prob.is_cuda:
         return
-    wrong = ~log_prob.isfinite() if keep is None else keep & ~log_prob.isfinite()
-    if bool(wrong.any()):
-        index = wrong.nonzero()[0].tolist()
+    index = checks.first_nonfinite(log_prob, keep)
+    if index is not None:
         raise ValueError(
             f"ScoreFunction needs points of finite log-probability; got {log_prob[tuple(index)].item()} at [sample, *batch] "
             f"= {index}. The point was drawn at the edge of the support, clamped or rounded there, or is of another "

@@ -14,7 +14,6 @@ from torch.distributions.constraints import Constraint
 
 from sampleprop import checks, families, noise
 from sampleprop.estimator import Estimator, F, average
-from sampleprop.estimators.coupled.weak_derivatives import gradient_asked
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
 
@@ -106,13 +105,11 @@ class PerturbedParameters(Estimator[Draw], ABC):
         keep: Tensor | None = None,
     ) -> Tensor:
         costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        if probe_costs is None:
-            raise ValueError(
-                f"{self.name} needs the costs at the perturbed parameters; got none. Pass probe_costs=f(draw.probes)."
-            )
-        probe_costs = checks.costs(self.name, dist, draw.probes, probe_costs).detach()
+        probe_costs = checks.probe_costs(
+            self.name, dist, draw.probes, probe_costs, "the costs at the perturbed parameters"
+        )
         named = families.parameters(dist)
-        missing = [name for name, p in named.items() if name not in draw.directions and gradient_asked(p)]
+        missing = [name for name, p in named.items() if name not in draw.directions and families.gradient_asked(p)]
         if missing:
             raise ValueError(
                 f"{self.name} needs a perturbation of each parameter with a gradient; got a draw for "
@@ -152,7 +149,7 @@ def _unbounded(dist: Distribution, named: dict[str, Tensor]) -> dict[str, Tensor
 def _trained(dist: Distribution) -> tuple[str, ...]:
     """The parameters to perturb: those that require a gradient; all, where that cannot be known yet."""
     named = families.parameters(dist)
-    asked = tuple(name for name, parameter in named.items() if gradient_asked(parameter))
+    asked = tuple(name for name, parameter in named.items() if families.gradient_asked(parameter))
     return asked if asked and torch.is_grad_enabled() else tuple(named)
 
 
