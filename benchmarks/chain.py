@@ -25,9 +25,9 @@ BATCH = 16
 
 @sp.program
 def bits(weight, bias, length):
-    x = torch.zeros(BATCH)
+    x, estimator = torch.zeros(BATCH), sp.ScoreFunction(None)
     for _ in range(length):
-        x = yield Bernoulli(logits=weight * x + bias), sp.ScoreFunction(None)
+        x = yield Bernoulli(logits=weight * x + bias), estimator
         yield (x - 0.3).square()
 
 
@@ -46,9 +46,9 @@ def bits_by_hand(weight: Tensor, bias: Tensor, length: int) -> Tensor:
 
 @sp.program
 def reals(weight, bias, length):
-    x = torch.zeros(BATCH)
+    x, estimator = torch.zeros(BATCH), sp.Pathwise(None)
     for _ in range(length):
-        x = yield Normal(weight * x + bias, 1.0), sp.Pathwise(None)
+        x = yield Normal(weight * x + bias, 1.0), estimator
         yield (x - 0.3).square()
 
 

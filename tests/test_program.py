@@ -3,6 +3,8 @@
 The z-tests compare at 4.9 standard errors, a false-alarm rate of 1e-6 for each number, below 1e-3 for this file.
 """
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -190,6 +192,37 @@ def test_sub_programs_methods_and_samples_for_logging():
     value.backward()
     assert [tuple(points.shape) for points in drawn] == [(2, 3), (4, 2, 3)]
     assert model.phi.grad.abs().sum() > 0
+
+
+def test_the_draws_have_the_shape_that_the_program_saw():
+    seen = []
+
+    @sp.program
+    def model(mean, logits):
+        a = yield torch.distributions.Normal(mean, 1.0), sp.Pathwise(None)
+        b = yield Bernoulli(logits=logits + a), sp.ScoreFunction(None)
+        c = yield Bernoulli(logits=logits + a + b), sp.REBAR(samples=2)
+        seen.extend(x.detach() for x in (a, b, c))
+        return (a + b + c).square()
+
+    _, drawn = model.sample(torch.zeros(5, requires_grad=True), torch.zeros(5, requires_grad=True))
+    assert [tuple(points.shape) for points in drawn] == [(5,), (5,), (2, 5)]
+    assert all(torch.equal(d, s[: len(d)]) for d, s in zip(drawn, seen, strict=True))  # c has relaxed points after it
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+def test_a_cost_that_is_not_finite_is_named_wherever_it_stands(place):
+    """The costs of one shape are looked at together, those of another by themselves."""
+
+    @sp.program
+    def model(logits):
+        for t in range(7):
+            x = yield Bernoulli(logits=logits), sp.ScoreFunction(None if t < 4 else 2)
+            logits = logits.expand_as(x)
+            yield torch.where(torch.arange(2) == 1, math.inf if t == place else 1.0, x)
+
+    with pytest.raises(ValueError, match=r"A program needs finite costs; f returned inf at .* = \[.*1\]"):
+        model(torch.zeros(2, requires_grad=True))
 
 
 def test_the_same_generator_state_gives_the_same_result():

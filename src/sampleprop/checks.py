@@ -212,7 +212,7 @@ def gathered_paths() -> Iterator[list[tuple[str, Tensor]]]:
 
 def paths(costs: Tensor, wanted: list[tuple[str, Tensor]]) -> None:
     """Refuse costs whose graph does not reach the points of each estimator, given as (name, points)."""
-    targets = {torch.autograd.graph.get_gradient_edge(points).node: name for name, points in wanted}
+    targets = {points.grad_fn: name for name, points in wanted if points.grad_fn is not None}
     for name in _unreached(costs, targets).values():
         raise RuntimeError(
             f"{name} needs a cost that is differentiable in x; got one with no path to x, so the gradient for φ would be "
@@ -246,7 +246,9 @@ def _unreached(costs: Tensor, targets: dict[Node, str]) -> dict[Node, str]:
         if node is not None and node not in seen:
             seen.add(node)
             left.pop(node, None)
-            stack.extend([following for following, _ in node.next_functions])
+            for following, _ in node.next_functions:
+                if following is not None and following not in seen:
+                    stack.append(following)
     return left
 
 

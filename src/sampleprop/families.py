@@ -6,17 +6,15 @@ own methods, with its noise drawn here where its own `rsample` would not take a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributions as td
-from torch import Generator, Tensor
+from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
-from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
-from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 
-from sampleprop import counts, noise
+from sampleprop import continuous, counts, noise
 from sampleprop.discrete import Bernoullis as Bernoullis
 from sampleprop.discrete import Discrete as Discrete
 from sampleprop.discrete import Integers as Integers
@@ -34,9 +32,9 @@ def discrete(dist: Distribution) -> Discrete | None:
     """
     base, event_ndim = unwrap(dist)
     if isinstance(base, td.Bernoulli) and type(base).sample is td.Bernoulli.sample:
-        return Bernoullis(_bernoulli_logits(base), event_ndim, _floating(base._param))
+        return Bernoullis(_bernoulli_logits(base), event_ndim, noise.floating(base._param))
     if isinstance(base, td.OneHotCategorical) and type(base).sample is td.OneHotCategorical.sample:
-        return OneHots(_categorical_logits(base._categorical), event_ndim + 1, _floating(base._categorical._param))
+        return OneHots(_categorical_logits(base._categorical), event_ndim + 1, noise.floating(base._categorical._param))
     if isinstance(base, td.Categorical) and type(base).sample is td.Categorical.sample:
         return Integers(_categorical_logits(base), event_ndim + 1, torch.int64)
     return None
@@ -97,16 +95,20 @@ def sample(dist: Distribution, k: int, generator: Generator | None = None) -> Te
         if own is not None:
             return own(base, k, generator)
         with noise.borrowed(generator):
-            return dist.sample(torch.Size((k,))).detach()
+            return dist.sample(Size((k,))).detach()
 
 
-def rsample(dist: Distribution, k: int, generator: Generator | None = None) -> Tensor:
-    """Draw [k, *batch, *event], attached to φ by the distribution's reparameterization."""
+def rsample(dist: Distribution, k: int | None, generator: Generator | None = None) -> Tensor:
+    """Draw [k, *batch, *event], attached to φ by the distribution's reparameterization; [*batch, *event] for None."""
+    return _rsample(dist, _ONE if k is None else Size((k,)), generator)
+
+
+def _rsample(dist: Distribution, shape: Size, generator: Generator | None) -> Tensor:
     own = _own_rsample(dist)
     if own is not None:
-        return own(unwrap(dist)[0], k, generator)
+        return own(unwrap(dist)[0], shape, generator)
     with noise.borrowed(generator):
-        return dist.rsample(torch.Size((k,)))
+        return dist.rsample(shape)
 
 
 def attached(dist: Distribution) -> bool:
@@ -316,6 +318,8 @@ def moving_support(dist: Distribution) -> bool:
     return False
 
 
+_ONE = Size(())
+
 _UNBOUNDED = (td.constraints.real, td.constraints.real_vector)
 
 
@@ -364,10 +368,7 @@ def inspectable(x: Tensor) -> bool:
     return not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
-_OwnRsample = Callable[[Any, int, Generator | None], Tensor]
-
-
-def _own_rsample(dist: Distribution) -> _OwnRsample | None:
+def _own_rsample(dist: Distribution) -> continuous.Sampler | None:
     base, _ = unwrap(dist)
     if isinstance(base, td.TransformedDistribution) and not base.has_rsample:
         return None
@@ -381,85 +382,19 @@ def _samples_by_rsample(dist: Distribution) -> bool:
     return kind.sample is owner.sample
 
 
-def _floating(x: Tensor) -> torch.dtype:
-    """The dtype of points for a parameter: its own, or the default one where it is of whole numbers."""
-    return x.dtype if x.is_floating_point() else torch.get_default_dtype()
+def _rsample_reparameterized(dist: Reparameterized, shape: Size, generator: Generator | None) -> Tensor:
+    return dist.draw(shape, generator)
 
 
-def _rsample_normal(dist: td.Normal, k: int, generator: Generator | None) -> Tensor:
-    epsilon = noise.normal((k, *dist.loc.shape), dist.loc, generator)
-    return (dist.loc + dist.scale * epsilon).to(_floating(dist.loc))
-
-
-def _rsample_multivariate_normal(dist: td.MultivariateNormal, k: int, generator: Generator | None) -> Tensor:
-    epsilon = noise.normal((k, *dist.loc.shape), dist.loc, generator).to(_floating(dist.loc))
-    return dist.loc + (dist._unbroadcasted_scale_tril @ epsilon.unsqueeze(-1)).squeeze(-1)
-
-
-def _rsample_uniform(dist: td.Uniform, k: int, generator: Generator | None) -> Tensor:
-    u = noise.uniform((k, *dist.low.shape), dist.low, generator)
-    return (dist.low + (dist.high - dist.low) * u).to(_floating(dist.low))
-
-
-def _rsample_exponential(dist: td.Exponential, k: int, generator: Generator | None) -> Tensor:
-    return (noise.exponential((k, *dist.rate.shape), dist.rate, generator) / dist.rate).to(_floating(dist.rate))
-
-
-def _rsample_laplace(dist: td.Laplace, k: int, generator: Generator | None) -> Tensor:
-    # The difference of two exponential draws is Laplace, without the logarithm's loss near the median.
-    shape = (k, *dist.loc.shape)
-    epsilon = noise.exponential(shape, dist.loc, generator) - noise.exponential(shape, dist.loc, generator)
-    return (dist.loc + dist.scale * epsilon).to(_floating(dist.loc))
-
-
-def _rsample_logit_relaxed_bernoulli(dist: LogitRelaxedBernoulli, k: int, generator: Generator | None) -> Tensor:
-    # torch clamps the probabilities, which makes the derivative 0 from |logit| = 16 on in float32.
-    epsilon = noise.logistic((k, *dist.logits.shape), dist.logits, generator)
-    return ((dist.logits + epsilon) / dist.temperature).to(_floating(dist.logits))
-
-
-def _rsample_exp_relaxed_categorical(dist: ExpRelaxedCategorical, k: int, generator: Generator | None) -> Tensor:
-    scores = (dist.logits + noise.gumbel((k, *dist.logits.shape), dist.logits, generator)) / dist.temperature
-    return scores.log_softmax(-1).to(_floating(dist.logits))
-
-
-def _rsample_continuous_bernoulli(dist: td.ContinuousBernoulli, k: int, generator: Generator | None) -> Tensor:
-    """The quantile log(1 + u (e^λ - 1)) / λ, for λ <= 0 and mirrored; torch's own has no derivative near λ = 0."""
-    logits = noise.raised(dist.logits)
-    u = noise.uniform((k, *logits.shape), logits, generator)
-    a = torch.where(logits > 0, -logits, logits)  # not -|λ|, whose derivative at 0 is 0
-    near = a > -0.02
-    safe = torch.where(near, -1.0, a)
-    v = u * (1 - u)
-    # The cumulants of a coin that shows heads with probability u: the quantile is their generating function over λ.
-    series = u + v * (
-        a / 2 + a.square() * (1 - 2 * u) / 6 + a**3 * (1 - 6 * v) / 24 + a**4 * (1 - 2 * u) * (1 - 12 * v) / 120
-    )
-    x = torch.where(near, series, (u * safe.expm1()).log1p() / safe)
-    return torch.where(logits > 0, 1 - x, x).to(_floating(dist._param))
-
-
-def _rsample_reparameterized(dist: Reparameterized, k: int, generator: Generator | None) -> Tensor:
-    return dist.draw(torch.Size((k,)), generator)
-
-
-def _rsample_transformed(dist: td.TransformedDistribution, k: int, generator: Generator | None) -> Tensor:
-    x = rsample(dist.base_dist, k, generator)
+def _rsample_transformed(dist: td.TransformedDistribution, shape: Size, generator: Generator | None) -> Tensor:
+    x = _rsample(dist.base_dist, shape, generator)
     for transform in dist.transforms:
         x = transform(x)
     return x
 
 
 # By the method, not the class: a subclass that brings its own rsample is taken at its word.
-_RSAMPLE: dict[Any, _OwnRsample] = {
-    td.Normal.rsample: _rsample_normal,
-    td.MultivariateNormal.rsample: _rsample_multivariate_normal,
-    td.Uniform.rsample: _rsample_uniform,
-    td.Exponential.rsample: _rsample_exponential,
-    td.Laplace.rsample: _rsample_laplace,
-    td.ContinuousBernoulli.rsample: _rsample_continuous_bernoulli,
-    LogitRelaxedBernoulli.rsample: _rsample_logit_relaxed_bernoulli,
-    ExpRelaxedCategorical.rsample: _rsample_exp_relaxed_categorical,
+_RSAMPLE: dict[Any, continuous.Sampler] = continuous.RSAMPLE | {
     td.TransformedDistribution.rsample: _rsample_transformed,
     Reparameterized.rsample: _rsample_reparameterized,
 }

@@ -20,6 +20,17 @@ def raised(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.to(torch.float32)
 
 
+def floating(x: Tensor) -> torch.dtype:
+    """The dtype of points for a parameter: its own, or the default one where it is of whole numbers."""
+    return x.dtype if x.is_floating_point() else torch.get_default_dtype()
+
+
+def lowered(x: Tensor, parameter: Tensor) -> Tensor:
+    """`x` in the dtype of points for `parameter`."""
+    dtype = floating(parameter)
+    return x if x.dtype == dtype else x.to(dtype)
+
+
 def given(generator: Generator | None) -> dict[str, Any]:
     """The generator as a keyword argument, if there is one: with sizes that torch.compile keeps symbolic, torch refuses None."""
     return {} if generator is None else {"generator": generator}

@@ -20,6 +20,7 @@ from torch.distributions import Distribution
 
 from sampleprop import checks, families, noise, parallel
 from sampleprop.estimator import AnyDraw, Estimator, Group, Grouped, others
+from sampleprop.estimators.pathwise.through_points import Draw as Through
 from sampleprop.estimators.pathwise.through_points import ThroughPoints
 from sampleprop.estimators.score.score_function import ScoreFunction
 
@@ -139,7 +140,7 @@ class _Node:
 
     estimator: Estimator[Any]
     dist: Distribution
-    draw: AnyDraw
+    draw: AnyDraw  # of a ThroughPoints with samples=None: the points without a sample dimension
     relaxed: Tensor | None  # [r, *batch, *event], where the estimator wants f between the discrete points; a leaf
     batch: torch.Size  # of what follows: [rows, *batch], or [*batch] for samples=None
     costs: list[Tensor] = field(default_factory=list)
@@ -204,9 +205,12 @@ def _run(steps: Steps, setting: _Setting, drawn: list[Tensor] | None) -> Tensor:
             _charge(item, nodes, before)
         else:
             node, sent = _draw(item, nodes, setting)
+            if not nodes and setting.process_group is not None:
+                parallel.check_streams(setting.generator, process_group=setting.process_group, device=sent.device)
             nodes.append(node)
             if drawn is not None:
-                drawn.append(node.draw.points.detach())
+                drawn.append((node.draw.points if node.estimator.adds_dimension else sent).detach())
+    _finite([*before, *(cost for node in nodes for cost in node.costs)])
     after = _fold(nodes, setting)  # leaves the list empty
     if before and after is not None and before[0].shape != after.shape:
         raise ValueError(
@@ -236,7 +240,8 @@ def _fold(nodes: list[_Node], setting: _Setting) -> Tensor | None:
             chain = run[0].chain
             while chain is not None and nodes and nodes[-1].chain is chain:
                 run.append(nodes.pop())
-            after = run[0].fold(after, group) if len(run) == 1 else _fold_chain(run[::-1], after, group)
+            alone = len(run) == 1 and chain is not ThroughPoints
+            after = run[0].fold(after, group) if alone else _fold_chain(run[::-1], after, group)
     if after is not None:
         checks.paths(after, paths)
     return after
@@ -302,9 +307,10 @@ def _draw(item: Any, nodes: list[_Node], setting: _Setting) -> tuple[_Node, Tens
     if not nodes:
         _particles("The first distribution", dist.batch_shape, setting)
     checks.possible(estimator.name, dist)
+    if isinstance(estimator, ThroughPoints) and not estimator.adds_dimension:
+        sent = estimator.one(dist, setting.generator)
+        return _Node(estimator, dist, Through(sent), None, dist.batch_shape), sent
     draw = estimator.propose(dist, generator=setting.generator)
-    if not nodes and setting.process_group is not None:
-        parallel.check_streams(setting.generator, process_group=setting.process_group, device=draw.points.device)
     relaxed = _relaxed_points(estimator, dist, draw)
     if not estimator.adds_dimension:
         if relaxed is not None or draw.probes is not None or draw.points.shape[0] != 1:
@@ -333,8 +339,22 @@ def _charge(cost: Any, nodes: list[_Node], before: list[Tensor]) -> None:
             f"A cost after {nodes[-1].estimator.name} needs the batch shape at its place, {list(nodes[-1].batch)}; got "
             f"{list(cost.shape)}. Sum over the event, keep the dimension that samples=K adds on the left; nothing is broadcast."
         )
-    checks.finite("A program", cost, "raise")
     costs.append(cost)
+
+
+def _finite(costs: list[Tensor]) -> None:
+    """Refuse non-finite costs; those of one kind are looked at together."""
+    kinds: dict[tuple[object, ...], list[Tensor]] = {}
+    for cost in costs:
+        kinds.setdefault((cost.shape, cost.dtype, cost.device), []).append(cost.detach())
+    for alike in kinds.values():
+        together = torch.stack(alike)  # [t, *batch]
+        if not families.inspectable(together) or together.is_cuda:
+            checks.finite("A program", together, "raise")
+            continue
+        index = checks.first_nonfinite(together)
+        if index is not None:
+            checks.finite("A program", alike[index[0]], "raise")
 
 
 def _total(costs: list[Tensor], after: Tensor | None) -> Tensor | None:

@@ -80,8 +80,13 @@ class Pathwise(ThroughPoints):
         return None
 
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        points = families.rsample(dist, self.draws, generator)
-        return Draw(points if self.order(dist) > 1 else guarded(self.name, points))
+        return Draw(self._attached(dist, families.rsample(dist, self.draws, generator)))
+
+    def one(self, dist: Distribution, generator: Generator | None) -> Tensor:
+        return self._attached(dist, families.rsample(dist, None, generator))
+
+    def _attached(self, dist: Distribution, points: Tensor) -> Tensor:
+        return points if self.order(dist) > 1 else guarded(self.name, points)
 
     @classmethod
     def worked(cls) -> Worked:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from sampleprop import checks
@@ -33,6 +33,10 @@ class ThroughPoints(Estimator[Draw], ABC):
 
     def evaluations(self, dist: Distribution) -> tuple[int, int]:
         return self.draws, self.draws
+
+    def one(self, dist: Distribution, generator: Generator | None) -> Tensor:
+        """One draw without a sample dimension, [*batch, *event], for a program's variable with `samples=None`."""
+        return self.propose(dist, generator=generator).points.squeeze(0)
 
     def combine(
         self,
