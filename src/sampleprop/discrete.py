@@ -119,8 +119,7 @@ class Bernoullis(Discrete):
         return bits.reshape((len(states), *self.event_logits_shape)).to(self.dtype)
 
     def sample(self, k: int, generator: Generator | None = None) -> Tensor:
-        probs = self.probs.detach()
-        return (noise.uniform((k, *probs.shape), probs, generator) < probs).to(self.dtype)
+        return noise.coins((k, *self.logits.shape), self.logits.detach().sigmoid(), generator).to(self.dtype)
 
     def mode(self) -> Tensor:
         return (self.logits.detach() > 0).to(self.dtype)

@@ -47,6 +47,15 @@ def uniform(shape: Sequence[int], like: Tensor, generator: Generator | None = No
     return u.clamp_min(torch.finfo(dtype).eps / 4)
 
 
+def coins(shape: Sequence[int], probs: Tensor, generator: Generator | None = None) -> Tensor:
+    """Draw 1 with probability `probs`, else 0, in the working dtype."""
+    # The half-open interval is right here: u < 1 always holds, and u < 0 never.
+    u = torch.rand(tuple(shape), dtype=working_dtype(probs.dtype), device=probs.device, **given(generator))
+    if torch._C._are_functorch_transforms_active():  # u may be the same for all, where probs is not
+        return (u < probs).to(u.dtype)
+    return u.lt_(probs)
+
+
 def logistic(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
     """Draw from the standard logistic distribution, log u - log(1 - u)."""
     return torch.logit(uniform(shape, like, generator))

@@ -9,12 +9,15 @@ the graph of the gradient whose own backward raises: the refusal stands also beh
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
+from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
     from sampleprop.discrete import Discrete
@@ -80,7 +83,8 @@ def vjp(function: Callable[..., Tensor], *primals: Tensor) -> tuple[Tensor, Call
     `torch.func.vjp`; where only the latter works (compiled, or under `torch.func`), it is that.
     """
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        value, pull = torch.func.vjp(function, *primals)  # type: ignore[misc]
+        with _AnySize() if torch.compiler.is_compiling() else nullcontext():
+            value, pull = torch.func.vjp(function, *primals)  # type: ignore[misc]
         return value, pull
     if torch.is_inference_mode_enabled():  # no backward pass can follow, so no derivative is needed
         return function(*primals), lambda cotangent: tuple(torch.zeros_like(p) for p in primals)
@@ -98,6 +102,16 @@ def vjp(function: Callable[..., Tensor], *primals: Tensor) -> tuple[Tensor, Call
         )
 
     return output if attached else output.detach(), backward
+
+
+class _AnySize(TorchFunctionMode):
+    """Keeps sizes symbolic: under `torch.func`, a compiled linear layer with a bias fixes those of an input of three dimensions."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.linear and len(args) == 3 and args[2] is not None and args[0].dim() == 3:
+            result = F.linear(args[0], args[1])
+            return result + args[2].to(result.dtype)
+        return func(*args, **(kwargs or {}))
 
 
 def value_and_grad(function: Callable[..., Tensor], *primals: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
