@@ -62,8 +62,26 @@ class Discrete(ABC):
         """The number of joint states of one draw."""
 
     @abstractmethod
+    def states(self, numbers: Tensor) -> Tensor:
+        """The joint states of these numbers from 0 to `support_size` - 1: [...] -> [..., *event]."""
+
+    @abstractmethod
+    def outcomes(self) -> Tensor:
+        """log p_φ of each outcome of each variable, [*batch, *variables, outcomes], attached to φ."""
+
     def support(self) -> Tensor:
         """All joint states of one draw: [support_size, *event]."""
+        return self.states(torch.arange(self.support_size, device=self.logits.device))
+
+    def support_log_prob(self) -> Tensor:
+        """log p_φ of every joint state, [support_size, *batch], attached to φ, twice differentiable."""
+        each = self.outcomes()
+        *variables, count = each.shape[len(self.batch_shape) :]
+        each = each.reshape(*self.batch_shape, math.prod(variables), count).movedim((-2, -1), (0, 1))
+        joint = each.new_zeros(1, *self.batch_shape)
+        for i in range(each.shape[0]):  # one more variable, which counts higher in the states' numbers
+            joint = (each[i].unsqueeze(1) + joint).flatten(0, 1)
+        return joint
 
     @abstractmethod
     def sample(self, k: int, generator: Generator | None = None) -> Tensor:
@@ -112,11 +130,13 @@ class Bernoullis(Discrete):
     def support_size(self) -> int:
         return int(2 ** math.prod(self.event_logits_shape))
 
-    def support(self) -> Tensor:
-        size = math.prod(self.event_logits_shape)
-        states = torch.arange(2**size, device=self.logits.device)
-        bits = states[:, None] >> torch.arange(size, device=states.device) & 1  # [states, size]
-        return bits.reshape((len(states), *self.event_logits_shape)).to(self.dtype)
+    def states(self, numbers: Tensor) -> Tensor:
+        places = torch.arange(math.prod(self.event_logits_shape), device=numbers.device)
+        bits = numbers.unsqueeze(-1) >> places & 1
+        return bits.reshape(numbers.shape + self.event_logits_shape).to(self.dtype)
+
+    def outcomes(self) -> Tensor:
+        return torch.stack((F.logsigmoid(-self.logits), F.logsigmoid(self.logits)), -1)
 
     def sample(self, k: int, generator: Generator | None = None) -> Tensor:
         return noise.coins((k, *self.logits.shape), self.logits.detach().sigmoid(), generator).to(self.dtype)
@@ -141,8 +161,11 @@ class OneHots(Discrete):
         *variables, classes = self.event_logits_shape
         return int(classes ** math.prod(variables))
 
-    def support(self) -> Tensor:
-        return one_hot(_joint_classes(self), self.logits.shape[-1], self.dtype)
+    def states(self, numbers: Tensor) -> Tensor:
+        return one_hot(_joint_classes(self, numbers), self.logits.shape[-1], self.dtype)
+
+    def outcomes(self) -> Tensor:
+        return self.logits
 
     def sample(self, k: int, generator: Generator | None = None) -> Tensor:
         return one_hot(_gumbel_max(self.logits, k, generator), self.logits.shape[-1], self.dtype)
@@ -167,8 +190,11 @@ class Integers(Discrete):
         *variables, classes = self.event_logits_shape
         return int(classes ** math.prod(variables))
 
-    def support(self) -> Tensor:
-        return _joint_classes(self)
+    def states(self, numbers: Tensor) -> Tensor:
+        return _joint_classes(self, numbers)
+
+    def outcomes(self) -> Tensor:
+        return self.logits
 
     def sample(self, k: int, generator: Generator | None = None) -> Tensor:
         return _gumbel_max(self.logits, k, generator)
@@ -195,9 +221,7 @@ def _gumbel_max(logits: Tensor, k: int, generator: Generator | None) -> Tensor:
     return (logits + noise.gumbel((k, *logits.shape), logits, generator)).argmax(-1)  # [k, *batch, *variables]
 
 
-def _joint_classes(variables: Discrete) -> Tensor:
+def _joint_classes(variables: Discrete, numbers: Tensor) -> Tensor:
     *shape, classes = variables.event_logits_shape
-    size = math.prod(shape)
-    states = torch.arange(classes**size, device=variables.logits.device)
-    powers = classes ** torch.arange(size, device=states.device)
-    return (states[:, None] // powers % classes).reshape((len(states), *shape))  # [states, *variables]
+    powers = classes ** torch.arange(math.prod(shape), device=numbers.device)
+    return (numbers.unsqueeze(-1) // powers % classes).reshape((*numbers.shape, *shape))  # [..., *variables]

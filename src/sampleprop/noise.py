@@ -44,13 +44,12 @@ def uniform(shape: Sequence[int], like: Tensor, generator: Generator | None = No
     """
     dtype = working_dtype(like.dtype)
     u = torch.rand(tuple(shape), dtype=dtype, device=like.device, **given(generator))
-    return u.clamp_min(torch.finfo(dtype).eps / 4)
+    return u.clamp_min_(torch.finfo(dtype).eps / 4)
 
 
 def coins(shape: Sequence[int], probs: Tensor, generator: Generator | None = None) -> Tensor:
     """Draw 1 with probability `probs`, else 0, in the working dtype."""
-    # The half-open interval is right here: u < 1 always holds, and u < 0 never.
-    u = torch.rand(tuple(shape), dtype=working_dtype(probs.dtype), device=probs.device, **given(generator))
+    u = uniform(shape, probs, generator)
     if torch._C._are_functorch_transforms_active():  # u may be the same for all, where probs is not
         return (u < probs).to(u.dtype)
     return u.lt_(probs)

@@ -90,9 +90,10 @@ class Enumerate(Estimator[Draw]):
 
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
         variables = families.variables(dist)
-        states = _states(variables)
+        support = variables.support()
+        states = support.reshape(len(support), *(1,) * len(variables.batch_shape), *support.shape[1:])
         with torch.no_grad():
-            possible = variables.log_prob(states) > -math.inf  # [states, *batch]
+            possible = variables.support_log_prob() > -math.inf  # [states, *batch]
         return Draw(torch.where(unsqueeze_to(possible, states.dim()), states, variables.mode()))
 
     def combine(
@@ -111,7 +112,7 @@ class Enumerate(Estimator[Draw]):
         variables = families.variables(dist)
         # The probabilities are those of the states, not of the points: the mode that stands in for an impossible
         # state counts with that state's probability, zero.
-        return (variables.log_prob(_states(variables)).exp() * costs).sum(0)
+        return (variables.support_log_prob().exp() * costs).sum(0)
 
     @classmethod
     def worked(cls) -> Worked:
@@ -125,9 +126,3 @@ class Enumerate(Estimator[Draw]):
             value=torch.tensor(2.0, dtype=torch.float64),
             gradient=torch.tensor(-0.5, dtype=torch.float64),
         )
-
-
-def _states(variables: families.Discrete) -> Tensor:
-    """Every joint state, [states, 1, ..., 1, *event], to broadcast over the batch."""
-    support = variables.support()
-    return support.reshape(len(support), *(1,) * len(variables.batch_shape), *support.shape[1:])

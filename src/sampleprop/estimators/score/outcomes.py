@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
 from torch.distributions import Distribution
 
 from sampleprop import families
@@ -18,11 +16,3 @@ def refusal(name: str, limit: int, dist: Distribution) -> str | None:
         f"{name} needs at most limit={limit} joint outcomes; got {count}. Raise the limit, or use LocalExpectation or "
         "ScoreFunction."
     )
-
-
-def enumerated(variables: families.Discrete) -> tuple[Tensor, Tensor]:
-    """All joint outcomes, [outcomes, *event], and their log-probabilities, [outcomes, *batch], without graph."""
-    support = variables.support()
-    states = support.reshape(len(support), *(1,) * len(variables.batch_shape), *support.shape[1:])
-    with torch.no_grad():
-        return support, variables.log_prob(states)

@@ -95,7 +95,8 @@ class RaoBlackwellized(Estimator[Draw]):
 
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
         variables = families.variables(dist)
-        support, log_probs = outcomes.enumerated(variables)
+        with torch.no_grad():
+            log_probs = variables.support_log_prob()  # [outcomes, *batch]
         log_top, top = log_probs.topk(self._summed(dist), 0)
         rest = log_probs.scatter(0, top, -math.inf)
         gumbel = noise.gumbel((self.drawn, *rest.shape), rest, generator)
@@ -103,7 +104,7 @@ class RaoBlackwellized(Estimator[Draw]):
         # The mass of the rest is summed, not 1 - p(T), which has no digits left where T holds nearly everything.
         share = rest.exp().sum(0) / self.drawn
         weights = torch.cat((log_top.exp(), share.expand_as(drawn)))  # [k, *batch]
-        points = support[torch.cat((top, drawn))]
+        points = variables.states(torch.cat((top, drawn)))
         return Draw(torch.where(unsqueeze_to(weights > 0, points.dim()), points, variables.mode()), weights)
 
     def combine(

@@ -102,12 +102,13 @@ class UnorderedSet(Estimator[Draw]):
 
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
         variables = families.variables(dist)
-        support, log_joint = outcomes.enumerated(variables)
+        with torch.no_grad():
+            log_joint = variables.support_log_prob()  # [outcomes, *batch]
         # Gumbel-top-k: the largest perturbed log-probabilities are a draw without replacement.
         chosen = (log_joint + noise.gumbel(log_joint.shape, log_joint, generator)).topk(self.evaluations(dist)[0], 0)[1]
         log_probs = log_joint.gather(0, chosen)  # [k, *batch]
         log_rest = log_joint.scatter(0, chosen, -math.inf).logsumexp(0)
-        points = support[chosen]
+        points = variables.states(chosen)
         possible = unsqueeze_to(log_probs > -math.inf, points.dim())
         return Draw(torch.where(possible, points, variables.mode()), log_probs, log_rest)
 
