@@ -381,7 +381,7 @@ def test_nothing_is_changed() -> None:
 
 def test_shown_in_a_notebook_with_escapes() -> None:
     html = check(lambda x: x, bits(), ScoreFunction())._repr_html_()
-    assert html.count("<li>") == 1
+    assert html.count("<tr>") == 1
     assert "[k, *batch]" in html
 
 

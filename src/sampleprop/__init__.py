@@ -1,5 +1,8 @@
 """Backpropagation through samples: gradients of L(θ, φ) = E_{x ~ p_φ}[f_θ(x)] for continuous and discrete x."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from sampleprop.baselines.baseline import Baseline as Baseline
 from sampleprop.baselines.constant import Constant as Constant
 from sampleprop.baselines.known_mean import KnownMean as KnownMean
@@ -8,9 +11,6 @@ from sampleprop.baselines.leave_one_out import LeaveOneOut as LeaveOneOut
 from sampleprop.baselines.moving_average import MovingAverage as MovingAverage
 from sampleprop.baselines.optimal_coefficient import OptimalCoefficient as OptimalCoefficient
 from sampleprop.baselines.self_critical import SelfCritical as SelfCritical
-from sampleprop.diagnostics.check import check as check
-from sampleprop.diagnostics.compare import compare as compare
-from sampleprop.diagnostics.monitor import Monitor as Monitor
 from sampleprop.distributions.gumbel_max import gumbel_max as gumbel_max
 from sampleprop.distributions.gumbel_max import gumbel_top_k as gumbel_top_k
 from sampleprop.estimator import Estimator as Estimator
@@ -33,4 +33,24 @@ from sampleprop.parallel import rank_generator as rank_generator
 from sampleprop.program import program as program
 from sampleprop.schedule import ExponentialTemperature as ExponentialTemperature
 
+if TYPE_CHECKING:
+    from sampleprop.diagnostics.check import check as check
+    from sampleprop.diagnostics.compare import compare as compare
+    from sampleprop.diagnostics.monitor import Monitor as Monitor
+    from sampleprop.diagnostics.recommend import recommend as recommend
+
 __version__ = "0.1.0"
+
+_DIAGNOSTICS = ("check", "compare", "recommend", "Monitor")
+
+
+def __getattr__(name: str) -> Any:
+    """Import the diagnostics where they are first asked for: a training script seldom does."""
+    if name == "diagnostics" or name in _DIAGNOSTICS:
+        module = importlib.import_module("sampleprop.diagnostics")
+        return module if name == "diagnostics" else getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "diagnostics", *_DIAGNOSTICS})

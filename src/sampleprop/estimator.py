@@ -269,6 +269,21 @@ class Estimator(nn.Module, ABC, Generic[D]):
     def __repr__(self) -> str:
         return self.label
 
+    def _repr_html_(self) -> str:
+        from html import escape  # seldom wanted, and slow to import
+
+        facts = {
+            "unbiased": "yes" if self.unbiased else "no",
+            "f": {"relaxed": "differentiable between the outcomes too"}.get(self.needs, self.needs),
+            "f sees only true samples (control variates apart)": "yes" if self.exact_forward else "no",
+            "families": ", ".join(kind.__name__ for kind in self.families) if self.families else "any",
+            "objective": self.objective,
+            "learns": ", ".join(self.learns) or "nothing",
+            "source": str(self.source),
+        }
+        rows = "".join(f"<tr><th>{name}</th><td>{escape(fact)}</td></tr>" for name, fact in facts.items())
+        return f"<table><caption>{escape(self.label)}</caption><tbody>{rows}</tbody></table>"
+
 
 class Group(NamedTuple):
     """Which further samples of the same distribution there are, besides those of the costs' dimension 0.

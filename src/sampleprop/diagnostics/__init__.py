@@ -11,5 +11,7 @@ from sampleprop.diagnostics.comparison import Comparison as Comparison
 from sampleprop.diagnostics.findings import Check as Check
 from sampleprop.diagnostics.findings import Finding as Finding
 from sampleprop.diagnostics.monitor import Monitor as Monitor
+from sampleprop.diagnostics.recommend import recommend as recommend
+from sampleprop.diagnostics.recommendation import Recommendation as Recommendation
 from sampleprop.diagnostics.row import Row as Row
 from sampleprop.diagnostics.row import Skipped as Skipped

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sampleprop.diagnostics.row import COLUMNS, Row, Skipped
+from sampleprop.diagnostics.row import COLUMNS, Row, Skipped, table
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,7 +65,10 @@ class Comparison:
 
     def notes(self) -> list[str]:
         """What one must know to read the table."""
-        replicates = f", {self.rows[0].replicates} replicates" if self.rows else ""
+        counts = sorted({row.replicates for row in self.rows})
+        replicates = (
+            f", {' to '.join(str(count) for count in counts[:: max(1, len(counts) - 1)])} replicates" if counts else ""
+        )
         notes = [
             f"Gradient by {', '.join(self.parameters)}; {self.budget} evaluations of f at most{replicates}; seed {self.seed}.",
             f"Bias against: {self.reference}. “< x” says that none was seen, and that one of x would have been.",
@@ -94,13 +97,8 @@ class Comparison:
         return "\n".join([*([self.problem] if self.problem else []), *lines, *self.notes()])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in COLUMNS)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells()) + "</tr>" for row in self.rows
-        )
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes())
-        title = f"<caption>{html.escape(self.problem)}</caption>" if self.problem else ""
-        return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><ul>{notes}</ul>"
+        return f"{table(self.rows, self.problem)}<ul>{notes}</ul>"
 
 
 def versions() -> dict[str, str]:

@@ -26,6 +26,9 @@ class Finding:
     severity: Severity
     message: str
 
+    def _repr_html_(self) -> str:
+        return f"<p><b>{self.severity}</b>, {html.escape(self.name)}: {html.escape(self.message)}</p>"
+
 
 @dataclass(frozen=True, repr=False)
 class Check:
@@ -54,8 +57,11 @@ class Check:
         return "\n".join([self._title(), *(f"  {kind}: {text}" for kind, text in self._lines())])
 
     def _repr_html_(self) -> str:
-        items = "".join(f"<li><b>{kind}</b>: {html.escape(text)}</li>" for kind, text in self._lines())
-        return f"<p>{html.escape(self._title())}</p><ul>{items}</ul>"
+        rows = "".join(
+            f'<tr><th>{kind}</th><td style="text-align: left">{html.escape(text)}</td></tr>'
+            for kind, text in self._lines()
+        )
+        return f"<table><caption>{html.escape(self._title())}</caption><tbody>{rows}</tbody></table>"
 
     def _title(self) -> str:
         return f"{self.estimator}: {'nothing wrong was found' if self.ok else 'something is wrong'}"

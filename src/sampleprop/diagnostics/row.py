@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import statistics
 from collections.abc import Sequence
@@ -79,6 +80,9 @@ class Row:
         """Variance × evaluations: what a given precision costs where f is all that takes time."""
         return self.variance * self.evaluations
 
+    def _repr_html_(self) -> str:
+        return table([self])
+
     def cells(self) -> tuple[str, ...]:
         """The row as text, in the order of `COLUMNS`."""
         return (
@@ -140,6 +144,15 @@ def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
     right.sort(key=lambda row: row.variance_time)
     biased = sorted((row for row in rows if row.biased), key=lambda row: row.error)
     return (*(replace(row, rank=rank) for rank, row in enumerate(right, start=1)), *biased)
+
+
+def table(rows: Sequence[Row], caption: str = "") -> str:
+    """The rows in HTML."""
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in COLUMNS)
+    lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells()) for row in rows]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _bias_text(row: Row) -> str:
