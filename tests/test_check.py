@@ -174,6 +174,13 @@ def test_a_random_f_beyond_torch_is_not_blamed_for_more() -> None:
     assert any("mixes rows" in text for text in result.unchecked)
 
 
+def test_a_jump_that_few_draws_reach() -> None:
+    """P(x > 2.5) = 0.006: sixteen draws cost the same, and the gradient through f is zero."""
+    q = torch.distributions.Normal(torch.zeros(4, requires_grad=True), 1.0)
+    assert "jump in f" in names(check(lambda x: (x > 2.5).to(x.dtype) + 0 * x, q, Pathwise()))
+    assert names(check(lambda x: (x > 2.5).to(x.dtype), q, ScoreFunction(4))) == []
+
+
 def test_an_f_that_ignores_x() -> None:
     fixed = torch.rand(5)
     result = check(lambda x: fixed.expand(x.shape[:2]), bits(), ScoreFunction(4))

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from sampleprop import families
-from sampleprop.diagnostics.cost import LINES, Cost, indifference, jump, mixing, randomness
+from sampleprop.diagnostics.cost import LINES, Cost, indifference, jump, mixing, randomness, varied
 from sampleprop.diagnostics.findings import Check, Finding, Report
 from sampleprop.diagnostics.measure import GROUPS, Tally, device_of, devices, instance
 from sampleprop.diagnostics.reference import Reference, judge, target
@@ -105,6 +105,7 @@ def _check_cost(report: Report, cost: Cost, estimator: Estimator[Any], seed: int
         return
     finding, tested = mixing(cost, points, generator)
     _tell(report, finding, tested, "the cost of a point depends on that point only", "f mixes rows")
+    points = varied(cost, points, generator)
     finding, tested = indifference(cost, points)
     _tell(report, finding, tested, "the cost depends on x", "f ignores x")
     continuous = points.is_floating_point() and not families.is_discrete(dist)

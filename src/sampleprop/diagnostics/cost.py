@@ -12,11 +12,13 @@ from torch.distributions import Distribution
 
 from sampleprop import checks, families
 from sampleprop.diagnostics.findings import Finding
+from sampleprop.surrogate import unsqueeze_to
 
 CELLS = 8
 SEARCHED = 64
 LINES = 8
 PARTS = 32
+DRAWS, PIECES = 256, 16  # of a search for costs that are rare
 LEVELS = 4
 SAME = 4  # roundings by which equal costs may differ from row to row
 SMALLEST_JUMP = 1e-4  # of the range of f
@@ -103,8 +105,23 @@ def mixing(cost: Cost, points: Tensor, generator: Generator) -> tuple[Finding | 
     return None, replaced_one
 
 
+def varied(cost: Cost, points: Tensor, generator: Generator) -> Tensor:
+    """The points; where all cost the same, half of them are exchanged for others, if a search finds some that do not."""
+    costs, half = cost(points), len(points) // 2
+    if float((costs - costs[:1]).abs().max()) > tolerance(costs, points):
+        return points
+    for _ in range(PIECES):
+        drawn = families.sample(cost.dist, DRAWS, generator)
+        change = (cost(drawn) - costs[:1]).abs()  # [draws, *batch]
+        if float(change.max()) > tolerance(costs, points):
+            index = unsqueeze_to(change.argmax(0, keepdim=True), drawn.dim())
+            found = drawn.take_along_dim(index, 0)  # [1, *batch, *event]
+            return torch.cat((points[:half], found.expand(len(points) - half, *found.shape[1:])))
+    return points
+
+
 def indifference(cost: Cost, points: Tensor) -> tuple[Finding | None, bool]:
-    """Whether the cost is the same at all points; and whether there were different points to tell."""
+    """Whether the cost is the same at all points of `varied`; and whether there were different points to tell."""
     if bool((points == points[:1]).all()):
         return None, False
     costs = cost(points)
@@ -121,8 +138,9 @@ def indifference(cost: Cost, points: Tensor) -> tuple[Finding | None, bool]:
     return Finding(
         "f ignores x",
         "error",
-        f"f ignores x: it gave {len(points)} different draws the same cost, so the gradient for φ is zero. Use the argument "
-        "that f is called with, not a sample from elsewhere; check that nothing rounds or overwrites it.",
+        f"f ignores x: it gave {len(points) + PIECES * DRAWS} draws the same cost, so the gradient for φ is zero (or what f "
+        "looks for is rarer than that). Use the argument that f is called with, not a sample from elsewhere; check that "
+        "nothing rounds or overwrites it.",
     ), True
 
 
