@@ -18,9 +18,12 @@ import sampleprop
 from sampleprop import Pathwise, ScoreFunction, diagnostics, families
 from sampleprop.estimators import REGISTER
 from sampleprop.lab import command, problems, report, table
-from sampleprop.lab.app import INTERRUPTED, app
+from sampleprop.lab.app import app
+from sampleprop.lab.compare import INTERRUPTED
+from sampleprop.lab.summary import Summary
 
-SMALL = ("--replicates", "128", "--train-steps", "2", "--estimators", "ScoreFunction,Enumerate,Pathwise")
+QUICK = ("--replicates", "128", "--train-steps", "2", "--budgets", "none")
+SMALL = (*QUICK, "--estimators", "ScoreFunction,Enumerate,Pathwise")
 
 
 def run(*arguments: object) -> Result:
@@ -44,6 +47,7 @@ def test_compare_shows_a_table_and_writes_files(tmp_path: Path) -> None:
     assert [line["name"] for line in lines[:2]] == ["Enumerate", "ScoreFunction"]
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "comparison.md").read_text().startswith("# Toy")
+    assert (out / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
 def test_json_and_nothing_else_on_standard_output(tmp_path: Path) -> None:
@@ -57,8 +61,8 @@ def test_json_and_nothing_else_on_standard_output(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("chosen", "refused"), [("default", []), ("all", ["Pathwise()"])])
 def test_the_selections(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: str, refused: list[str]) -> None:
-    monkeypatch.setattr("sampleprop.lab.app.REGISTER", (ScoreFunction, Pathwise))
-    result = run("compare", "toy", "--json", "--estimators", chosen, "--replicates", 128, "--out", tmp_path)
+    monkeypatch.setattr("sampleprop.lab.arguments.REGISTER", (ScoreFunction, Pathwise))
+    result = run("compare", "toy", "--json", "--estimators", chosen, *QUICK, "--out", tmp_path)
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["label"] for line in lines] == ["ScoreFunction(samples=16)", *refused]
 
@@ -139,10 +143,27 @@ def test_a_problem_of_your_own(tmp_path: Path) -> None:
     assert "Pathwise(samples=16)" in result.stdout
     assert "the exact gradient that was given" in result.stdout
     assert sys.path == before
+    assert "my_model" not in sys.modules
     with pytest.raises(TypeError, match="return f, dist or f, dist, exact"):
         problems.find(f"{tmp_path / 'my_model.py'}:nothing")()
     with pytest.raises(ValueError, match="needs a function missing"):
         problems.find(f"{tmp_path / 'my_model.py'}:missing")()
+
+
+def test_what_a_file_draws_belongs_to_the_seed(tmp_path: Path) -> None:
+    (tmp_path / "random_model.py").write_text(
+        "import torch\n"
+        "from torch.distributions import Normal\n"
+        "TARGET = torch.randn(2)\n"
+        "def problem():\n"
+        "    return lambda x: (x - TARGET).square(), Normal(torch.randn(2, requires_grad=True), 1.0)\n"
+    )
+    made = [problems.find(f"{tmp_path / 'random_model.py'}:problem", seed=seed)() for seed in (0, 1, 0)]
+    costs = [problem.f(torch.zeros(2)) for problem in made]
+    means = [problem.dist.mean for problem in made]
+    for drawn in (costs, means):
+        assert torch.equal(drawn[0], drawn[2])
+        assert not torch.equal(drawn[0], drawn[1])
 
 
 @pytest.mark.parametrize(
@@ -153,6 +174,13 @@ def test_a_problem_of_your_own(tmp_path: Path) -> None:
         (("normal", "--dim", "3"), "belong to the problem toy"),
         (("toy", "--estimators", "ScoreFunktion"), "Perhaps ScoreFunction"),
         (("toy", "--budget", "0"), "--budget"),
+        (("toy", "--budgets", "2,x"), "--budgets needs whole numbers"),
+        (("toy", "--budgets", "0,4"), "budgets of at least 1"),
+        (("toy", "--seeds", "0"), "--seeds needs a number of seeds"),
+        (("toy", "--seeds", "0,a"), "--seeds needs whole numbers"),
+        (("toy", "--trajectory", "1"), "at least 2 points"),
+        (("toy", "--dask", "tcp://127.0.0.1:1", "--jobs", "2"), "--jobs"),
+        (("toy", "nowhere"), "digits, toy, categorical, normal"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: tuple[str, ...], words: str) -> None:
@@ -184,7 +212,7 @@ def test_a_narrow_terminal_gets_fewer_columns() -> None:
     shown = {}
     for width in (70, 200):
         console = Console(width=width, force_terminal=True, record=True, file=StringIO())
-        report.show(comparison, console)
+        report.show(Summary([comparison]), console)
         shown[width] = console.export_text()
     assert "bias z" not in shown[70]
     assert "variance × time" in shown[70]
@@ -214,7 +242,7 @@ def test_cite_list_and_version() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys, sampleprop.lab.app; print(sorted({'matplotlib', 'sklearn'} & set(sys.modules)))"
+    code = "import sys, sampleprop.lab.app; print(sorted({'matplotlib', 'sklearn', 'joblib', 'distributed'} & set(sys.modules)))"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )

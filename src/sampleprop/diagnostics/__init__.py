@@ -15,3 +15,5 @@ from sampleprop.diagnostics.recommend import recommend as recommend
 from sampleprop.diagnostics.recommendation import Recommendation as Recommendation
 from sampleprop.diagnostics.row import Row as Row
 from sampleprop.diagnostics.row import Skipped as Skipped
+from sampleprop.diagnostics.trajectory import Checkpoint as Checkpoint
+from sampleprop.diagnostics.trajectory import trajectory as trajectory

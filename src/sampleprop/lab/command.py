@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-EXTRA = ("typer", "rich", "matplotlib", "sklearn")
+# What brings a package that the command may miss.
+EXTRA = dict.fromkeys(("typer", "rich", "matplotlib", "sklearn", "joblib"), "lab")
+EXTRA |= {"distributed": "dask", "dask": "dask"}
 
 
 def main() -> None:
@@ -16,5 +18,5 @@ def main() -> None:
         if name not in EXTRA:
             raise
         raise SystemExit(
-            f"sampleprop needs {name} for this command; it is not installed. Run: pip install 'sampleprop[lab]'"
+            f"sampleprop needs {name} for this command; it is not installed. Run: pip install 'sampleprop[{EXTRA[name]}]'"
         ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ def find(name: str, *, seed: int = 0, t: float | None = None, dim: int | None = 
         raise ValueError(f"PROBLEM needs to be one of {', '.join(BUILT_IN)}, or FILE.py:FUNCTION; got {name!r}.")
     if not Path(path).is_file():
         raise ValueError(f"PROBLEM {name} needs the file {path}; there is none in {Path.cwd()}.")
-    return partial(_from_file, Path(path).resolve(), function)
+    return partial(_from_file, Path(path).resolve(), function, seed)
 
 
 def digits(seed: int = 0) -> Problem:
@@ -224,13 +225,14 @@ def _negative_elbo(encoder: nn.Module, decoder: nn.Module, x: Tensor, samples: i
     return (reconstruction + torch.distributions.kl_divergence(q, prior)).mean()
 
 
-def _from_file(path: Path, function: str) -> Problem:
+def _from_file(path: Path, function: str, seed: int) -> Problem:
     name = f"{path.name}:{function}"
-    with _importing(path.parent):
-        found = getattr(importlib.import_module(path.stem), function, None)
-    if not callable(found):
-        raise ValueError(f"PROBLEM {name} needs a function {function} in {path.name}; there is none.")
-    result = found()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        found = getattr(_module(path), function, None)
+        if not callable(found):
+            raise ValueError(f"PROBLEM {name} needs a function {function} in {path.name}; there is none.")
+        result = found()
     if isinstance(result, Problem):
         return result
     if not (
@@ -244,6 +246,18 @@ def _from_file(path: Path, function: str) -> Problem:
             f"got {result!r}."
         )
     return Problem(name, *result)
+
+
+def _module(path: Path) -> ModuleType:
+    """The file, run anew: what it draws while it is imported belongs to this seed, and to no other."""
+    spec = importlib.util.spec_from_file_location(f"sampleprop_problem_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and pickle look for it
+    with _importing(path.parent):
+        spec.loader.exec_module(module)
+    return module
 
 
 @contextmanager

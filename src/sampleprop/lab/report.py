@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich import box
@@ -13,8 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sampleprop.diagnostics.compare import Progress as Told
-from sampleprop.diagnostics.comparison import Comparison
-from sampleprop.diagnostics.row import COLUMNS
+from sampleprop.lab.summary import Summary
 from sampleprop.lab.table import HEADINGS, Method
 
 # What a narrow terminal does without, first to go first; the files have every column.
@@ -32,7 +31,7 @@ def progress(console: Console) -> Iterator[Told]:
 
         def told(stage: str, done: int, total: int) -> None:
             nonlocal last
-            if stage == "measuring" and last != stage:
+            if stage.startswith("measuring") and last != stage:
                 bar.reset(task)  # a new clock: the rounds are equally long, the preparations were not
             last = stage
             bar.update(task, description=stage, completed=done, total=total)
@@ -40,21 +39,37 @@ def progress(console: Console) -> Iterator[Told]:
         yield told
 
 
-def show(comparison: Comparison, console: Console) -> None:
+@contextmanager
+def pieces(console: Console, total: int) -> Iterator[Callable[[str], None]]:
+    """How many of several pieces are done; yields what is called with the name of each that is."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed} of {task.total}"))
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("measuring", total=total)
+
+        def told(name: str) -> None:
+            bar.advance(task)
+            bar.console.print(f"Done: {name}", highlight=False)
+
+        yield told
+
+
+def show(summary: Summary, console: Console) -> None:
     """Print the comparison as a table with its notes."""
     if not console.is_terminal:
         console.width = max(console.width, NARROWEST)
     unlimited = console.options.update(width=10 * NARROWEST)
     hidden: list[str] = []
-    table = _table(comparison, hidden)
+    table = _table(summary, hidden)
     for column in DISPENSABLE:
         if Measurement.get(console, unlimited, table).maximum <= console.width:
             break
         hidden.append(column)
-        table = _table(comparison, hidden)
-    if comparison.rows:
+        table = _table(summary, hidden)
+    if summary.lines:
         console.print(table)
-    for note in comparison.notes():
+    for note in summary.notes():
         console.print(Text(f"· {note}", style="dim"))
 
 
@@ -70,14 +85,14 @@ def show_facts(methods: Sequence[Method], console: Console) -> None:
     console.print(table)
 
 
-def _table(comparison: Comparison, hidden: Sequence[str]) -> Table:
-    table = Table(title=comparison.problem, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    shown = [i for i, name in enumerate(COLUMNS) if name not in hidden]
+def _table(summary: Summary, hidden: Sequence[str]) -> Table:
+    table = Table(title=summary.title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    shown = [i for i, name in enumerate(summary.columns) if name not in hidden]
     for i in shown:
-        name = COLUMNS[i] == "estimator"  # the only column that may be folded
-        table.add_column(COLUMNS[i], justify="left" if name else "right", no_wrap=not name)
-    for row in comparison.rows:
-        cells = [Text(cell) for cell in row.cells()]
-        cells[COLUMNS.index("bias")].stylize("yellow" if row.biased else "green")
-        table.add_row(*(cells[i] for i in shown), style="bold" if row.rank == 1 else "")
+        name = summary.columns[i] == "estimator"  # the only column that may be folded
+        table.add_column(summary.columns[i], justify="left" if name else "right", no_wrap=not name)
+    for line in summary.lines:
+        cells = [Text(cell) for cell in summary.cells(line)]
+        cells[summary.columns.index("bias")].stylize("yellow" if line.mean.biased else "green")
+        table.add_row(*(cells[i] for i in shown), style="bold" if line.mean.rank == 1 else "")
     return table

@@ -101,7 +101,9 @@ class ScoreFunction(Grouped[Draw]):
     def refusal(self, dist: Distribution) -> str | None:
         refusal = super().refusal(dist)
         if refusal is None:
-            refusal = checks.moving_refusal(self.name, dist, "Use Pathwise.")
+            refusal = checks.moving_refusal(
+                self.name, dist, "Use Pathwise, or score_function_loss where the density vanishes at that edge."
+            )
         return refusal if refusal is not None or self.baseline is None else self.baseline.refusal(dist)
 
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:

@@ -1,0 +1,77 @@
+"""What the words on the command line mean."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from sampleprop.estimator import Estimator
+from sampleprop.estimators import REGISTER
+from sampleprop.lab import problems
+from sampleprop.lab.runs import Piece
+
+
+def pieces(names: Sequence[str], seeds: Sequence[int], t: float | None, dim: int | None) -> list[Piece]:
+    """Each problem with each seed, in the order of the command.
+
+    Raises:
+        ValueError: for an unknown problem, before anything is measured.
+    """
+    for name in names:
+        problems.find(name)
+    if "toy" not in names:
+        problems.find(names[0], t=t, dim=dim)  # refuses them
+    return [Piece(name, seed) for name in dict.fromkeys(names) for seed in seeds]
+
+
+def seeds(first: int, text: str | None) -> Sequence[int]:
+    """One seed; so many from the first on; or those of a list."""
+    if text is None:
+        return [first]
+    if "," in text:
+        return _whole("--seeds", text)
+    if not text.isdigit() or int(text) < 1:
+        raise ValueError(f"--seeds needs a number of seeds, or a list of them; got {text!r}. Write 5, or 0,3,7.")
+    return range(first, first + int(text))
+
+
+def budgets(text: str | None) -> tuple[int, ...] | None:
+    """The further budgets; None where they follow from the budget."""
+    if text is None:
+        return None
+    if text == "none":
+        return ()
+    numbers = _whole("--budgets", text)
+    if min(numbers) < 1:
+        raise ValueError(f"--budgets needs budgets of at least 1 evaluation; got {text!r}.")
+    return numbers
+
+
+def kinds(text: str) -> Sequence[type[Estimator[Any]]]:
+    """The estimators of a list of names, or all."""
+    if text in ("all", "default"):
+        return REGISTER
+    return named([name.strip() for name in text.split(",") if name.strip()])
+
+
+def named(names: Sequence[str]) -> list[type[Estimator[Any]]]:
+    """The estimators of these names, in any case.
+
+    Raises:
+        ValueError: for one that there is not.
+    """
+    known = {kind.__name__.lower(): kind for kind in REGISTER}
+    for name in names:
+        if name.lower() not in known:
+            close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+            suggestion = f" Perhaps {', '.join(known[c].__name__ for c in close)}." if close else ""
+            raise ValueError(f"There is no estimator {name!r}.{suggestion} `sampleprop list` prints all.")
+    return [known[name.lower()] for name in names]
+
+
+def _whole(option: str, text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.removeprefix("-").isdigit() for part in parts):
+        raise ValueError(f"{option} needs whole numbers, separated by commas; got {text!r}. Write 2,4,8, say.")
+    return tuple(dict.fromkeys(int(part) for part in parts))
