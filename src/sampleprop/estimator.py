@@ -355,7 +355,7 @@ def average(x: Tensor, keep: Tensor | None = None, group: Group | None = None) -
         group: as for `kept_weights`.
     """
     if keep is None:
-        return x.mean(0)
+        return x.squeeze(0) if x.shape[0] == 1 else x.mean(0)
     kept = torch.where(unsqueeze_to(keep, x.dim()), x, 0.0)  # not a product: what is left out may be NaN
     return (unsqueeze_to(kept_weights(keep, x.dtype, group), x.dim()) * kept).sum(0)
 

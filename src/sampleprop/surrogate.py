@@ -127,7 +127,8 @@ def differentiable_backward() -> bool:
 
 def unsqueeze_to(x: Tensor, ndim: int) -> Tensor:
     """Append dimensions of size 1 until `x` has `ndim` of them."""
-    return x.reshape(x.shape + (1,) * (ndim - x.dim()))
+    missing = ndim - x.dim()
+    return x.unsqueeze(-1) if missing == 1 else x.reshape(x.shape + (1,) * missing)
 
 
 def _apply(function: type[Function], *arguments: Any) -> Any:

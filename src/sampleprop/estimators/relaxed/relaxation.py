@@ -10,7 +10,6 @@ from abc import ABC
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional
 
 from sampleprop import checks, families, noise
 from sampleprop.estimators.pathwise.through_points import Draw as Draw
@@ -65,6 +64,7 @@ def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
     return hard + (soft - soft.detach())
 
 
+EDGE = {torch.float32: 80.0, torch.float64: 600.0}  # beyond it the probability of the tail underflows
 HUGE = 1e18  # stands in for infinity where ∞ - ∞ would be NaN; its square is finite in float32
 
 
@@ -73,16 +73,28 @@ def probit(logits: Tensor) -> Tensor:
 
     Accurate in the tails too, where the probability itself is 0 or 1 in floating point.
     """
-    eta = logits.clamp(-HUGE, HUGE)
-    size = eta.detach().abs()
-    log_tail = functional.logsigmoid(-size)  # = log Φ(-z) for the quantile z >= 0 of |η|
-    hazard_at_0 = math.sqrt(2 / math.pi)
-    z = (2 * (-log_tail - math.log(2)) + hazard_at_0**2).sqrt() - hazard_at_0
-    # Newton on log Φ(-z) = log_tail, with log Φ(-z) = log(erfcx(z/√2)/2) - z²/2 and derivative -hazard. log Φ is
-    # concave and the start is close, so that three steps leave an error of 1e-10.
-    for _ in range(3):
-        scaled = torch.special.erfcx(z / math.sqrt(2))
-        z = z + ((scaled / 2).log() - z.square() / 2 - log_tail) * scaled / hazard_at_0
-    slope = size.sigmoid() * torch.special.erfcx(z / math.sqrt(2)) / hazard_at_0  # σ(|η|) / hazard
-    quantile: Tensor = torch.copysign(z, eta.detach()) + slope * (eta - eta.detach())
+    inside = logits.clamp(-HUGE, HUGE)
+    eta = inside.detach()
+    size = eta.abs()
+    edge = EDGE[eta.dtype]
+    rare = (-size.clamp_max(edge)).sigmoid()
+    z = -torch.special.ndtri(rare)
+    slope = rare * (1 - rare) * (z.square() / 2).exp() * math.sqrt(2 * math.pi)  # p (1 - p) over the density
+    if not families.inspectable(size) or size.is_cuda or bool((size > edge).any()):
+        tail, tail_slope = _tail(size.clamp_min(edge))
+        z, slope = torch.where(size > edge, tail, z), torch.where(size > edge, tail_slope, slope)
+    quantile: Tensor = torch.copysign(z, eta) + slope * (inside - eta)
     return quantile
+
+
+def _tail(size: Tensor) -> tuple[Tensor, Tensor]:
+    """The quantile and its derivative where σ(-|η|) underflows, from the asymptotic series of Mills' ratio."""
+    goal = 2 * size - math.log(2 * math.pi)  # = z² - 2 log(Mills' ratio at z)
+    square = goal
+    for _ in range(5):
+        square = goal - (square / _series(square).square()).log()
+    return square.sqrt(), _series(square) / square.sqrt()
+
+
+def _series(square: Tensor) -> Tensor:
+    return 1 - 1 / square + 3 / square**2 - 15 / square**3

@@ -148,7 +148,7 @@ class ScoreFunction(Grouped[Draw]):
         mean = baseline.mean(dist)
         if mean is not None:
             result = result + (mean - mean.detach())
-        if self.training and baseline.learned:
+        if baseline is not _LEAVE_ONE_OUT and self.training and baseline.learned:
             result = train(result, average((b - costs.detach()).square() / 2, keep, group))
         return result
 
