@@ -181,11 +181,11 @@ def unchanged(name: str, points: Tensor, version: int) -> None:
         raise RuntimeError(f"{name} needs f to leave its input as it is; f wrote into it. Let f work on x.clone().")
 
 
-def path(name: str, dist: Distribution, costs: Tensor, points: Tensor, allow_unused: bool) -> None:
+def path(name: str, dist: Distribution | None, costs: Tensor, points: Tensor, allow_unused: bool) -> None:
     """Refuse points or a cost that autograd cannot follow back to φ, where its gradient would be silently zero."""
     if not families.inspectable(costs) or not torch.is_grad_enabled():
         return
-    if points.grad_fn is None and families.attached(dist):
+    if points.grad_fn is None and dist is not None and families.attached(dist):
         raise RuntimeError(
             f"{name} needs points that are attached to φ; got a draw made under no_grad, or saved and loaded, so the "
             "gradient for φ would be zero. Propose with gradients on, or use ScoreFunction, whose draws are plain numbers."

@@ -134,12 +134,12 @@ class _Setting:
     process_group: ProcessGroup | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class _Node:
     """One random variable that has been drawn, and the costs yielded since."""
 
     estimator: Estimator[Any]
-    dist: Distribution
+    dist: Distribution | None  # None where folding does without: each object that is kept costs the garbage collector
     draw: AnyDraw  # of a ThroughPoints with samples=None: the points without a sample dimension
     relaxed: Tensor | None  # [r, *batch, *event], where the estimator wants f between the discrete points; a leaf
     batch: torch.Size  # of what follows: [rows, *batch], or [*batch] for samples=None
@@ -149,7 +149,7 @@ class _Node:
         """The expected cost of this variable and all that follows it, [*batch]."""
         name = self.estimator.name
         costs = self.total(after)
-        rows = costs if len(self.batch) > len(self.dist.batch_shape) else costs.unsqueeze(0)
+        rows = costs if self.estimator.adds_dimension else costs.unsqueeze(0)
         hard = self.draw.points.shape[0]
         soft = hard if self.relaxed is None else hard + self.relaxed.shape[0]
         combine: Callable[..., Tensor] = self.estimator.combine
@@ -231,7 +231,7 @@ def _fold(nodes: list[_Node], setting: _Setting) -> Tensor | None:
     group = None
     if nodes and (setting.particles is not None or setting.process_group is not None):
         # Each sample dimension is added on the left, so the particles keep their place as counted from the right.
-        dim = None if setting.particles is None else -len(nodes[0].dist.batch_shape)
+        dim = None if setting.particles is None else nodes[0].estimator.adds_dimension - len(nodes[0].batch)
         group = Group(dim, setting.process_group)
     after: Tensor | None = None
     with checks.gathered_paths() as paths:
@@ -257,7 +257,7 @@ def _fold_chain(nodes: list[_Node], after: Tensor | None, group: Group | None) -
     if nodes[0].chain is ThroughPoints:
         for node in nodes:
             assert isinstance(node.estimator, ThroughPoints)
-            checks.path(node.estimator.name, node.dist, costs, node.draw.points, node.estimator.allow_unused)
+            checks.path(node.estimator.name, None, costs, node.draw.points, node.estimator.allow_unused)
         return costs.sum(0)
     # DiCE: each cost c_t times the box of x_1 ... x_t.
     log_probs = _log_probs(nodes).cumsum(0)
@@ -272,11 +272,13 @@ def _fold_chain(nodes: list[_Node], after: Tensor | None, group: Group | None) -
 
 def _log_probs(nodes: list[_Node]) -> Tensor:
     """The log-probability of each variable, [t, *batch]; at once where they are of one kind."""
-    known = [v for v in (families.discrete(node.dist) for node in nodes) if v is not None]
+    dists = [node.dist for node in nodes if node.dist is not None]  # all: none of these is ThroughPoints
+    known = [v for v in map(families.discrete, dists) if v is not None]
     if len(known) == len(nodes) and len({(type(v), v.logits.shape, v.logits.dtype, v.dtype) for v in known}) == 1:
         together = replace(known[0], logits=torch.stack([v.logits for v in known]))
         return together.log_prob(torch.cat([node.draw.points for node in nodes]))
-    return torch.stack([families.log_prob(node.dist, node.draw.points).squeeze(0) for node in nodes])
+    pairs = zip(dists, nodes, strict=True)
+    return torch.stack([families.log_prob(dist, node.draw.points).squeeze(0) for dist, node in pairs])
 
 
 def _particles(what: str, shape: torch.Size, setting: _Setting) -> None:
@@ -309,7 +311,7 @@ def _draw(item: Any, nodes: list[_Node], setting: _Setting) -> tuple[_Node, Tens
     checks.possible(estimator.name, dist)
     if isinstance(estimator, ThroughPoints) and not estimator.adds_dimension:
         sent = estimator.one(dist, setting.generator)
-        return _Node(estimator, dist, Through(sent), None, dist.batch_shape), sent
+        return _Node(estimator, None, Through(sent), None, dist.batch_shape), sent
     draw = estimator.propose(dist, generator=setting.generator)
     relaxed = _relaxed_points(estimator, dist, draw)
     if not estimator.adds_dimension:
@@ -344,11 +346,12 @@ def _charge(cost: Any, nodes: list[_Node], before: list[Tensor]) -> None:
 
 def _finite(costs: list[Tensor]) -> None:
     """Refuse non-finite costs; those of one kind are looked at together."""
-    kinds: dict[tuple[object, ...], list[Tensor]] = {}
+    kinds: dict[tuple[torch.Size, int], list[Tensor]] = {}
     for cost in costs:
-        kinds.setdefault((cost.shape, cost.dtype, cost.device), []).append(cost.detach())
+        kinds.setdefault((cost.shape, cost.get_device()), []).append(cost)
     for alike in kinds.values():
-        together = torch.stack(alike)  # [t, *batch]
+        with torch.no_grad():
+            together = torch.stack(alike)  # [t, *batch]
         if not families.inspectable(together) or together.is_cuda:
             checks.finite("A program", together, "raise")
             continue

@@ -249,7 +249,7 @@ def programs() -> Iterator[tuple[str, float]]:
 
         def run(noise: Tensor, samples: int | None = samples, **setting: Any) -> list[Tensor]:
             parts = iter([noise[0].transpose(0, 1)[:1], noise[1].transpose(0, 1)])
-            uniform, discrete.noise.uniform = discrete.noise.uniform, lambda *_: next(parts)
+            uniform, discrete.noise.uniform = discrete.noise.uniform, lambda *_: next(parts).clone()
             phi, theta = leaves()
             value = two_bits.using(own_noise(), particles=noise.shape[1], **setting)(
                 phi.expand(noise.shape[1], -1, -1), theta, samples
