@@ -1,18 +1,10 @@
-"""A program that is a chain of variables without a dimension, beside the same chain written by hand.
+"""Programs that are a chain of variables without a dimension, beside the same chains written by hand with the same distribution objects.
 
-    python benchmarks/chain.py [--rounds N] [--json FILE]
-
-Forward and backward of a chain of Bernoulli variables (score function, costs to go) and of Normal ones (reparameterization), built from the same
-distribution objects. Ratios are medians over interleaved rounds, with the interquartile range; the last column is the time of
-1,000 variables over that of 100.
+Bernoulli variables (score function, costs to go) and Normal ones (reparameterization), batch 16.
 """
 
-import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,13 +13,14 @@ from torch.distributions import Bernoulli, Normal
 import sampleprop as sp
 
 BATCH = 16
+LENGTHS = (3, 50, 1000)
 
 
 @sp.program
 def bits(weight, bias, length):
-    x, estimator = torch.zeros(BATCH), sp.ScoreFunction(None)
+    x = torch.zeros(BATCH)
     for _ in range(length):
-        x = yield Bernoulli(logits=weight * x + bias), estimator
+        x = yield Bernoulli(logits=weight * x + bias), sp.ScoreFunction(None)
         yield (x - 0.3).square()
 
 
@@ -46,9 +39,9 @@ def bits_by_hand(weight: Tensor, bias: Tensor, length: int) -> Tensor:
 
 @sp.program
 def reals(weight, bias, length):
-    x, estimator = torch.zeros(BATCH), sp.Pathwise(None)
+    x = torch.zeros(BATCH)
     for _ in range(length):
-        x = yield Normal(weight * x + bias, 1.0), estimator
+        x = yield Normal(weight * x + bias, 1.0), sp.Pathwise(None)
         yield (x - 0.3).square()
 
 
@@ -61,39 +54,18 @@ def reals_by_hand(weight: Tensor, bias: Tensor, length: int) -> Tensor:
     return torch.stack(costs).sum(0)
 
 
-def seconds(chain: Callable[[Tensor, Tensor, int], Tensor], length: int) -> float:
+def step(chain: Callable[[Tensor, Tensor, int], Tensor], length: int) -> None:
     weight, bias = (torch.tensor(x, requires_grad=True) for x in (0.7, -0.1))
-    start = time.perf_counter()
     chain(weight, bias, length).mean().backward()
-    return time.perf_counter() - start
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    rows = []
-    print(f"{'chain':12}{'50 variables':>18}{'1,000 variables':>20}{'1,000 over 100':>18}")
-    for name, ours, by_hand in (("bits", bits, bits_by_hand), ("reals", reals, reals_by_hand)):
-        row: dict[str, object] = {"chain": name}
-        for length in (50, 1000):
-            seconds(ours, length), seconds(by_hand, length)
-            ratios = [seconds(ours, length) / seconds(by_hand, length) for _ in range(arguments.rounds)]
-            first, row[f"{length}"], third = statistics.quantiles(ratios, n=4)
-            row[f"{length}_spread"] = third - first
-        row["growth"] = statistics.median(seconds(ours, 1000) / seconds(ours, 100) for _ in range(arguments.rounds))
-        rows.append(row)
-        print(
-            f"{name:12}{row['50']:11.2f} ± {row['50_spread']:4.2f}{row['1000']:13.2f} ± {row['1000_spread']:4.2f}"
-            f"{row['growth']:18.2f}"
-        )
-    if arguments.json:
-        versions = {"torch": torch.__version__, "sampleprop": sp.__version__}
-        arguments.json.write_text(json.dumps({"rows": rows, "versions": versions}, indent=1))
-
-
-if __name__ == "__main__":
-    main()
+def measured(
+    interleaved: Callable[..., dict[str, list[float]]], row: Callable[..., dict[str, Any]], rounds: int, seconds: float
+) -> Iterator[dict[str, Any]]:
+    for length in LENGTHS:
+        for name, ours, by_hand in (("bits", bits, bits_by_hand), ("reals", reals, reals_by_hand)):
+            steps = {
+                "ours": lambda ours=ours, length=length: step(ours, length),
+                "naive": lambda by_hand=by_hand, length=length: step(by_hand, length),
+            }
+            yield row(f"{name}, {length} variables", "chain", 1, interleaved(steps, rounds, seconds))

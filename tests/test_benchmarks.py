@@ -1,0 +1,160 @@
+"""The yardsticks of the benchmarks are the estimators that they stand for, and the runner runs.
+
+Gradients of both yardsticks are compared with the library's, and with exact ones where there are such, by z-tests of the mean and of the mean
+square in float64. The false-alarm rate of all of them together is 1e-3.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import sampleprop as sp
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+from cases import CASES, KINDS  # noqa: E402
+
+REPLICATES = 6_000
+PARAMETERS = {
+    "bits": torch.tensor([0.4, -0.9, 1.3], dtype=torch.float64),
+    "one-hots": torch.tensor([[0.4, -0.9, 0.2], [1.0, 0.3, -0.5]], dtype=torch.float64),
+    "outcomes": torch.tensor([0.7, -0.6, 0.1, 0.5, -0.2], dtype=torch.float64),
+    "reals": torch.tensor([0.4, -0.9], dtype=torch.float64),
+    "counts": torch.tensor([0.3, 0.9], dtype=torch.float64),
+}
+NAMED = [(name, kind) for name, case in CASES.items() for kind in case.kinds]
+TESTS = 2 * 3 * len(NAMED) * 8  # yardsticks, statistics, and at most eight numbers each
+COSTLIER = {"REBAR(coupled)": "naive mean square"}  # nobody couples by hand: the naive yardstick evaluates f once more
+LIMIT = statistics.NormalDist().inv_cdf(1 - 1e-3 / TESTS / 2)
+
+
+def cost(x: Tensor) -> Tensor:
+    """Smooth, not separable and not quadratic."""
+    flat = x.flatten(2)
+    weights = torch.linspace(-1.1, 1.4, flat.shape[-1], dtype=x.dtype)
+    return 0.7 + (flat * weights).sum(-1).sin() + 0.3 * (flat - 0.45).square().sum(-1)
+
+
+def replicates(estimate, kind: str) -> tuple[Tensor, Tensor]:
+    """Independent estimates: values, [replicates], and gradients, [replicates, parameters]."""
+    parameter = PARAMETERS[kind].expand(REPLICATES, *PARAMETERS[kind].shape).clone().requires_grad_()
+    value = estimate(parameter)
+    value.sum().backward()
+    return value.detach(), parameter.grad.flatten(1)
+
+
+def tilted(estimator):
+    """The estimator, with critics and networks that are not zero."""
+    for module in (getattr(estimator, "quadratic", None), getattr(estimator, "network", None)):
+        if module is not None:
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    parameter.copy_(torch.linspace(0.3, -0.2, parameter.numel()).reshape(parameter.shape))
+    return estimator
+
+
+def yardsticks(name: str, kind: str):
+    """The library, the naive and the tight yardstick: from the parameter to [*batch]."""
+    case, kind_of = CASES[name], KINDS[kind]
+    size = PARAMETERS[kind].numel()
+    estimator, by_hand, tightest = (
+        tilted(case.estimator(case.samples)),
+        tilted(case.naive(size)),
+        tilted(case.tight(size)),
+    )
+    return (
+        estimator,
+        lambda parameter: sp.expect(cost, kind_of.dist(parameter), estimator),
+        lambda parameter: by_hand(kind_of.dist(parameter), cost, case.samples),
+        lambda parameter: tightest(kind_of.tight, parameter, cost, case.samples),
+    )
+
+
+def agree(x: Tensor, y: Tensor) -> float:
+    """The largest |z| of the difference of two means over dimension 0; y may be exact, with one row."""
+    error = x.var(0) / len(x) + (y.var(0) / len(y) if len(y) > 1 else 0)
+    same = (x.mean(0) - y.mean(0)).abs() < 1e-12  # an exact estimator has no error to divide by
+    return torch.where(same, 0.0, (x.mean(0) - y.mean(0)) / error.sqrt()).abs().max().item()
+
+
+@pytest.mark.parametrize(("name", "kind"), NAMED)
+def test_both_yardsticks_have_the_estimators_law(name: str, kind: str) -> None:
+    estimator, ours, by_hand, tightest = yardsticks(name, kind)
+    value, gradient = replicates(ours, kind)
+    _, naive_gradient = replicates(by_hand, kind)
+    tight_value, tight_gradient = replicates(tightest, kind)
+    exact = gradient
+    if estimator.unbiased and estimator.objective == "mean" and kind in ("bits", "one-hots", "outcomes"):
+        exact = replicates(lambda p: sp.expect(cost, KINDS[kind].dist(p), sp.Enumerate()), kind)[1][:1]
+    found = {
+        "naive mean": agree(naive_gradient, exact),
+        "tight mean": agree(tight_gradient, exact),
+        "naive mean square": agree(naive_gradient.square(), gradient.square()),
+        "tight mean square": agree(tight_gradient.square(), gradient.square()),
+        "tight value": agree(tight_value[:, None], value[:, None]),
+    }
+    found.pop(COSTLIER.get(name, ""), None)
+    assert max(found.values()) < LIMIT, found
+
+
+def own_gradients(estimator, estimate, kind: str, repeats: int) -> Tensor:
+    """What the estimator's own parameters learn by, repeatedly, per replicate: [repeats, numbers]."""
+    own = [p for p in vars(estimator).values() if isinstance(p, Tensor) and p.requires_grad]
+    for module in (getattr(estimator, "quadratic", None), getattr(estimator, "network", None), estimator):
+        own += list(module.parameters()) if isinstance(module, torch.nn.Module) else []
+    own = list({id(p): p for p in own}.values())
+    found = []
+    for _ in range(repeats):
+        for parameter in own:
+            parameter.grad = None
+        parameter = PARAMETERS[kind].expand(3000, *PARAMETERS[kind].shape).clone().requires_grad_()
+        estimate(parameter).sum().backward()
+        found.append(torch.cat([p.grad.flatten().double() for p in own]) / 3000)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("name", ["REBAR", "RELAX", "DoubleCV", "RODEO", "LAX"])
+def test_both_yardsticks_learn_by_the_same_gradients(name: str) -> None:
+    case, kind = CASES[name], CASES[name].kinds[0]
+    size = PARAMETERS[kind].numel()
+    by_hand, tightest = tilted(case.naive(size)), tilted(case.tight(size))
+    dist, family = KINDS[kind]
+    slow = own_gradients(by_hand, lambda p: by_hand(dist(p), cost, case.samples), kind, 60)
+    fast = own_gradients(tightest, lambda p: tightest(family, p, cost, case.samples), kind, 60)
+    assert slow.shape == fast.shape
+    assert slow.abs().sum() > 0
+    assert (
+        agree(slow, fast) < statistics.NormalDist().inv_cdf(1 - 1e-3 / 5 / 100 / 2) + 0.5
+    )  # 60 repeats: a little more for t
+
+
+def test_the_runner_prints_a_table_and_writes_json(tmp_path: Path) -> None:
+    command = ["--workloads", "toy-1", "categorical", "--only", "ScoreFunction(2)", "GumbelSoftmax", "--rounds", "5"]
+    written = tmp_path / "run.json"
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(BENCHMARKS / "run.py"),
+            *command,
+            "--seconds",
+            "0.1",
+            "--check-bars",
+            "--json",
+            str(written),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "| GumbelSoftmax | 16 |" in done.stdout
+    assert "toys: geometric mean at most 0.9 of naive" in done.stdout
+    rows = json.loads(written.read_text())["rows"]
+    assert {row["workload"] for row in rows} == {"toy-1", "categorical"}
+    assert all(first <= middle <= third for row in rows for first, middle, third in row["ratios"].values())

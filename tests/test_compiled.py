@@ -1,0 +1,44 @@
+"""A compiled step is one graph together with the user's model, and the same graph for every batch size."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._dynamo.utils import counters
+from torch.distributions import Bernoulli, Independent
+
+import sampleprop as sp
+
+ESTIMATORS = (
+    sp.ScoreFunction(2),
+    sp.DisARM(),
+    sp.GumbelSoftmax(),
+    sp.REBAR(),
+    sp.REBAR(coupled=True),
+    sp.RELAX(),
+)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
+def test_one_graph_for_two_batch_sizes(estimator: sp.Estimator) -> None:
+    torch.compiler.reset()
+    counters.clear()
+    encoder, decoder = torch.nn.Linear(7, 5), torch.nn.Linear(5, 7)
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def loss(images: Tensor) -> Tensor:
+        def cost(z: Tensor) -> Tensor:
+            logits = decoder(z)
+            return F.binary_cross_entropy_with_logits(logits, images.expand_as(logits), reduction="none").sum(-1)
+
+        q = Independent(Bernoulli(logits=encoder(images)), 1)
+        return sp.expect(cost, q, estimator).mean()
+
+    for batch in (8, 12, 8):
+        images = (torch.rand(batch, 7) > 0.5).float()
+        torch._dynamo.mark_dynamic(images, 0)
+        encoder.zero_grad()
+        loss(images).backward()
+        assert encoder.weight.grad.abs().sum() > 0
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
