@@ -20,8 +20,9 @@ def pairs(variables: Discrete, samples: int, generator: Generator | None) -> tup
     """
     logits = variables.logits.detach()
     u = noise.uniform((samples // 2, *logits.shape), logits, generator)  # [samples / 2, *batch, *event]
-    points = torch.cat([u > torch.sigmoid(-logits), u < torch.sigmoid(logits)])  # [samples, *batch, *event]
-    return points.to(variables.dtype), u
+    first, second = u > torch.sigmoid(-logits), u < torch.sigmoid(logits)
+    # Numbers before they are joined: compiled for a CPU, booleans are not worked on in vectors.
+    return torch.cat([first.to(variables.dtype), second.to(variables.dtype)]), u  # [samples, *batch, *event]
 
 
 def differences(x: Tensor) -> Tensor:
