@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-import data
 import sampleprop as sp
 import training
 from sampleprop.diagnostics.comparison import Comparison
@@ -162,10 +161,12 @@ def report(runs: dict[str, list[dict[str, Any]]], rows: dict[str, Row]) -> str:
 
 def main() -> None:
     parser = training.parser("continuous_vae", __doc__, ESTIMATORS)
-    parser.add_argument("--evaluations", type=int, default=8, help="of the decoder, for one image at one step")
+    parser.add_argument(
+        "--evaluations", type=training.count, default=8, help="of the decoder, for one image at one step"
+    )
     arguments = parser.parse_args()
     arguments.steps = arguments.steps or (FAST_STEPS if arguments.fast else STEPS)
-    loaded = data.load(arguments.data, arguments.folder)
+    loaded = training.load(parser, arguments)
     held_out = loaded.held_out.images.bernoulli(generator=torch.Generator().manual_seed(0))
     images = loaded.training.images, held_out[:50] if arguments.fast else held_out
     names = training.chosen(arguments, ESTIMATORS)
@@ -183,4 +184,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    training.run(main)

@@ -118,22 +118,28 @@ def table(exact: Tensor, found: dict[str, tuple[Tensor, Tensor]], spot: int) -> 
     for name, (mean, error) in found.items():
         cells = [f"{m:12.6f} ± {e:<9.1e}" for m, e in zip(mean[:, spot].tolist(), error[:, spot].tolist(), strict=True)]
         lines.append(f"{name:16}{''.join(cells)}".rstrip())
+    worst = {name: float(((m - exact[: len(m)]) / e).abs().max()) for name, (m, e) in found.items()}
+    lines.append("largest error at any S, in standard errors: " + ", ".join(f"{k} {z:.1f}" for k, z in worst.items()))
     return "\n".join(lines)
 
 
 def picture(exact: Tensor, found: dict[str, tuple[Tensor, Tensor]], path: Path) -> None:
-    """The sensitivities by the spot: the closed form as a line, estimates with bars of two standard errors."""
+    """The sensitivities by the spot: the closed form as a line, estimates with bars of two standard errors, and those below."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 3.8), dpi=150, layout="constrained")
-    for row, (axes, greek) in enumerate(zip(figure.subplots(1, 3), GREEKS, strict=True)):
-        axes.plot(SPOTS, exact[row], color="0.6", label="closed form")
+    figure = Figure(figsize=(12, 6), dpi=110, layout="constrained")
+    for row, (above, below, greek) in enumerate(zip(*figure.subplots(2, 3, sharex=True), GREEKS, strict=True)):
+        above.plot(SPOTS, exact[row], color="0.6", label="closed form")
         for i, (name, (mean, error)) in enumerate(found.items()):
             if row < len(mean):
-                axes.errorbar(SPOTS, mean[row], 2 * error[row], fmt=f"C{i}.", ms=3, lw=1, capsize=3, label=name)
-        axes.set(title=greek, xlabel="price of the share today")
-        axes.spines[["top", "right"]].set_visible(False)
+                above.errorbar(SPOTS, mean[row], 2 * error[row], fmt=f"C{i}.", ms=3, lw=1, capsize=3, label=name)
+                below.plot(SPOTS, error[row], f"C{i}.-", ms=3, lw=1)
+        above.set(title=greek)
+        below.set(title=f"standard error of {greek}", yscale="log", xlabel="price of the share today")
+        for axes in (above, below):
+            axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False, fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
 
@@ -143,8 +149,10 @@ def main() -> None:
     parser.add_argument("--estimates", type=int, default=100_000, help="of each, for each price of the share")
     parser.add_argument("--fast", action="store_true", help="2000 estimates")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", type=Path, default=Path("digital_option.png"))
+    parser.add_argument("--picture", type=Path, default=Path("sampleprop-out/digital_option.png"))
     arguments = parser.parse_args()
+    if arguments.estimates < 2:
+        parser.error(f"a standard error needs --estimates 2 or more; got {arguments.estimates}")
     generator = Generator().manual_seed(arguments.seed)
     exact = sensitivities(closed_form, SPOTS, torch.tensor(VOLATILITY, dtype=torch.float64), 2)
     names = list(ESTIMATORS) if arguments.estimator == "all" else [arguments.estimator]

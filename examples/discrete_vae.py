@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent, OneHotCategorical, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-import data
 import sampleprop as sp
 import training
 from sampleprop.diagnostics.comparison import Comparison
@@ -188,15 +187,22 @@ def report(runs: dict[str, list[dict[str, Any]]], comparison: Comparison) -> str
 def main() -> None:
     parser = training.parser("discrete_vae", __doc__, ESTIMATORS)
     parser.add_argument("--latents", choices=LATENTS, default="bernoulli")
-    parser.add_argument("--evaluations", type=int, default=12, help="of the decoder, for one image at one step")
+    parser.add_argument(
+        "--evaluations", type=training.count, default=12, help="of the decoder, for one image at one step"
+    )
     arguments = parser.parse_args()
     arguments.steps = arguments.steps or (FAST_STEPS if arguments.fast else STEPS)
-    loaded = data.load(arguments.data, arguments.folder)
+    loaded = training.load(parser, arguments)
     held_out = loaded.held_out.images.bernoulli(generator=torch.Generator().manual_seed(0))
     images = loaded.training.images, held_out[:50] if arguments.fast else held_out
     blank = VAE(loaded.side**2, LATENTS[arguments.latents])
     names = training.chosen(arguments, ESTIMATORS)
     fitting = [name for name in names if configured(name, blank, arguments.evaluations) is not None]
+    if not fitting:
+        parser.error(
+            f"{arguments.latents} latents and --evaluations {arguments.evaluations} need an estimator that takes both; "
+            f"got {', '.join(names)}. Name another one, or give more evaluations."
+        )
     seeds = range(arguments.seed, arguments.seed + arguments.seeds)
     runs = {name: [train(name, seed, images, arguments) for seed in seeds] for name in fitting}
     # One model for all: the first estimator's, so that no one is judged where it has led itself.
@@ -214,4 +220,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    training.run(main)

@@ -298,17 +298,23 @@ def picture(fitted: Fit, exact: Tensor, found: dict[str, Found], samples: int, p
     for axes in (fits, ratios, needs):
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+def several(text: str) -> int:
+    """An argument: what a standard error, or a baseline of the others, needs."""
+    return training.count(text, least=2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--estimator", choices=("all", *ESTIMATORS), default="all")
-    parser.add_argument("--estimates", type=int, default=ESTIMATES, help="of each, for each crest")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="years drawn for one estimate, at least 2")
+    parser.add_argument("--estimates", type=several, default=ESTIMATES, help="of each, for each crest")
+    parser.add_argument("--samples", type=several, default=SAMPLES, help="years drawn for one estimate, at least 2")
     parser.add_argument("--fast", action="store_true", help="200 estimates")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", type=Path, default=Path("extreme_values.png"))
+    parser.add_argument("--picture", type=Path, default=Path("sampleprop-out/extreme_values.png"))
     arguments = parser.parse_args()
     fitted = fit(SEA_LEVELS)
     print(fit_report(fitted))

@@ -31,7 +31,7 @@ from torch.nn import functional
 
 import sampleprop as sp
 import training
-from data import Data, Images, load
+from data import Data, Images
 from sampleprop.estimator import Estimator
 
 SAMPLES = 4  # of the gates, for each image
@@ -177,11 +177,8 @@ def by_penalty(data: Data, count: int, seed: int) -> Chosen:
     from sklearn.svm import LinearSVC
 
     images, labels = data.training
-    low, high, scores = (
-        -4.0,
-        2.0,
-        torch.zeros(data.side**2),
-    )  # log10 of scikit-learn's C, and the weights at the upper end
+    low, high = -4.0, 2.0  # log10 of scikit-learn's C
+    scores = torch.zeros(data.side**2)  # the weights at the upper end
     for _ in range(10):
         middle = (low + high) / 2
         model = LinearSVC(penalty="l1", dual=False, C=10**middle, max_iter=20_000, random_state=seed)
@@ -255,11 +252,15 @@ def picture(results: Results, data: Data, counts: Sequence[int], whole: float, p
 
 def main() -> None:
     parser = training.parser("feature_selection", __doc__, ESTIMATORS)
-    parser.add_argument("--pixels", type=int, nargs="+", help="how many to choose; the default is 5, 10 and 20")
+    parser.add_argument(
+        "--pixels", type=training.count, nargs="+", help="how many to choose; the default is 5, 10 and 20"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    data = load(arguments.data, arguments.folder)
+    data = training.load(parser, arguments)
     counts = sorted(arguments.pixels or ((8,) if arguments.fast else PIXELS))
+    if counts[-1] > data.side**2:
+        parser.error(f"{arguments.data} has {data.side**2} pixels to choose from; got --pixels {counts[-1]}")
     steps, fresh = arguments.steps or (100 if arguments.fast else STEPS), 100 if arguments.fast else FRESH_STEPS
     seeds = range(arguments.seed, arguments.seed + arguments.seeds)
     results: dict[str, dict[int, list[tuple[Chosen, float]]]] = {}
@@ -289,4 +290,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    training.run(main)

@@ -191,7 +191,9 @@ def samples(path: Path, runs: dict[str, list[dict[str, Any]]], loaded: data.Data
 def main() -> None:
     parser = training.parser("gan", __doc__, {**CONTINUOUS, **DISCRETE})
     parser.add_argument("--discrete", action="store_true", help="black and white pixels")
-    parser.add_argument("--evaluations", type=int, default=4, help="of the critic, for one image at one step")
+    parser.add_argument(
+        "--evaluations", type=training.count, default=4, help="of the critic, for one image at one step"
+    )
     arguments = parser.parse_args()
     arguments.steps = arguments.steps or (FAST_STEPS if arguments.fast else STEPS)
     names = training.chosen(arguments, registered(arguments))
@@ -199,7 +201,7 @@ def main() -> None:
         parser.error(
             f"{pixels(arguments)} pixels need some of {', '.join(registered(arguments))}; got {arguments.estimator}"
         )
-    loaded = data.load(arguments.data, arguments.folder)
+    loaded = training.load(parser, arguments)
     seeds = range(arguments.seed, arguments.seed + arguments.seeds)
     runs = {name: [train(name, seed, loaded, arguments) for seed in seeds] for name in names}
     torch.manual_seed(0)
@@ -214,4 +216,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    training.run(main)

@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,8 +48,8 @@ def parser(
         result.add_argument("--data", choices=data.NAMES, default="digits")
         result.add_argument("--folder", type=Path, help="where the IDX files of the data are")
     result.add_argument("--seed", type=int, default=0, help="the first one")
-    result.add_argument("--seeds", type=int, default=1, help="how many runs of each, for standard errors")
-    result.add_argument("--steps", type=int, help="of the optimizer")
+    result.add_argument("--seeds", type=count, default=1, help="how many runs of each, for standard errors")
+    result.add_argument("--steps", type=count, help="of the optimizer")
     result.add_argument(
         "--fast", action="store_true", help="seconds in place of minutes: few steps, no result worth having"
     )
@@ -57,6 +58,30 @@ def parser(
     )
     result.add_argument("--resume", action="store_true", help="go on from the checkpoints in --out")
     return result
+
+
+def count(text: str, least: int = 1) -> int:
+    """An argument that is a number of things."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"needs a whole number, at least {least}; got {text!r}")
+    return int(text)
+
+
+def load(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> data.Data:
+    """What --data and --folder ask for; where it is not there, the script ends by saying how to get it."""
+    try:
+        return data.load(arguments.data, arguments.folder)
+    except (FileNotFoundError, ValueError) as refusal:
+        parser.error(str(refusal))
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script of trainings, which may be interrupted."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("Interrupted. The same command with --resume goes on from the last measurement.", file=sys.stderr)
+        sys.exit(130)  # as shells have it
 
 
 def chosen(arguments: argparse.Namespace, estimators: Iterable[str]) -> list[str]:

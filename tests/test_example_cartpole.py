@@ -98,6 +98,8 @@ def test_all_ways_but_the_biased_have_one_mean_gradient() -> None:
         assert difference.mean().abs() < Z * error
         assert error < 0.12  # what could be seen: 60 % of the gradient; for most ways, 20 %
     assert parts["leave-one-out"].mean() > 0.5
+    biased = parts["normalized"]
+    assert biased.mean() > Z * biased.std() / math.sqrt(len(biased))  # of the right sign, at least
     # The direction was found on other batches. Less is charged, so the noise falls in this order.
     assert parts["whole-return"].std() > parts["none"].std() > parts["leave-one-out"].std()
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
+from torch.distributions import Distribution, kl_divergence
 
 import sampleprop as sp
 
@@ -141,14 +141,14 @@ class Walk:
     def measure(self) -> dict[str, float]:
         return {"bias": self.model.bias.item(), "noise": torch.randn(()).item()}
 
-    def train(self, steps: int, resume: bool = False, **settings: object) -> training.History:
+    def train(self, steps: int, resume: bool = False, every: int = 5, **settings: object) -> training.History:
         state = {"model": self.model, "optimizer": self.optimizer}
         return training.train(
             "walk",
             self.step,
             self.measure,
             steps,
-            every=5,
+            every=every,
             state=state,
             path=self.path,
             settings=settings,
@@ -170,6 +170,9 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(tmp_path: Path) 
     assert (
         len({row["noise"] for row in history}) == 1
     )  # measurements have the same noise, and take none of the training's
+    rare = Walk(tmp_path / "rare.pt")
+    rare.train(20, every=20)
+    assert torch.equal(rare.model.weight, whole.model.weight)
     done = Walk(tmp_path / "part.pt")
     assert done.train(20, resume=True) == history
     assert done.steps == 0
@@ -260,8 +263,54 @@ def test_the_objectives_of_the_continuous_vae_agree() -> None:
     assert abs(difference) < 5 * error
     kl = kl_divergence(model.posterior(x), model.prior(x)).mean()
     assert 7 * error < 0.1 * kl  # so that a tenth of the KL divergence is missed once in 40
+    elbo = model.log_weights(x, 1).mean()  # of the table
+    assert abs(elbo + losses[0].mean()) < 5 * error
     multisample = model.loss(x, sp.ImportanceWeighted(8), sp.expect)
     assert multisample.mean() < losses[0].mean() - 5 * error  # the better bound
+
+
+def test_the_estimators_that_latents_take() -> None:
+    """Each that takes them moves all parameters of the model; `LocalExpectation` would need 71 evaluations for classes."""
+    refused = {}
+    for latents, shape in discrete_vae.LATENTS.items():
+        torch.manual_seed(0)
+        model = discrete_vae.VAE(64, shape)
+        found = {name: discrete_vae.configured(name, model, 12) for name in discrete_vae.ESTIMATORS}
+        refused[latents] = {name for name, estimator in found.items() if estimator is None}
+        for estimator in filter(None, found.values()):
+            _moves(model, model.negative_elbo(torch.rand(5, 64).round(), estimator))
+    assert refused == {"bernoulli": {"CARMS"}, "categorical": {"DisARM", "ARMS", "LocalExpectation"}}
+
+
+@pytest.mark.parametrize("name", continuous_vae.ESTIMATORS)
+def test_the_estimators_of_the_continuous_vae(name: str) -> None:
+    torch.manual_seed(0)
+    model = continuous_vae.VAE(64)
+    _moves(model, model.loss(torch.rand(5, 64).round(), continuous_vae.ESTIMATORS[name](4), sp.expect))
+
+
+def _moves(model: nn.Module, loss: Tensor) -> None:
+    model.zero_grad()
+    loss.mean().backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert all(gradient is not None and 0 < gradient.abs().sum() < torch.inf for gradient in gradients)
+
+
+def test_the_losses_of_generator_and_critic() -> None:
+    """With a linear critic, and a generator that always draws the same bits, both by their formulas."""
+    model = gan.GAN(4, discrete=True)
+    last, drawn, weight = model.generator[-1], torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([0.5, -1.0, 2.0, 0.3])
+    last.weight.data.zero_()
+    last.bias.data = 80 * drawn - 40
+    model.critic = nn.Linear(4, 1, bias=False)
+    model.critic.weight.data = weight.unsqueeze(0)
+    real = torch.tensor([[0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 0.0]])
+    torch.testing.assert_close(model.cost(drawn.expand(2, 3, 4)), -(drawn @ weight).sigmoid().log().expand(2, 3))
+    loss = model.critic_loss(real)
+    likelihood = (real @ weight).sigmoid().log().mean() + (1 - (drawn @ weight).sigmoid()).log()
+    torch.testing.assert_close(loss, gan.PENALTY / 2 * weight.square().sum() - likelihood)
+    loss.backward()
+    assert all(parameter.grad is None for parameter in model.generator.parameters())
 
 
 def test_neighbours_tell_samples_apart() -> None:
@@ -275,24 +324,16 @@ def test_neighbours_tell_samples_apart() -> None:
 
 # --- the scripts --------------------------------------------------------------------------------------------------
 
-COMMANDS = {
-    "discrete_vae.py": ["digits-bernoulli.png"],
-    "continuous_vae.py": ["digits.png"],
-    "gan.py": ["digits-gray.png", "digits-gray-curves.png"],
-    "feature_selection.py": ["feature_selection.png"],
-}
 
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_runs_from_the_command_line(command: str, tmp_path: Path) -> None:
-    """In a process of its own, where every warning is an error."""
-    script, *arguments = command.split()
-    line = [sys.executable, "-W", "error", str(EXAMPLES / script), *arguments, "--fast", "--out", str(tmp_path / "out")]
+def test_runs_from_the_command_line(tmp_path: Path) -> None:
+    """In a process of its own, where every warning is an error; the tests below run the other scripts in this one."""
+    script, out = EXAMPLES / "discrete_vae.py", tmp_path / "out"
+    estimators = ["ScoreFunction", "PlainScoreFunction", "LocalExpectation", "GumbelSoftmax"]
+    line = [sys.executable, "-W", "error", str(script), "--fast", "--out", str(out), "--estimator", *estimators]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
-    for picture in COMMANDS[command]:
-        assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
+    assert (out / "digits-bernoulli.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -308,13 +349,55 @@ def _run(
 def test_categorical_latents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = "--latents categorical --seeds 2 --estimator CARMS DisARM ReinMax"
+    line = "--latents categorical --seeds 2 --steps 5 --estimator DisARM ReinMax"
     found = _run(discrete_vae, tmp_path, monkeypatch, *line.split())
-    assert set(found) == {f"digits-categorical-{name}-{seed}.pt" for name in ("CARMS", "ReinMax") for seed in (0, 1)}
+    assert set(found) == {f"digits-categorical-ReinMax-{seed}.pt" for seed in (0, 1)}
     printed = capsys.readouterr().out
     assert "left out: DisARM" in printed
     assert "| ReinMax(samples=12) " in printed
     assert (tmp_path / "digits-categorical.png").exists()
+
+
+def test_continuous_latents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table of comparison for each objective, and one of all."""
+    _run(continuous_vae, tmp_path, monkeypatch, "--steps", "2", "--estimator", "Pathwise", "ImportanceWeighted")
+    printed = capsys.readouterr().out
+    assert printed.count("Gradient by loc, scale") == 2
+    assert [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("| ")][2:] == [
+        "Pathwise(samples=8)",
+        "ImportanceWeighted()",
+    ]
+    assert (tmp_path / "digits.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "message"),
+    [
+        (discrete_vae, "--data mnist", "mnist needs a folder with its four IDX files; got none. Do this: put"),
+        (discrete_vae, "--latents categorical --estimator ARMS", "need an estimator that takes both; got ARMS."),
+        (continuous_vae, "--seeds 0", "argument --seeds: needs a whole number, at least 1; got '0'"),
+        (gan, "--steps -3", "argument --steps: needs a whole number, at least 1; got '-3'"),
+    ],
+)
+def test_refused_arguments(
+    module: ModuleType, line: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    with pytest.raises(SystemExit):
+        _run(module, tmp_path, monkeypatch, *line.split())
+    assert message in capsys.readouterr().err
+
+
+def test_an_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        training.run(main)
+    assert ended.value.code == 130
+    assert "with --resume" in capsys.readouterr().err
 
 
 def test_discrete_gan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -327,16 +410,55 @@ def test_discrete_gan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "bits pixels need some of StraightThroughGumbel" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("module", "name"), [(discrete_vae, "REBAR"), (continuous_vae, "DoublyReparameterized")])
-def test_examples_learn_and_resume(
+def test_the_critic_learns_from_its_own_loss_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one it stays as it was, whatever the generator's loss sends it."""
+    monkeypatch.setattr(gan.GAN, "critic_loss", lambda model, real: 0 * model.critic(real).sum())
+    (found,) = _run(gan, tmp_path, monkeypatch, "--estimator", "Pathwise", "--steps", "3").values()
+    assert {path.name for path in tmp_path.glob("*.png")} == {"digits-gray.png", "digits-gray-curves.png"}
+    torch.manual_seed(0)
+    first = gan.GAN(64, discrete=False).state_dict()
+    moved = {key for key, value in found["state"]["model"].items() if not torch.equal(value, first[key])}
+    assert moved == {key for key in first if key.startswith("generator")}
+
+
+@pytest.mark.parametrize(("module", "name"), [(discrete_vae, "DisARM"), (continuous_vae, "Pathwise")])
+def test_images_are_binarized_and_held_out(
     module: ModuleType, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All pixels are gray but one, which is bright in the images for training and dark in the others."""
+    parts = [torch.tensor([[mark, 0.5, 0.5, 0.5]]).expand(20, 4) for mark in (1.0, 0.0)]
+    loaded = data.Data(*(data.Images(x, torch.zeros(20, dtype=torch.int64)) for x in parts), side=2)
+    monkeypatch.setattr(data, "load", lambda name, folder: loaded)
+    posterior, trained, measured = module.VAE.posterior, [], []
+
+    def watched(model: nn.Module, x: Tensor) -> Distribution:
+        (trained if torch.is_grad_enabled() else measured).append(x)
+        return posterior(model, x)
+
+    monkeypatch.setattr(module.VAE, "posterior", watched)
+    _run(module, tmp_path, monkeypatch, "--estimator", name, "--steps", "3")
+    assert all(((x == 0) | (x == 1)).all() for x in (*trained, *measured))
+    assert all((x[:, 0] == 1).all() for x in trained)
+    assert len(trained) >= 3
+    # Training and held-out images before the first and after the last step; then the held-out ones for the table.
+    assert [x[:, 0].unique().tolist() for x in measured] == [[1], [0], [1], [0], [0]]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "learned"),
+    [(discrete_vae, "REBAR", {"eta", "log_temperature"}), (continuous_vae, "DoublyReparameterized", set())],
+)
+def test_examples_learn_and_resume(
+    module: ModuleType, name: str, learned: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control variates, noise and monitors included: the checkpoints have the same numbers, bit by bit."""
 
     (whole,) = _run(module, tmp_path / "whole", monkeypatch, "--estimator", name, "--steps", "20").values()
     first, *_, last = whole["history"]
     assert last["training"] > first["training"] + 1  # nats
-    _run(module, tmp_path / "part", monkeypatch, "--estimator", name, "--steps", "10")
+    (half,) = _run(module, tmp_path / "part", monkeypatch, "--estimator", name, "--steps", "10").values()
+    before, after = (saved["state"].get("estimator", {}) for saved in (half, whole))
+    assert {key for key in after if not torch.equal(before[key], after[key])} == learned
     (part,) = _run(module, tmp_path / "part", monkeypatch, "--estimator", name, "--steps", "20", "--resume").values()
     assert part["history"] == whole["history"]
     assert part["done"] == 20
