@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -181,12 +182,69 @@ def test_what_a_file_draws_belongs_to_the_seed(tmp_path: Path) -> None:
         (("toy", "--trajectory", "1"), "at least 2 points"),
         (("toy", "--dask", "tcp://127.0.0.1:1", "--jobs", "2"), "--jobs"),
         (("toy", "nowhere"), "digits, toy, categorical, normal"),
+        (("toy", "--estimators", ","), "--estimators needs names"),
+        (("toy", "--trajectory", "102"), "--trajectory"),
+        (("toy", "--out", __file__), "--out needs a folder"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: tuple[str, ...], words: str) -> None:
     result = run("compare", *arguments)
     assert result.exit_code == 2
     assert words in " ".join(result.stderr.split())
+
+
+MISTAKEN = """
+import torch
+from torch.distributions import Bernoulli
+
+BIT = Bernoulli(logits=torch.zeros((), requires_grad=True))
+
+def wide():
+    return lambda x: torch.stack([x, x], -1), BIT
+
+def alone():
+    return lambda x: x
+
+def failing():
+    return lambda x: {}[x], BIT
+"""
+
+
+@pytest.mark.parametrize("command", ["compare", "recommend"])
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("nowhere", "needs a function nowhere"),
+        ("wide", "one cost for each point, shape [k, *batch] = [2]; f returned [2, 2]"),
+        ("alone", "to return f, dist"),
+    ],
+)
+def test_mistakes_in_a_file_are_named(
+    command: str, function: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mistaken.py").write_text(MISTAKEN)
+    result = run(command, f"mistaken.py:{function}")
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("command", ["compare", "recommend"])
+def test_what_breaks_in_a_file_keeps_its_traceback(
+    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mistaken.py").write_text(MISTAKEN)
+    result = run(command, "mistaken.py:failing")
+    assert isinstance(result.exception, KeyError)
+
+
+def test_a_terminal_without_greek_letters_is_no_obstacle() -> None:
+    code = "from sampleprop.lab.command import main; main()"
+    given = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run([sys.executable, "-c", code, "table"], env=given, capture_output=True)
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert b"Differentiable" in shown.stdout
 
 
 def test_an_interruption_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -210,13 +268,15 @@ def test_a_narrow_terminal_gets_fewer_columns() -> None:
 
     comparison = diagnostics.compare(lambda x: x.sum(-1), problems.toy().dist, [ScoreFunction()], replicates=128)
     shown = {}
-    for width in (70, 200):
+    for width in (50, 70, 200):
         console = Console(width=width, force_terminal=True, record=True, file=StringIO())
         report.show(Summary([comparison]), console)
         shown[width] = console.export_text()
     assert "bias z" not in shown[70]
     assert "variance × time" in shown[70]
     assert all(name in shown[200] for name in ("bias z", "evaluations", "signal/noise", "time (ms)"))
+    assert "ScoreFunction(" in shown[50]  # the name may be folded, and never cut
+    assert "…" not in shown[50]
 
 
 def test_table(tmp_path: Path) -> None:

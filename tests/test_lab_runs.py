@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from sampleprop import diagnostics
 from sampleprop.diagnostics.row import Row, Skipped
 from sampleprop.diagnostics.trajectory import Checkpoint
-from sampleprop.lab import results, runs
+from sampleprop.lab import output, results, runs
 from sampleprop.lab.app import app
 from sampleprop.lab.compare import INTERRUPTED
 from sampleprop.lab.runs import Piece
@@ -33,6 +33,12 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Piece]:
 
     monkeypatch.setattr(runs, "measure", counted)
     return done
+
+
+@pytest.fixture
+def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than these measurements."""
+    monkeypatch.setattr(output, "write", lambda problems, out: [])
 
 
 def compare(out: Path, *arguments: object) -> Result:
@@ -58,6 +64,7 @@ def test_each_problem_with_each_seed(tmp_path: Path, measured: list[Piece]) -> N
     }
 
 
+@pytest.mark.usefixtures("_without_pictures")
 def test_what_is_finished_is_not_measured_again(tmp_path: Path, measured: list[Piece]) -> None:
     compare(tmp_path, "toy")
     before = lines(tmp_path)
@@ -84,6 +91,7 @@ def test_what_is_finished_is_not_measured_again(tmp_path: Path, measured: list[P
         (("--trajectory", 2), "trajectory was 0, is 2"),
     ],
 )
+@pytest.mark.usefixtures("_without_pictures")
 def test_results_of_other_settings_are_not_mixed(tmp_path: Path, changed: tuple[str, object], words: str) -> None:
     compare(tmp_path, "toy")
     before = (tmp_path / "results.jsonl").read_bytes()
@@ -95,6 +103,7 @@ def test_results_of_other_settings_are_not_mixed(tmp_path: Path, changed: tuple[
     assert (tmp_path / "results.jsonl").read_bytes() == before
 
 
+@pytest.mark.usefixtures("_without_pictures")
 def test_results_of_other_versions_are_not_mixed(tmp_path: Path) -> None:
     compare(tmp_path, "toy")
     path = tmp_path / "settings.json"
@@ -108,6 +117,21 @@ def test_results_of_other_versions_are_not_mixed(tmp_path: Path) -> None:
     assert compare(tmp_path, "toy", "--fresh").exit_code == 0
 
 
+@pytest.mark.usefixtures("_without_pictures")
+@pytest.mark.parametrize("name", ["results.jsonl", "settings.json"])
+def test_a_file_that_was_cut_off_is_named(tmp_path: Path, name: str) -> None:
+    compare(tmp_path, "toy")
+    path = tmp_path / name
+    path.write_text(path.read_text()[:-20])
+    result = compare(tmp_path, "toy")
+    assert result.exit_code == 2
+    said = " ".join(result.stderr.replace("│", " ").split())
+    assert "cut off or changed" in said
+    assert "--fresh" in said
+    assert compare(tmp_path, "toy", "--fresh").exit_code == 0
+
+
+@pytest.mark.usefixtures("_without_pictures")
 def test_a_changed_problem_is_not_mixed(tmp_path: Path, measured: list[Piece]) -> None:
     model = tmp_path / "model.py"
     text = (
@@ -126,6 +150,7 @@ def test_a_changed_problem_is_not_mixed(tmp_path: Path, measured: list[Piece]) -
 
 
 @pytest.mark.parametrize("in_preparation", [False, True])
+@pytest.mark.usefixtures("_without_pictures")
 def test_an_interrupted_run_keeps_what_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_preparation: bool
 ) -> None:
@@ -157,6 +182,7 @@ def test_an_interrupted_run_keeps_what_is_finished(
     assert {(line["seed"], line["interrupted"]) for line in lines(tmp_path)} == {(seed, False) for seed in range(3)}
 
 
+@pytest.mark.usefixtures("_without_pictures")
 def test_a_failing_problem_leaves_the_others(tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text("def problem():\n    raise RuntimeError('no data')\n")
     out = tmp_path / "out"

@@ -6,18 +6,34 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from sampleprop.lab import command
+from sampleprop.lab import command, output
 from sampleprop.lab.app import app
 from sampleprop.lab.compare import INTERRUPTED
 
 QUICK = ("--replicates", "128", "--train-steps", "3", "--budgets", "2", "--estimators", "ScoreFunction,REBAR")
 TIMED = {"milliseconds", "variance_time", "rank", "jobs"}
+# They take longer than the numbers, and are those of one process whoever measured.
+WITHOUT_PICTURES = "from sampleprop.lab import output; output.write = lambda problems, out: []"
+ENDLESS = """
+import time
+import torch
+from torch.distributions import Bernoulli
+
+def f(x):
+    if torch.initial_seed() > 1:
+        time.sleep(60)
+    return x
+
+def problem():
+    return f, Bernoulli(logits=torch.zeros((), requires_grad=True)), torch.tensor(0.25)
+"""
 
 
 def compare(out: Path, *arguments: object) -> Result:
@@ -25,38 +41,68 @@ def compare(out: Path, *arguments: object) -> Result:
 
 
 def numbers(out: Path) -> dict[tuple[object, ...], dict[str, Any]]:
-    """What does not depend on the machine, by estimator and piece."""
-    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    """What does not depend on the machine, by estimator and piece, of what is finished."""
+    path = out / "results.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     return {
-        (line["argument"], line["seed"], line["budget"], line["label"]): {
-            key: value for key, value in line.items() if key not in TIMED
-        }
+        (line["seed"], line["budget"], line["label"]): {key: value for key, value in line.items() if key not in TIMED}
         for line in lines
+        if not line["interrupted"]
     }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _without_pictures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "write", lambda problems, out: [])
+        yield
+
+
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A problem whose f sleeps for a minute at each call, but for the seeds 0 and 1."""
+    path = tmp_path_factory.mktemp("model") / "model.py"
+    path.write_text(ENDLESS)
+    return f"{path}:problem"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, model: str) -> Path:
     """What this process measures, one piece after the other."""
     out = tmp_path_factory.mktemp("alone")
-    assert compare(out, "toy", "--seeds", 2).exit_code == 0
+    result = compare(out, model, "--seeds", 2, "--threads", 1)
+    assert result.exit_code == 0, result.output
+    assert "at the same time" not in result.stdout
     assert len(numbers(out)) == 2 * 2 * 2  # estimators, budgets, seeds
     return out
 
 
-def test_several_processes(tmp_path: Path, alone: Path) -> None:
-    result = compare(tmp_path, "toy", "--seeds", 2, "--jobs", 2)
-    assert result.exit_code == 0, result.output
-    assert "while 2 pieces ran at the same time" in " ".join(result.stdout.split())
-    assert "while 2 pieces ran at the same time" in (tmp_path / "comparison.md").read_text()
-    assert "at the same time" not in (alone / "comparison.md").read_text()
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C cannot be sent to a process of its own there")
+def test_several_processes_and_ctrl_c_that_ends_them_and_keeps_what_is_finished(
+    tmp_path: Path, alone: Path, model: str
+) -> None:
+    arguments = ["compare", model, *QUICK, "--seeds", "4", "--jobs", "2", "--threads", "1", "--out", str(tmp_path)]
+    code = f"import sys; from sampleprop.lab.command import main; {WITHOUT_PICTURES}; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and len(numbers(tmp_path)) < len(numbers(alone)):
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the process and its workers
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED, stderr
+    assert "2 of 4 left" in stderr
+    assert "ScoreFunction" in stdout
+    assert "while 2 pieces ran at the same time" in " ".join(stdout.split())
     assert numbers(tmp_path) == numbers(alone)
 
 
-def test_a_dask_cluster_of_two_workers(tmp_path: Path, alone: Path) -> None:
+def test_a_dask_cluster_of_two_workers(tmp_path: Path, alone: Path, model: str) -> None:
     distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed: the extra 'dask'")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        result = compare(tmp_path, "toy", "--seeds", 2, "--dask", cluster.scheduler_address)
+        result = compare(tmp_path, model, "--seeds", 2, "--threads", 1, "--dask", cluster.scheduler_address)
         assert result.exit_code == 0, result.output
         with distributed.Client(cluster) as client:
             ran = client.run(lambda: "sampleprop.lab.runs" in __import__("sys").modules)
@@ -88,50 +134,3 @@ def test_a_missing_dask_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(SystemExit, match=r"needs distributed .*pip install 'sampleprop\[dask\]'"):
         command.main()
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C cannot be sent to a process of its own there")
-def test_ctrl_c_ends_all_processes_and_keeps_what_is_finished(tmp_path: Path) -> None:
-    """Of the seeds 2 and 3, f sleeps for a minute at each call."""
-    (tmp_path / "model.py").write_text(
-        "import time, torch\n"
-        "from torch.distributions import Bernoulli\n"
-        "def f(x):\n"
-        "    if torch.initial_seed() > 1:\n"
-        "        time.sleep(60)\n"
-        "    return x\n"
-        "def problem():\n"
-        "    return f, Bernoulli(logits=torch.zeros((), requires_grad=True)), torch.tensor(0.25)\n"
-    )
-    out = tmp_path / "out"
-    arguments = [
-        "compare",
-        f"{tmp_path / 'model.py'}:problem",
-        *QUICK,
-        "--seeds",
-        "4",
-        "--jobs",
-        "2",
-        "--out",
-        str(out),
-    ]
-    code = "import sys; from sampleprop.lab.command import main; sys.exit(main())"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and len(_finished(out)) < 2:
-        time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the process and its workers
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == INTERRUPTED, stderr
-    assert _finished(out) == {0, 1}
-    assert "2 of 4 left" in stderr
-    assert "ScoreFunction" in stdout
-
-
-def _finished(out: Path) -> set[int]:
-    path = out / "results.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return {line["seed"] for line in lines if not line["interrupted"]}

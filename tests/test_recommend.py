@@ -4,6 +4,8 @@ import dataclasses
 import html
 import json
 import os
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +35,7 @@ WITHIN = 1.1  # of the best
 FULL = os.environ.get("SAMPLEPROP_HELD_OUT") == "all"  # else three of the problems, with less training
 TRAIN_STEPS = 200 if FULL else 20
 LONGEST = 16384 if FULL else 4096
+REPLICATES = 8192 if FULL else 2048
 
 
 class HeldOut(NamedTuple):
@@ -153,7 +156,12 @@ def test_the_choice_is_within_a_tenth_of_the_best(
 ) -> None:
     problem = make()
     chosen = sp.recommend(
-        problem.f, problem.dist, budget=problem.budget, allow_biased=allow_biased, train_steps=TRAIN_STEPS
+        problem.f,
+        problem.dist,
+        budget=problem.budget,
+        allow_biased=allow_biased,
+        replicates=REPLICATES,
+        train_steps=TRAIN_STEPS,
     )
     measured = truth(problem, allow_biased, TRAIN_STEPS)
     best = min(measured, key=lambda label: measured[label])
@@ -194,6 +202,14 @@ class Doubled(sp.ScoreFunction):
         return 2 * self.draws, 0
 
 
+class Slow(sp.Enumerate):
+    """As the sum over all states, and slower."""
+
+    def combine(self, *args: Any, **kwargs: Any) -> Tensor:
+        time.sleep(0.002)
+        return super().combine(*args, **kwargs)
+
+
 def recommended(*estimators: sp.Estimator[Any], f: Any = smooth, **arguments: Any) -> Recommendation:
     """On three bits, with short rounds."""
     return sp.recommend(f, arguments.pop("dist", bits()), estimators, **{"budget": 6, "replicates": 512} | arguments)
@@ -226,6 +242,9 @@ def test_between_equals_the_one_that_asks_less_is_taken() -> None:
     assert (found.row.name, found.ties) == ("ScoreFunction", ("Demanding(samples=6)",))
     assert any("As good within 5 %: Demanding(samples=6)." in reason for reason in found.reasons)
     assert recommended(Doubled(), sp.ScoreFunction()).row.name == "ScoreFunction"
+    # Both sum over all states; one has the second derivative too.
+    found = recommended(sp.RaoBlackwellized(), Slow(), budget=8)
+    assert (found.row.name, found.ties) == ("Slow", ("RaoBlackwellized(samples=8)",))
 
 
 def test_a_bias_that_is_seen_is_left_out_whatever_the_estimator_says_of_itself() -> None:
@@ -465,14 +484,15 @@ def test_the_command_says_what_to_take(command: Callable[..., Result]) -> None:
     assert "rank  estimator" in command("--table").stdout
 
 
-def test_the_command_writes_json_and_markdown(command: Callable[..., Result]) -> None:
+def test_the_command_writes_json_and_markdown(command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     content = json.loads(command("--json", "--budget", "6", "--seed", "3").stdout)
     assert content["code"].startswith("estimator = sp.ScoreFunction(samples=6")
     assert (content["budget"], content["seed"], content["allow_biased"]) == (6, 3, False)
     assert not any(line["label"].startswith("StraightThrough") for line in content["measured"])
+    monkeypatch.setattr(sys.modules["sampleprop.diagnostics.recommend"], "MOST", 24)  # 1024 would take seconds
     content = json.loads(command("--json", "--allow-biased", "--averaged", "7", "--milliseconds", "60000").stdout)
     assert any(line["label"].startswith("StraightThrough") for line in content["measured"])
-    assert (content["budget"], content["averaged"], content["milliseconds"]) == (1024, 7, 60000)
+    assert (content["budget"], content["averaged"], content["milliseconds"]) == (24, 7, 60000)
     assert command("--markdown").stdout.startswith("```python\nestimator = sp.Enumerate()")
 
 

@@ -29,6 +29,7 @@ USUAL = 16  # evaluations where nothing is said
 MOST = 1024  # where only the time is limited
 ROUND = 1000  # between the seeds of two rounds: each has noise of its own
 NEEDS = get_args(Needs)  # the least first
+TOLD = 3  # reasons in a message
 ABOUT_F = ("f mixes rows", "f ignores x")  # no estimator helps
 
 
@@ -54,7 +55,8 @@ def recommend(
     allowed, of least bias² + variance / `averaged`. It is found by rounds of `compare`, each with four times as many
     replicates as the one before: who is worse than the best by four standard errors of the difference drops out.
     Candidates within 5 % of the best are ties, of which the one is taken that has nothing to train, then fewer
-    evaluations, then asks less of f, then takes less time. Fewer samples are tried last, and taken if that is a tie too.
+    evaluations, then asks less of f, then has higher derivatives, then takes less time. Fewer samples are tried last, and
+    taken if that is a tie too.
 
     `check` has the last word: who fails it (a jump in f under a pathwise gradient, say) is left out, and the race
     runs again.
@@ -118,7 +120,7 @@ def recommend(
         if not standing:
             raise ValueError(_nobody(race, most, milliseconds))
         ties = race.ties(standing)
-        best = min(ties, key=lambda label: _of_its_own(field[label].estimator, race.rows[label]))
+        best = min(ties, key=lambda label: _of_its_own(field[label].estimator, race.rows[label], dist))
         if race.interrupted:
             break
         found = check(f, dist, field[best].configured(dist) or field[best].estimator, context=context, seed=seed)
@@ -191,15 +193,23 @@ def _leave_out(race: Race, field: dict[str, Candidate], best: str, found: Check)
             race.left_out[label] = wrong.message
 
 
-def _of_its_own(estimator: Estimator[Any], row: Row) -> tuple[bool, int, int, float]:
-    """What an estimator asks for, in the order in which it matters between equals."""
-    return bool(estimator.learns), row.evaluations, NEEDS.index(estimator.needs), row.milliseconds
+def _of_its_own(estimator: Estimator[Any], row: Row, dist: Distribution) -> tuple[bool, int, int, float, float]:
+    """What an estimator asks for and gives, in the order in which it matters between equals."""
+    return (
+        bool(estimator.learns),
+        row.evaluations,
+        NEEDS.index(estimator.needs),
+        -estimator.order(dist),
+        row.milliseconds,
+    )
 
 
 def _nobody(race: Race, budget: int, milliseconds: float | None) -> str:
     """Why there is nothing to recommend."""
-    why = [f"{label}: {reason}" for label, reason in race.left_out.items()]
-    why += [f"{skipped.label}: {skipped.reason}" for skipped in race.skipped.values()]
+    why = [f"{label}: {reason.rstrip('.')}" for label, reason in race.left_out.items()]
+    why += [f"{skipped.label}: {skipped.reason.rstrip('.')}" for skipped in race.skipped.values()]
+    if len(why) > TOLD:
+        why[TOLD:] = [f"and {len(why) - TOLD} others"]
     allowed = f"{budget} evaluations" + ("" if milliseconds is None else f" and {milliseconds:g} ms")
     return (
         f"recommend needs a candidate that takes this distribution, fits {allowed}, and is right; got none. "

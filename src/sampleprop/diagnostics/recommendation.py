@@ -102,10 +102,10 @@ def reasons(
     """The sentences, from the most to the least important."""
     ties = race.ties(standing)
     allowed = "" if milliseconds is None else f" ({milliseconds:g} ms allowed)"
-    yield f"One estimate evaluates f {row.evaluations} times, of {budget} allowed, and takes {row.milliseconds:.2g} ms here{allowed}."
+    yield f"One estimate evaluates f {_times(row.evaluations, 'time')}, of {budget} allowed, and takes {row.milliseconds:.2g} ms here{allowed}."
     yield from _standing(race, row, best, standing, ties)
     if worse:
-        fewer = "; ".join(f"{_number(race, other)} with {other.evaluations} evaluations" for other in worse)
+        fewer = "; ".join(f"{_number(race, other)} with {_times(other.evaluations, 'evaluation')}" for other in worse)
         yield f"With fewer samples the {race.criterion} is {fewer}."
     if math.isfinite(row.signal_to_noise) and row.signal_to_noise > 0:
         yield f"The noise of one estimate is {1 / row.signal_to_noise:.2g} times as long as the gradient."
@@ -140,7 +140,7 @@ def _standing(race: Race, row: Row, best: str, standing: Sequence[str], ties: Se
     yield text + "."
     equal = [label for label in ties if label != best]
     if equal:
-        yield f"As good within {percent(TIE)}: {', '.join(equal)}. Taken is what has nothing to train, the fewest evaluations, asks least of f, and is fastest, in this order."
+        yield f"As good within {percent(TIE)}: {', '.join(equal)}. Taken is what has nothing to train, the fewest evaluations, asks least of f, has higher derivatives, and is fastest, in this order."
     open_ = [label for label in standing if label not in ties]
     if open_:
         yield f"Not surely worse, after {race.rows[best].replicates} replicates: {', '.join(open_)}."
@@ -172,6 +172,10 @@ def _time(race: Race, row: Row) -> Iterator[str]:
             f"If time counts and not evaluations, ask with milliseconds: {fastest.label} has variance × time "
             f"{fastest.variance_time:.3g}, this one {row.variance_time:.3g}."
         )
+
+
+def _times(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _number(race: Race, row: Row) -> str:

@@ -49,10 +49,17 @@ def budgets(text: str | None) -> tuple[int, ...] | None:
 
 
 def kinds(text: str) -> Sequence[type[Estimator[Any]]]:
-    """The estimators of a list of names, or all."""
+    """The estimators of a list of names, or all.
+
+    Raises:
+        ValueError: for no name, and for one that there is not.
+    """
     if text in ("all", "default"):
         return REGISTER
-    return named([name.strip() for name in text.split(",") if name.strip()])
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ValueError(f"--estimators needs names, separated by commas, or default, or all; got {text!r}.")
+    return named(names)
 
 
 def named(names: Sequence[str]) -> list[type[Estimator[Any]]]:

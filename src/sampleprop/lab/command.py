@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from io import TextIOWrapper
+
+INTERRUPTED = 130  # the exit status after Ctrl-C
+
 # What brings a package that the command may miss.
 EXTRA = dict.fromkeys(("typer", "rich", "matplotlib", "sklearn", "joblib"), "lab")
 EXTRA |= {"distributed": "dask", "dask": "dask"}
@@ -9,6 +14,9 @@ EXTRA |= {"distributed": "dask", "dask": "dask"}
 
 def main() -> None:
     """Run the command; say what to install where its extra is missing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where there is no φ, a question mark is better than nothing
     try:
         from sampleprop.lab.app import app
 

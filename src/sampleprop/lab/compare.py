@@ -11,10 +11,10 @@ from rich.console import Console
 
 from sampleprop.lab import arguments, output, problems, report, results, workers
 from sampleprop.lab.charted import by_problem
+from sampleprop.lab.command import INTERRUPTED
+from sampleprop.lab.mistakes import Mistake
 from sampleprop.lab.runs import Settings
 from sampleprop.lab.store import Store
-
-INTERRUPTED = 130
 
 
 def compare(
@@ -30,7 +30,7 @@ def compare(
         str,
         typer.Option(
             help="Names, separated by commas; 'default' for every one that takes the distribution; 'all' to list the "
-            "others with their reason too."
+            "others too."
         ),
     ] = "default",
     budget: Annotated[
@@ -48,7 +48,7 @@ def compare(
     ] = 1024,
     train_steps: Annotated[int, typer.Option(min=0, help="Training steps for estimators that learn.")] = 200,
     trajectory: Annotated[
-        int, typer.Option(min=0, help="Measure at so many points of one path of φ too, 2 or more; 0 for none.")
+        int, typer.Option(min=0, max=101, help="Measure at so many points of one path of φ too, 2 or more; 0 for none.")
     ] = 0,
     seed: Annotated[int, typer.Option(help="Of all noise.")] = 0,
     seeds: Annotated[
@@ -102,11 +102,13 @@ def compare(
         measured = workers.results(missing, settings, jobs=jobs, dask=dask, console=messages)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    except OSError as error:
+        raise typer.BadParameter(f"--out needs a folder that can be written; got {out}: {error.strerror}.") from None
     try:
         with contextlib.suppress(KeyboardInterrupt), contextlib.closing(measured):
             for result in measured:
                 store.add(result)
-    except workers.ClusterError as error:
+    except Mistake as error:
         raise typer.BadParameter(str(error)) from None
     shown = store.chosen(pieces)
     found = by_problem(shown)

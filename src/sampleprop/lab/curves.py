@@ -36,15 +36,14 @@ def over_evaluations(groups: Sequence[Sequence[Comparison]], biased: set[str]) -
     for comparisons in groups:
         for name, evaluations, value in _means(comparisons, _relative):
             found.setdefault(name, []).append((evaluations, value))
-    return _apart(
-        {name: sorted(set(points)) for name, points in found.items()}, biased, "Variance", "evaluations of f", True
-    )
+    lines = {name: sorted(set(points)) for name, points in found.items()}
+    return _apart(lines, biased, _variance(groups[0]), "evaluations of f", True)
 
 
 def over_steps(groups: Sequence[Sequence[Checkpoint]], biased: set[str]) -> list[Chart]:
     """Variance along the path: `groups` are steps, with a checkpoint for each seed."""
     found = _along(groups, _relative)
-    return _apart(found, biased, "Variance", "steps along the path", False)
+    return _apart(found, biased, _variance([point.comparison for point in groups[0]]), "steps along the path", False)
 
 
 def biases_over_steps(groups: Sequence[Sequence[Checkpoint]], biased: set[str]) -> list[Chart]:
@@ -101,6 +100,11 @@ def _means(comparisons: Sequence[Comparison], value: Callable[[Row, float], floa
             found.setdefault(name(row), []).append(pair)
     means = [(name, pairs[0][0], statistics.fmean(v for _, v in pairs)) for name, pairs in found.items()]
     return [mean for mean in means if mean[2] > NOTHING and math.isfinite(mean[2])]
+
+
+def _variance(comparisons: Sequence[Comparison]) -> str:
+    """The title, with the unit."""
+    return "Variance / gradient²" if all(comparison.gradient for comparison in comparisons) else "Variance"
 
 
 def _relative(row: Row, gradient: float) -> float:

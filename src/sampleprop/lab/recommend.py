@@ -10,8 +10,8 @@ from rich.console import Console
 
 from sampleprop import diagnostics
 from sampleprop.lab import problems, report
-
-INTERRUPTED = 130
+from sampleprop.lab.command import INTERRUPTED
+from sampleprop.lab.mistakes import Mistake, told
 
 
 def recommend(
@@ -44,19 +44,15 @@ def recommend(
 ) -> None:
     """Say which estimator to take on a problem, and with how many samples, for what one estimate may cost."""
     messages = Console(stderr=True)
-    try:
-        make = problems.find(problem, seed=seed)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
     if json and markdown:
         raise typer.BadParameter("--json and --markdown are two forms of the same; got both. Leave one of them out.")
     if threads is not None or problem in problems.BUILT_IN:
         torch.set_num_threads(threads or 1)
-    chosen = make()
-    # A time alone is a limit of its own: the problem's default budget would be a second one that nobody asked for.
-    allowed = chosen.budget if budget is None and milliseconds is None else budget
     try:
-        with report.progress(messages) as told:
+        with told(), report.progress(messages) as progress:
+            chosen = problems.find(problem, seed=seed)()
+            # A time alone is a limit of its own: the problem's default budget would be a second one that nobody asked for.
+            allowed = chosen.budget if budget is None and milliseconds is None else budget
             found = diagnostics.recommend(
                 chosen.f,
                 chosen.dist,
@@ -69,10 +65,13 @@ def recommend(
                 replicates=replicates,
                 seed=seed,
                 train_steps=train_steps,
-                progress=told,
+                progress=progress,
             )
-    except ValueError as error:
+    except Mistake as error:
         raise typer.BadParameter(str(error)) from None
+    except KeyboardInterrupt:
+        messages.print("Interrupted in the first round: there is nothing to recommend yet.")
+        raise typer.Exit(INTERRUPTED) from None
     if json:
         typer.echo(found.to_json())
     elif markdown:

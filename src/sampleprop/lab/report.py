@@ -17,7 +17,7 @@ from sampleprop.lab.summary import Summary
 from sampleprop.lab.table import HEADINGS, Method
 
 # What a narrow terminal does without, first to go first; the files have every column.
-DISPENSABLE = ("bias z", "rank by f", "evaluations", "signal/noise", "time (ms)")
+DISPENSABLE = ("bias z", "rank by f", "evaluations", "signal/noise", "time (ms)", "variance × time")
 NARROWEST = 160  # without a terminal nothing need be left out
 
 
@@ -90,7 +90,7 @@ def _table(summary: Summary, hidden: Sequence[str]) -> Table:
     shown = [i for i, name in enumerate(summary.columns) if name not in hidden]
     for i in shown:
         name = summary.columns[i] == "estimator"  # the only column that may be folded
-        table.add_column(summary.columns[i], justify="left" if name else "right", no_wrap=not name)
+        table.add_column(summary.columns[i], justify="left" if name else "right", no_wrap=not name, overflow="fold")
     for line in summary.lines:
         cells = [Text(cell) for cell in summary.cells(line)]
         cells[summary.columns.index("bias")].stylize("yellow" if line.mean.biased else "green")

@@ -21,6 +21,7 @@ from sampleprop.diagnostics.trajectory import Checkpoint, trajectory
 from sampleprop.estimator import Estimator
 from sampleprop.estimators import REGISTER
 from sampleprop.lab import problems
+from sampleprop.lab.mistakes import told
 
 LEAST_REPLICATES = 128  # of a point of the curve, which shows an order of magnitude
 
@@ -118,8 +119,12 @@ class Result:
 
 
 def measure(piece: Piece, settings: Settings, progress: Progress | None = None, jobs: int = 1) -> Result:
-    """Do one piece: the comparison, the curve and the trajectory, until Ctrl-C."""
-    with _threads(settings.threads or (1 if piece.problem in problems.BUILT_IN else None)):
+    """Do one piece: the comparison, the curve and the trajectory, until Ctrl-C.
+
+    Raises:
+        Mistake: for a problem that cannot be measured.
+    """
+    with told(), _threads(settings.threads or (1 if piece.problem in problems.BUILT_IN else None)):
         problem = settings.make(piece)
         candidates = settings.candidates(problem)
         budget = problem.budget if settings.budget is None else settings.budget

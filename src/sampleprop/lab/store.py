@@ -22,7 +22,9 @@ class Store:
         fresh: forget what is there.
 
     Raises:
-        ValueError: for results of other settings, another version, or another content of a problem's file.
+        ValueError: for results of other settings, another version, or another content of a problem's file, and for a file that
+            was cut off.
+        OSError: for a folder that cannot be written.
     """
 
     def __init__(self, folder: Path, settings: Settings, fresh: bool = False) -> None:
@@ -34,8 +36,7 @@ class Store:
             path.unlink(missing_ok=True)
         if path.exists():
             self._refuse_others(settings)
-            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            for result in from_lines(lines):
+            for result in from_lines(_parsed(line, path) for line in path.read_text(encoding="utf-8").splitlines()):
                 self._refuse_changed(result)
                 self.results[result.piece] = result
         else:
@@ -58,7 +59,7 @@ class Store:
 
     def _refuse_others(self, settings: Settings) -> None:
         path = self.folder / SETTINGS
-        there: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        there = _parsed(path.read_text(encoding="utf-8"), path) if path.exists() else {}
         here = json.loads(json.dumps(settings.describe()))
         differing = [name for name in here | there if here.get(name) != there.get(name)]
         if differing:
@@ -78,12 +79,24 @@ class Store:
 
 
 ADVICE = "Give another folder by --out, or forget them by --fresh."
+SHOWN = 4  # names in a message
+
+
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(text)
+    except ValueError:
+        raise ValueError(
+            f"{path} needs to be as sampleprop wrote it; some of it was cut off or changed. {ADVICE}"
+        ) from None
+    return found
 
 
 def _difference(name: str, there: Any, here: Any) -> str:
     if isinstance(there, list) and isinstance(here, list) and name == "estimators":
         changed = [*(f"without {x}" for x in there if x not in here), *(f"with {x}" for x in here if x not in there)]
-        return f"now {', '.join(changed) or 'in another order'}"
+        more = f" and {len(changed) - SHOWN} other changes" if len(changed) > SHOWN else ""
+        return f"now {', '.join(changed[:SHOWN]) or 'in another order'}{more}"
     if name == "code":
         return "sampleprop's source was changed since"
     return f"{name.replace('_', '-')} was {_said(there)}, is {_said(here)}"
@@ -91,7 +104,7 @@ def _difference(name: str, there: Any, here: Any) -> str:
 
 def _said(value: Any) -> str:
     if isinstance(value, list):
-        return ",".join(map(str, value)) or "none"
+        return ",".join(map(str, value[:SHOWN])) + (",..." if len(value) > SHOWN else "") or "none"
     return "not given" if value is None else str(value)
 
 

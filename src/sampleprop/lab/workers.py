@@ -8,11 +8,8 @@ from contextlib import closing, contextmanager
 from rich.console import Console
 
 from sampleprop.lab import report, runs
+from sampleprop.lab.mistakes import Mistake
 from sampleprop.lab.runs import Piece, Result, Settings
-
-
-class ClusterError(ValueError):
-    """A cluster that cannot be used."""
 
 
 def results(
@@ -28,7 +25,8 @@ def results(
         console: for the progress.
 
     Raises:
-        ClusterError: for one that cannot be reached, without workers, or whose workers run several pieces in one process.
+        Mistake: for a cluster that cannot be reached, without workers, or whose workers run several pieces in one process; and for a
+            problem that cannot be measured.
         ModuleNotFoundError: for `dask` without dask.distributed.
     """
     if not pieces or (dask is None and min(jobs, len(pieces)) == 1):
@@ -77,12 +75,12 @@ def _client(address: str) -> Iterator[int]:
     try:
         client = Client(address, set_as_default=True)
     except (OSError, ValueError) as error:
-        raise ClusterError(f"--dask needs the address of a running scheduler; got {address}: {error}.") from error
+        raise Mistake(f"--dask needs the address of a running scheduler; got {address}: {error}.") from error
     with client:
         threads = client.nthreads()
         if not threads or max(threads.values()) > 1:
             got = f"workers with up to {max(threads.values())} threads" if threads else "none"
-            raise ClusterError(
+            raise Mistake(
                 f"--dask needs workers with one thread each, since threads would share torch's random state; got {got}. "
                 f"Start them with: dask worker {address} --nthreads 1 --nworkers 4"
             )
