@@ -1,6 +1,6 @@
 """Programs that are a chain of variables without a dimension, beside the same chains written by hand with the same distribution objects.
 
-Bernoulli variables (score function, costs to go) and Normal ones (reparameterization), batch 16.
+Bernoulli variables (score function, costs to go) and Normal ones (reparameterization), batch 16. The estimator is made once, before the loop.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,9 +18,9 @@ LENGTHS = (3, 50, 1000)
 
 @sp.program
 def bits(weight, bias, length):
-    x = torch.zeros(BATCH)
+    x, estimator = torch.zeros(BATCH), sp.ScoreFunction(None)
     for _ in range(length):
-        x = yield Bernoulli(logits=weight * x + bias), sp.ScoreFunction(None)
+        x = yield Bernoulli(logits=weight * x + bias), estimator
         yield (x - 0.3).square()
 
 
@@ -39,9 +39,9 @@ def bits_by_hand(weight: Tensor, bias: Tensor, length: int) -> Tensor:
 
 @sp.program
 def reals(weight, bias, length):
-    x = torch.zeros(BATCH)
+    x, estimator = torch.zeros(BATCH), sp.Pathwise(None)
     for _ in range(length):
-        x = yield Normal(weight * x + bias, 1.0), sp.Pathwise(None)
+        x = yield Normal(weight * x + bias, 1.0), estimator
         yield (x - 0.3).square()
 
 
