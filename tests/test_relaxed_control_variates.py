@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import pickle
 
 import pytest
@@ -26,6 +27,7 @@ from sampleprop.estimators.relaxed.lax import LAX
 from sampleprop.estimators.relaxed.lax import Draw as LAXDraw
 from sampleprop.estimators.relaxed.rebar import REBAR
 from sampleprop.estimators.relaxed.relax import RELAX
+from sampleprop.estimators.relaxed.relaxation import harden, soften
 from sampleprop.estimators.relaxed.straight_through_gumbel import StraightThroughGumbel
 from sampleprop.estimators.score import score_function
 
@@ -134,13 +136,18 @@ def test_the_correction_is_what_autograd_gives_through_the_noise(problem: str, c
     free = z + (phi - phi.detach())
 
     def c(z: Tensor) -> Tensor:
-        return f(conditional.squash(variables, z, torch.tensor(-0.7)))
+        return f(soften(variables, z / math.exp(-0.7)))
 
     score = variables.log_prob(points) - (phi.logsumexp(-1).sum(-1) if problem == "one-hots" else 0.0)
     wanted = (c(free) - c(conditioned) - c(conditioned).detach() * score).mean(0).sum()
     (wanted,) = torch.autograd.grad(wanted, phi)
     draw = conditional.Draw(points, z, None if coupled else conditioned.detach())
-    torch.testing.assert_close(conditional.correction(variables, draw, c), wanted)
+    torch.testing.assert_close(conditional.correction(variables, draw, conditional.with_slopes(c)), wanted)
+
+    def by_hand(z: Tensor) -> tuple[Tensor, Tensor]:
+        return conditional.squashed(variables, z, torch.tensor(-0.7), conditional.with_slopes(f))
+
+    torch.testing.assert_close(conditional.correction(variables, draw, by_hand), wanted)
 
 
 @both
@@ -148,8 +155,7 @@ def test_the_conditional_noise_gives_the_same_sample(problem: str) -> None:
     dist, logits = PROBLEMS[problem]
     variables = families.variables(dist(3 * logits))
     draw = conditional.propose(variables, 2000, False, torch.Generator().manual_seed(0))
-    decided = conditional.squash(variables, draw.conditional, torch.tensor(-40.0))  # temperature e⁻⁴⁰
-    torch.testing.assert_close(decided, draw.points)
+    torch.testing.assert_close(harden(variables, draw.conditional), draw.points)
     assert not torch.equal(draw.z, draw.conditional)
 
 
@@ -525,7 +531,9 @@ def test_small_probabilities_keep_their_precision() -> None:
         draw = conditional.Draw(torch.ones(1, 3, dtype=dtype), z, z.clone())
         y = torch.tensor([1.0, 2.0, 3.0], dtype=dtype)
         # Through a linear c the correction is y - y + (1 - ∂z̃/∂φ) y less the score's part.
-        results.append(conditional.correction(variables, draw, lambda z, y=y: (z * y).sum(-1)).double())
+        results.append(
+            conditional.correction(variables, draw, lambda z, y=y: ((z * y).sum(-1), y.expand_as(z))).double()
+        )
     torch.testing.assert_close(*results, rtol=1e-6, atol=0.0)
 
 
@@ -607,6 +615,16 @@ def test_the_quadratic_critic_is_complete_for_eight_coordinates() -> None:
     solution = torch.linalg.lstsq(design, wanted[:, None], driver="gelsd").solution
     torch.testing.assert_close((design @ solution)[:, 0], wanted)
     assert sum(parameter.numel() for parameter in critic.parameters()) == 81
+
+
+def test_the_slopes_of_the_quadratic_critic() -> None:
+    critic = tilted(RELAX().double()).quadratic
+    for size in (1, 5, 8, 11):
+        x = torch.randn(3, 2, size, dtype=torch.float64, generator=torch.Generator().manual_seed(size)).requires_grad_()
+        values, slopes = critic.value_and_slopes(x)
+        wanted = torch.autograd.grad(critic(x).sum(), x)
+        torch.testing.assert_close((slopes,), wanted)
+        torch.testing.assert_close(values, critic(x))
 
 
 @pytest.mark.parametrize("estimator", [REBAR(), RELAX(), RELAX(use_f=False)], ids=str)

@@ -30,6 +30,8 @@ from sampleprop.estimator import average
 from sampleprop.estimators.relaxed.relaxation import harden, perturbation, soften
 from sampleprop.surrogate import unsqueeze_to, value_and_grad, vjp
 
+WithSlopes = Callable[[Tensor], tuple[Tensor, Tensor]]  # a function's values, and its derivative by the argument
+
 INFINITE = 1e10  # stands in for infinite logits: it saturates every temperature below 1e8, and 0 * 1e10 is not NaN
 
 
@@ -74,20 +76,34 @@ def finite(logits: Tensor) -> Tensor:
     return logits.clamp(-INFINITE, INFINITE)
 
 
-def squash(variables: families.Discrete, z: Tensor, log_temperature: Tensor) -> Tensor:
-    """The relaxed points, sigmoid(z / temperature) or softmax(z / temperature), in the dtype of the points.
+def squashed(
+    variables: families.Discrete,
+    z: Tensor,
+    log_temperature: Tensor,
+    c: WithSlopes,
+) -> tuple[Tensor, Tensor]:
+    """The value of c at the relaxed points, sigmoid(z / temperature) or softmax(z / temperature), and its derivative by z.
 
     Args:
         variables: Bernoulli or one-hot variables.
-        z: [..., *batch, *event].
+        z: [m, *batch, *event].
         log_temperature: a number, or [*batch].
+        c: from relaxed points, in the dtype of the points, to [m, *batch] and the derivative by them.
     """
-    temperature = log_temperature.to(z).exp()
-    return soften(variables, z / unsqueeze_to(temperature, variables.logits.dim())).to(variables.dtype)
+    temperature = unsqueeze_to(log_temperature.to(z).exp(), variables.logits.dim())
+    relaxed = soften(variables, z / temperature)
+    values, slopes = c(relaxed.to(variables.dtype))
+    if isinstance(variables, families.OneHots):
+        slopes = slopes - (relaxed * slopes).sum(-1, keepdim=True)
+        return values, relaxed * slopes / temperature
+    return values, relaxed * (1 - relaxed) * slopes / temperature
 
 
 def correction(
-    variables: families.Discrete, draw: Draw, c: Callable[[Tensor], Tensor], keep: Tensor | None = None
+    variables: families.Discrete,
+    draw: Draw,
+    c: WithSlopes,
+    keep: Tensor | None = None,
 ) -> Tensor:
     r"""A gradient of mean zero by the logits, for any function c of the noisy logits.
 
@@ -98,16 +114,14 @@ def correction(
     Args:
         variables: Bernoulli or one-hot variables.
         draw: x, z and z̃.
-        c: from [m, *batch, *event] to [m, *batch]; called once.
+        c: from [m, *batch, *event] to [m, *batch] and the derivative by them; called once.
         keep: [k, *batch], False for samples that are left out.
 
     Returns:
         [*batch, *event]; attached to what c is attached to, if gradients are enabled.
     """
     points, z, conditional, _ = draw
-    values, (slopes,) = value_and_grad(
-        c, z if conditional is None else torch.cat([z, conditional])
-    )  # [k or 2k, *batch]
+    values, slopes = c(z if conditional is None else torch.cat([z, conditional]))  # [k or 2k, *batch, ...]
     if conditional is None:
         path = _difference(variables, points, z, slopes)
     else:
@@ -120,20 +134,20 @@ def correction(
 def relaxed_correction(
     variables: families.Discrete,
     draw: Draw,
-    relaxed_f: Callable[[Tensor], Tensor],
+    c: WithSlopes,
     log_temperature: Tensor,
     keep: Tensor | None,
     learn: bool,
 ) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
-    """The correction for c = f at the relaxed points, and its derivative by the temperature.
+    """The correction for c at the relaxed points, and its derivative by the temperature; nothing else hears of it.
 
     Args:
         variables: Bernoulli or one-hot variables.
         draw: x, z and z̃.
-        relaxed_f: f.
+        c: from relaxed points, [m, *batch, *event], to [m, *batch] and the derivative by them.
         log_temperature: a number.
         keep: [k, *batch], False for samples that are left out.
-        learn: whether the derivative is wanted; it costs a second derivative of f.
+        learn: whether the derivative is wanted; it costs a second derivative of c.
 
     Returns:
         The correction, [*batch, *event], detached; and the function from y of that shape to [*batch], the derivative
@@ -141,18 +155,28 @@ def relaxed_correction(
     """
 
     def of_temperature(rows: Tensor) -> Tensor:
-        return correction(variables, draw, lambda z: relaxed_f(squash(variables, z, rows)), keep)
+        return correction(variables, draw, lambda z: squashed(variables, z, rows, c), keep)
 
     def slope(y: Tensor) -> Tensor:
         with torch.no_grad():
             return pull(y)[0]
 
-    with torch.no_grad():  # f is called in here: nothing is recorded for θ
+    with torch.no_grad():  # c is called in here: nothing is recorded for θ
         rows = log_temperature.detach().to(draw.z).expand(variables.batch_shape)
         if not learn:
             return of_temperature(rows), None
         value, pull = vjp(of_temperature, rows)
         return value, slope
+
+
+def with_slopes(f: Callable[[Tensor], Tensor]) -> WithSlopes:
+    """The function that also returns the derivative by its argument."""
+
+    def at(points: Tensor) -> tuple[Tensor, Tensor]:
+        values, (slopes,) = value_and_grad(f, points)
+        return values, slopes
+
+    return at
 
 
 def _difference(variables: families.Discrete, points: Tensor, z: Tensor, y: Tensor) -> Tensor:

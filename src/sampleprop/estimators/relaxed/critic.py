@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sampleprop import noise
+from sampleprop.surrogate import value_and_grad
 
 SIZE = 8  # cosines
 
@@ -33,22 +34,29 @@ class QuadraticCritic(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """From [..., coordinates] to [...]."""
+        return self.value_and_slopes(points)[0]
+
+    def value_and_slopes(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """From [..., coordinates] to [...] and the derivative by the points, written out, which spares a graph of the graph."""
         points = points.to(noise.working_dtype(points.dtype))
         waves = _cosines(points)
         a, b = points @ waves, points.square() @ waves  # [..., SIZE]
-        linear = a @ self.linear.to(points) + b @ self.squares.to(points)
-        return self.constant.to(points) + linear + ((a @ self.products.to(points)) * a).sum(-1)
+        linear, squares, products = self.linear.to(points), self.squares.to(points), self.products.to(points)
+        turned = a @ products
+        values = self.constant.to(points) + a @ linear + b @ squares + (turned * a).sum(-1)
+        slopes = (linear + turned + a @ products.T) @ waves.T + 2 * points * (waves @ squares)
+        return values, slopes
 
 
-def evaluate(
+def value_and_slopes(
     name: str,
     critic: Callable[..., Tensor] | None,
     quadratic: QuadraticCritic | None,
     points: Tensor,
     event_ndim: int,
     context: Tensor | None,
-) -> Tensor:
-    """The critic, or the quadratic one where it is None, at points [m, *batch, *event]: [m, *batch].
+) -> tuple[Tensor, Tensor]:
+    """The critic, or the quadratic one where it is None, at points [m, *batch, *event]: [m, *batch]; and its derivative by them.
 
     Raises:
         ValueError: when the critic returns another shape.
@@ -56,15 +64,21 @@ def evaluate(
     shape = points.shape[: points.dim() - event_ndim]
     if critic is None:
         assert quadratic is not None
-        values: Tensor = quadratic(points.unsqueeze(-1).flatten(len(shape)))  # [m, *batch, coordinates] -> [m, *batch]
+        flat = points.unsqueeze(-1).flatten(len(shape))  # [m, *batch, coordinates]
+        values, slopes = quadratic.value_and_slopes(flat)
+        return values, slopes.reshape(points.shape)
+
+    def checked(points: Tensor) -> Tensor:
+        values = critic(points) if context is None else critic(points, context.detach())
+        if values.shape != shape:
+            raise ValueError(
+                f"{name} needs one number from the critic for each point, shape [m, *batch] = {list(shape)}; got "
+                f"{list(values.shape)}. Sum over the event, or squeeze the last dimension."
+            )
         return values
-    values = critic(points) if context is None else critic(points, context.detach())
-    if values.shape != shape:
-        raise ValueError(
-            f"{name} needs one number from the critic for each point, shape [m, *batch] = {list(shape)}; got "
-            f"{list(values.shape)}. Sum over the event, or squeeze the last dimension."
-        )
-    return values
+
+    values, (slopes,) = value_and_grad(checked, points)
+    return values, slopes
 
 
 def tilted(estimator: Any) -> Any:

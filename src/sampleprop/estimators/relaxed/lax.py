@@ -17,7 +17,7 @@ from torch.distributions import Distribution, Normal
 
 from sampleprop import checks, families
 from sampleprop.estimator import Estimator, F, Source, Worked, average
-from sampleprop.estimators.relaxed.critic import QuadraticCritic, evaluate, tilted
+from sampleprop.estimators.relaxed.critic import QuadraticCritic, tilted, value_and_slopes
 from sampleprop.reparameterized import Reparameterized
 from sampleprop.surrogate import surrogate, train, unsqueeze_to, value_and_grad
 
@@ -136,13 +136,12 @@ class LAX(Estimator[Draw]):
         costs = checks.costs(self.name, dist, draw.points, costs, keep)
         batch_ndim = len(dist.batch_shape)
 
-        def critic(points: Tensor) -> Tensor:
-            return evaluate(self.name, self.critic, self.quadratic, points, len(dist.event_shape), context)
-
         # A function that is no module has nothing to learn, and may hold on to θ, which must hear nothing of the variance.
         learn = self.training and (self.quadratic is not None or isinstance(self.critic, nn.Module))
         with nullcontext() if learn else torch.no_grad():
-            c, (slopes,) = value_and_grad(critic, draw.points)  # [k, *batch, *event], attached to ψ, as c is
+            c, slopes = value_and_slopes(  # [k, *batch] and [k, *batch, *event], attached to ψ
+                self.name, self.critic, self.quadratic, draw.points, len(dist.event_shape), context
+            )
             excess = unsqueeze_to(costs.detach() - c, slopes.dim())
             gradients = tuple(
                 # A parameter may have further dimensions: the components of a mixture.

@@ -17,7 +17,7 @@ from torch.distributions import Bernoulli, Distribution
 
 from sampleprop import checks, families
 from sampleprop.estimator import Estimator, F, Source, Worked, average
-from sampleprop.estimators.relaxed.conditional import Draw, propose, relaxed_correction
+from sampleprop.estimators.relaxed.conditional import Draw, propose, relaxed_correction, with_slopes
 from sampleprop.surrogate import surrogate, train, unsqueeze_to
 
 
@@ -125,7 +125,12 @@ class REBAR(Estimator[Draw]):
         plain = average(unsqueeze_to(costs.detach(), score.dim()) * score, keep)
         learn = self.training and self.learn
         h, slope = relaxed_correction(
-            variables, draw, relaxed_f, self.log_temperature, keep, learn and self.log_temperature.requires_grad
+            variables,
+            draw,
+            with_slopes(relaxed_f),
+            self.log_temperature,
+            keep,
+            learn and self.log_temperature.requires_grad,
         )
         gradient = plain + self.eta.to(plain) * h  # [*batch, *event], attached to η
         result = surrogate(self.name, average(costs, keep), (variables.logits,), (gradient.detach(),))

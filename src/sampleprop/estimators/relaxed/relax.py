@@ -19,8 +19,15 @@ from torch.distributions import Bernoulli, Distribution
 
 from sampleprop import checks, families
 from sampleprop.estimator import Estimator, F, Source, Worked, average
-from sampleprop.estimators.relaxed.conditional import Draw, correction, propose, relaxed_correction, squash
-from sampleprop.estimators.relaxed.critic import QuadraticCritic, evaluate, tilted
+from sampleprop.estimators.relaxed.conditional import (
+    Draw,
+    correction,
+    propose,
+    relaxed_correction,
+    squashed,
+    with_slopes,
+)
+from sampleprop.estimators.relaxed.critic import QuadraticCritic, tilted, value_and_slopes
 from sampleprop.surrogate import surrogate, train, unsqueeze_to
 
 
@@ -141,24 +148,27 @@ class RELAX(Estimator[Draw]):
         if self.use_f:
             if relaxed_f is None:
                 raise ValueError("RELAX needs f at relaxed points; got none. Pass relaxed_f=f, or use_f=False.")
-            h, slope = relaxed_correction(variables, draw, relaxed_f, self.log_temperature, keep, by_temperature)
+            h, slope = relaxed_correction(
+                variables, draw, with_slopes(relaxed_f), self.log_temperature, keep, by_temperature
+            )
             gradient = gradient + self.eta.to(gradient) * h
             slopes.append((self.eta, slope))
 
-        def critic(points: Tensor) -> Tensor:
-            return evaluate(self.name, self.critic, self.quadratic, points, variables.event_ndim, context)
+        def at(points: Tensor) -> tuple[Tensor, Tensor]:
+            return value_and_slopes(self.name, self.critic, self.quadratic, points, variables.event_ndim, context)
 
-        if self.quadratic is None and not isinstance(self.critic, nn.Module):
-            # Like f: a function may hold on to θ, which must hear nothing of the variance.
-            h, slope = relaxed_correction(variables, draw, critic, self.log_temperature, keep, by_temperature)
-            gradient = gradient + h
-            slopes.append((1.0, slope))
-        else:
+        # A critic that is no module is treated like f: it may hold on to θ, which must hear nothing of the variance.
+        own = self.quadratic is not None or isinstance(self.critic, nn.Module)
+        if own:
             with nullcontext() if learn else torch.no_grad():
                 # Attached to ψ and τ: what the critic's slopes are made of is itself differentiated, by train's loss.
                 gradient = gradient + correction(
-                    variables, draw, lambda z: critic(squash(variables, z, self.log_temperature)), keep
+                    variables, draw, lambda z: squashed(variables, z, self.log_temperature, at), keep
                 )
+        else:
+            h, slope = relaxed_correction(variables, draw, at, self.log_temperature, keep, by_temperature)
+            gradient = gradient + h
+            slopes.append((1.0, slope))
         result = surrogate(self.name, average(costs, keep), (variables.logits,), (gradient.detach(),))
         if learn:
             loss = variables.sum(gradient.square())
