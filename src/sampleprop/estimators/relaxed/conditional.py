@@ -7,8 +7,7 @@ z̃ = g(φ, v; x) with v free of φ, and the derivative of g needs only where z�
 .. math::
 
     \Big(\frac{\partial \tilde z}{\partial \phi}\Big)^{\!\top} y = y - w y, \quad
-        w = \frac{\mathrm{P}(x = 0)}{\mathrm{P}(\text{noise} < \tilde z - \phi)}
-        \text{ for a Bernoulli variable with } x = 1 \text{ (mirrored for } x = 0)
+        w = \mathrm{P}(1 - x) + \mathrm{P}(x)\, e^{-|\tilde z|} \text{ for a Bernoulli variable with the value } x
 
     \Big(\frac{\partial \tilde z}{\partial \phi}\Big)^{\!\top} y = y - w \odot y + \pi \langle w, y \rangle, \quad
         w = e^{\tilde z - \max \tilde z} \text{ for a one-hot variable with probabilities } \pi
@@ -27,7 +26,7 @@ from torch import Generator, Tensor
 
 from sampleprop import families, noise
 from sampleprop.estimator import average
-from sampleprop.estimators.relaxed.relaxation import harden, perturbation, soften
+from sampleprop.estimators.relaxed.relaxation import harden, perturbation, soften, through_soft
 from sampleprop.surrogate import unsqueeze_to, value_and_grad, vjp
 
 WithSlopes = Callable[[Tensor], tuple[Tensor, Tensor]]  # a function's values, and its derivative by the argument
@@ -93,10 +92,7 @@ def squashed(
     temperature = unsqueeze_to(log_temperature.to(z).exp(), variables.logits.dim())
     relaxed = soften(variables, z / temperature)
     values, slopes = c(relaxed.to(variables.dtype))
-    if isinstance(variables, families.OneHots):
-        slopes = slopes - (relaxed * slopes).sum(-1, keepdim=True)
-        return values, relaxed * slopes / temperature
-    return values, relaxed * (1 - relaxed) * slopes / temperature
+    return values, through_soft(variables, relaxed, slopes) / temperature
 
 
 def correction(
@@ -184,6 +180,5 @@ def _difference(variables: families.Discrete, points: Tensor, z: Tensor, y: Tens
     if isinstance(variables, families.OneHots):
         weighted = (z - z.amax(-1, keepdim=True)).exp() * y
         return weighted - variables.probs.detach() * weighted.sum(-1, keepdim=True)
-    logits = finite(variables.logits.detach())
-    side = 2 * points - 1
-    return (F.logsigmoid(-side * logits) - F.logsigmoid(side * (z - logits))).exp() * y
+    other = ((1 - 2 * points) * variables.logits.detach()).sigmoid()  # P(1 - x)
+    return (other + (1 - other) * (-z.abs()).exp()) * y

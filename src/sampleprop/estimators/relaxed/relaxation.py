@@ -51,6 +51,17 @@ def soften(variables: families.Discrete, scores: Tensor) -> Tensor:
     return scores.sigmoid() if isinstance(variables, families.Bernoullis) else scores.softmax(-1)
 
 
+def through_soft(variables: families.Discrete, soft: Tensor, slopes: Tensor) -> Tensor:
+    """The derivative by the scores of what has these slopes by `soft`, which is `soften` of the scores."""
+    slopes = slopes.to(soft.dtype)
+    through: Tensor
+    if isinstance(variables, families.Bernoullis):
+        through = torch.ops.aten.sigmoid_backward(slopes, soft)  # as autograd does it, in one pass
+    else:
+        through = torch.ops.aten._softmax_backward_data(slopes, soft, -1, soft.dtype)
+    return through
+
+
 def harden(variables: families.Discrete, scores: Tensor) -> Tensor:
     """The vertex next to these scores, without graph: x > 0 for bits, the argmax for one-hots."""
     if isinstance(variables, families.Bernoullis):
