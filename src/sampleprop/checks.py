@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
-from torch.distributions import Bernoulli, Distribution
+from torch.distributions import Bernoulli, Categorical, Distribution, OneHotCategorical
 
 from sampleprop import families, noise
 
@@ -142,8 +142,11 @@ def _numbers(shape: tuple[int, ...]) -> str:
 
 def possible(name: str, dist: Distribution) -> None:
     """Refuse a categorical variable all of whose classes are masked: there is nothing to draw."""
-    if isinstance(families.unwrap(dist)[0], Bernoulli) and dist._validate_args:
-        return  # torch has looked for NaN already
+    base, _ = families.unwrap(dist)
+    if not isinstance(base, Bernoulli | Categorical | OneHotCategorical) or (
+        isinstance(base, Bernoulli) and dist._validate_args
+    ):
+        return  # in the second case torch has looked for NaN already
     variables = families.discrete(dist)
     if variables is None:
         return
@@ -239,16 +242,16 @@ def has_path(costs: Tensor, points: Tensor) -> bool:
 
 def _unreached(costs: Tensor, targets: dict[Node, str]) -> dict[Node, str]:
     """Those nodes of the autograd graph that cannot be reached from the costs."""
-    left, seen = dict(targets), set[Node]()
-    stack = [costs.grad_fn]
+    left = dict(targets)
+    stack: list[Any] = [] if costs.grad_fn is None else [costs.grad_fn]
+    seen = {None, costs.grad_fn}
     while stack and left:
         node = stack.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            left.pop(node, None)
-            for following, _ in node.next_functions:
-                if following is not None and following not in seen:
-                    stack.append(following)
+        left.pop(node, None)
+        for following, _ in node.next_functions:
+            if following not in seen:
+                seen.add(following)
+                stack.append(following)
     return left
 
 

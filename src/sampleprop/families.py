@@ -142,11 +142,11 @@ def smooth_rsample(dist: Distribution) -> bool:
     as such.
     """
     base, _ = unwrap(dist)
-    if isinstance(base, Reparameterized):
-        return base.smooth
+    if type(base).rsample in continuous.RSAMPLE:
+        return True
     if isinstance(base, td.TransformedDistribution) and type(base).rsample is td.TransformedDistribution.rsample:
         return smooth_rsample(base.base_dist)
-    return _own_rsample(dist) is not None
+    return isinstance(base, Reparameterized) and base.smooth
 
 
 def score(dist: Distribution, points: Tensor) -> tuple[Tensor, ...]:

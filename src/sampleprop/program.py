@@ -241,13 +241,15 @@ def _fold(nodes: list[_Node], setting: _Setting) -> Tensor | None:
             while chain is not None and nodes and nodes[-1].chain is chain:
                 run.append(nodes.pop())
             alone = len(run) == 1 and chain is not ThroughPoints
-            after = run[0].fold(after, group) if alone else _fold_chain(run[::-1], after, group)
+            after = run[0].fold(after, group) if alone else _fold_chain(run[::-1], after, group, paths)
     if after is not None:
         checks.paths(after, paths)
     return after
 
 
-def _fold_chain(nodes: list[_Node], after: Tensor | None, group: Group | None) -> Tensor:
+def _fold_chain(
+    nodes: list[_Node], after: Tensor | None, group: Group | None, paths: list[tuple[str, Tensor]]
+) -> Tensor:
     """Variables of one chain, the first one first; they have one batch shape."""
     last = nodes[-1].total(after)
     terms = [_total(node.costs, None) for node in nodes[:-1]]
@@ -255,9 +257,11 @@ def _fold_chain(nodes: list[_Node], after: Tensor | None, group: Group | None) -
         torch.stack([torch.zeros_like(last) if c is None else c for c in terms] + [last])
     )  # [t, *batch]
     if nodes[0].chain is ThroughPoints:
-        for node in nodes:
-            assert isinstance(node.estimator, ThroughPoints)
-            checks.path(node.estimator.name, None, costs, node.draw.points, node.estimator.allow_unused)
+        wanted = [
+            node for node in nodes if isinstance(node.estimator, ThroughPoints) and not node.estimator.allow_unused
+        ]
+        if families.inspectable(costs) and torch.is_grad_enabled():
+            paths.extend((node.estimator.name, node.draw.points) for node in wanted)
         return costs.sum(0)
     # DiCE: each cost c_t times the box of x_1 ... x_t.
     log_probs = _log_probs(nodes).cumsum(0)
