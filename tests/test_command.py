@@ -62,10 +62,23 @@ def test_json_and_nothing_else_on_standard_output(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("chosen", "refused"), [("default", []), ("all", ["Pathwise()"])])
 def test_the_selections(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: str, refused: list[str]) -> None:
-    monkeypatch.setattr("sampleprop.lab.arguments.REGISTER", (ScoreFunction, Pathwise))
+    monkeypatch.setattr("sampleprop.lab.configurations.REGISTER", (ScoreFunction, Pathwise))
     result = run("compare", "toy", "--json", "--estimators", chosen, *QUICK, "--out", tmp_path)
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["label"] for line in lines] == ["ScoreFunction(samples=16)", *refused]
+
+
+def test_configurations_are_compared(tmp_path: Path) -> None:
+    chosen = "rebar(coupled=True), ScoreFunction(baseline=SelfCritical()), REBAR"
+    arguments = ("--replicates", "128", "--train-steps", "0", "--budgets", "none", "--budget", 12)
+    result = run("compare", "toy", "--json", "--estimators", chosen, *arguments, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    labels = {json.loads(line)["label"] for line in result.stdout.splitlines()}
+    assert labels == {
+        "REBAR(samples=6, coupled=True)",
+        "ScoreFunction(samples=11, baseline=SelfCritical)",
+        "REBAR(samples=4)",
+    }
 
 
 def test_the_digits_are_trained_and_enumerable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -76,7 +89,7 @@ def test_the_digits_are_trained_and_enumerable(monkeypatch: pytest.MonkeyPatch, 
     assert "by enumeration of 1024 states" in result.stdout
 
 
-@pytest.mark.parametrize("name", [name for name in problems.BUILT_IN if name != "digits"])
+@pytest.mark.parametrize("name", [name for name in problems.BUILT_IN if not name.startswith("digits")])
 def test_the_built_in_problems_fit_together(name: str) -> None:
     problem = problems.find(name)()
     points = problem.dist.sample((7,))
@@ -170,7 +183,7 @@ def test_what_a_file_draws_belongs_to_the_seed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("nowhere",), "digits, toy, categorical, normal"),
+        (("nowhere",), "digits-200, toy, categorical, normal"),
         (("nowhere.py:problem",), "needs the file"),
         (("normal", "--dim", "3"), "belong to the problem toy"),
         (("toy", "--estimators", "ScoreFunktion"), "Perhaps ScoreFunction"),
@@ -181,8 +194,14 @@ def test_what_a_file_draws_belongs_to_the_seed(tmp_path: Path) -> None:
         (("toy", "--seeds", "0,a"), "--seeds needs whole numbers"),
         (("toy", "--trajectory", "1"), "at least 2 points"),
         (("toy", "--dask", "tcp://127.0.0.1:1", "--jobs", "2"), "--jobs"),
-        (("toy", "nowhere"), "digits, toy, categorical, normal"),
+        (("toy", "nowhere"), "digits-200, toy, categorical, normal"),
         (("toy", "--estimators", ","), "--estimators needs names"),
+        (("toy", "--estimators", ""), "--estimators needs names"),
+        (("toy", "--estimators", "REBAR(coupled=true)"), "numbers, texts, True"),
+        (("toy", "--estimators", "REBAR(samples=0)"), "at least 1"),
+        (("toy", "--estimators", "REBAR(colour=1)"), "cannot be made"),
+        (("toy", "--estimators", "sp.REBAR()"), "names with arguments"),
+        (("toy", "--estimators", "ScoreFunction(4, baseline=LeafOneOut())"), "Perhaps LeaveOneOut"),
         (("toy", "--trajectory", "102"), "--trajectory"),
         (("toy", "--out", __file__), "--out needs a folder"),
     ],

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from sampleprop import diagnostics
 from sampleprop.diagnostics.row import Row, Skipped
 from sampleprop.diagnostics.trajectory import Checkpoint
+from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.lab import output, results, runs
 from sampleprop.lab.app import app
 from sampleprop.lab.compare import INTERRUPTED
@@ -193,7 +194,7 @@ def test_a_failing_problem_leaves_the_others(tmp_path: Path) -> None:
 
 def test_json_keeps_every_number() -> None:
     measured = diagnostics.compare(
-        lambda x: x.square().sum(-1), runs.Settings(()).make(Piece("toy", 0)).dist, [runs.REGISTER[0]()], replicates=128
+        lambda x: x.square().sum(-1), runs.Settings(()).make(Piece("toy", 0)).dist, [ScoreFunction()], replicates=128
     )
     (row,) = measured.rows
     endless = Row(**{**vars(row), "label": "a", "bias_visible": math.inf, "signal_to_noise": math.inf})

@@ -74,6 +74,9 @@ class Comparison:
             f"Bias against: {self.reference}. “< x” says that none was seen, and that one of x would have been.",
             "Ranked by variance × time; “rank by f” is by variance × evaluations, for an f that takes all the time. Biased rows follow by mean squared error: no number of samples takes a bias away.",
         ]
+        lucky = ", ".join(row.label for row in self.rows if not (row.claims_unbiased or row.biased))
+        if lucky:
+            notes.append(f"Biased in general, though no bias was seen here: {lucky}.")
         steps = {row.trained for row in self.rows if row.trained}
         if steps:
             names = ", ".join(row.label for row in self.rows if row.trained)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import sampleprop
 from sampleprop.estimators import REGISTER
-from sampleprop.lab import arguments, report, table
+from sampleprop.lab import configurations, report, table
 from sampleprop.lab.compare import compare
 from sampleprop.lab.recommend import recommend
 
@@ -69,7 +69,7 @@ def table_command(
 def cite(names: Annotated[list[str], typer.Argument(help="Estimators, as `sampleprop list` names them.")]) -> None:
     """Print BibTeX for what you used."""
     try:
-        sources = {found.source.key: found.source for found in arguments.named(names)}
+        sources = {found.source.key: found.source for found in configurations.named(names)}
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     typer.echo("\n\n".join(source.bibtex() for source in sources.values()))

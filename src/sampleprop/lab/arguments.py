@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from typing import Any
 
-from sampleprop.estimator import Estimator
-from sampleprop.estimators import REGISTER
 from sampleprop.lab import problems
 from sampleprop.lab.runs import Piece
 
@@ -46,35 +42,6 @@ def budgets(text: str | None) -> tuple[int, ...] | None:
     if min(numbers) < 1:
         raise ValueError(f"--budgets needs budgets of at least 1 evaluation; got {text!r}.")
     return numbers
-
-
-def kinds(text: str) -> Sequence[type[Estimator[Any]]]:
-    """The estimators of a list of names, or all.
-
-    Raises:
-        ValueError: for no name, and for one that there is not.
-    """
-    if text in ("all", "default"):
-        return REGISTER
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise ValueError(f"--estimators needs names, separated by commas, or default, or all; got {text!r}.")
-    return named(names)
-
-
-def named(names: Sequence[str]) -> list[type[Estimator[Any]]]:
-    """The estimators of these names, in any case.
-
-    Raises:
-        ValueError: for one that there is not.
-    """
-    known = {kind.__name__.lower(): kind for kind in REGISTER}
-    for name in names:
-        if name.lower() not in known:
-            close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-            suggestion = f" Perhaps {', '.join(known[c].__name__ for c in close)}." if close else ""
-            raise ValueError(f"There is no estimator {name!r}.{suggestion} `sampleprop list` prints all.")
-    return [known[name.lower()] for name in names]
 
 
 def _whole(option: str, text: str) -> tuple[int, ...]:

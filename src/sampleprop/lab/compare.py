@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sampleprop.lab import arguments, output, problems, report, results, workers
+from sampleprop.lab import arguments, configurations, output, problems, report, results, workers
 from sampleprop.lab.charted import by_problem
 from sampleprop.lab.command import INTERRUPTED
 from sampleprop.lab.mistakes import Mistake
@@ -29,8 +29,8 @@ def compare(
     estimators: Annotated[
         str,
         typer.Option(
-            help="Names, separated by commas; 'default' for every one that takes the distribution; 'all' to list the "
-            "others too."
+            help="Names, separated by commas, with arguments if you like, 'ScoreFunction, REBAR(coupled=True)'; 'default' "
+            "for every one that takes the distribution; 'all' to list the others too."
         ),
     ] = "default",
     budget: Annotated[
@@ -78,7 +78,7 @@ def compare(
     messages = Console(stderr=True)
     try:
         settings = Settings(
-            estimators=tuple(kind.__name__ for kind in arguments.kinds(estimators)),
+            estimators=configurations.split(estimators),
             selection=estimators if estimators in ("default", "all") else "named",
             budget=budget,
             budgets=arguments.budgets(budgets),

@@ -32,7 +32,6 @@ from sampleprop.distributions.mixture_same_family import MixtureSameFamily
 from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.expectation import expect
 
-LATENTS = 10
 TRAINING_STEPS = 500
 TRAINING_IMAGES = 1500
 SHOWN = 16
@@ -80,8 +79,8 @@ def find(name: str, *, seed: int = 0, t: float | None = None, dim: int | None = 
     return partial(_from_file, Path(path).resolve(), function, seed)
 
 
-def digits(seed: int = 0) -> Problem:
-    """A discrete VAE with 10 Bernoulli latents on the handwritten digits that scikit-learn brings, trained a little.
+def digits(seed: int = 0, latents: int = 10) -> Problem:
+    """A discrete VAE with Bernoulli latents on the handwritten digits that scikit-learn brings, trained a little.
 
     The gradient is that of the reconstruction cost by the encoder's logits, for a batch of test images; the KL
     divergence to the prior is known in closed form and needs no estimator.
@@ -93,8 +92,8 @@ def digits(seed: int = 0) -> Problem:
         torch.manual_seed(seed)
         images = images[torch.randperm(len(images))]
         train, test = images[:TRAINING_IMAGES], images[TRAINING_IMAGES:]
-        encoder = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, LATENTS))
-        decoder = nn.Sequential(nn.Linear(LATENTS, 64), nn.ReLU(), nn.Linear(64, 64))
+        encoder = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, latents))
+        decoder = nn.Sequential(nn.Linear(latents, 64), nn.ReLU(), nn.Linear(64, 64))
         optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=3e-3)
         for _ in range(TRAINING_STEPS):
             x = train[torch.randint(len(train), (64,))]
@@ -108,7 +107,7 @@ def digits(seed: int = 0) -> Problem:
     for parameter in [*encoder.parameters(), *decoder.parameters()]:
         parameter.requires_grad_(False)
     dist = Independent(Bernoulli(logits=encoder(x).detach().requires_grad_()), 1)
-    title = f"Digits: discrete VAE, {LATENTS} Bernoulli latents, {SHOWN} test images (negative ELBO {nats:.1f} nats)"
+    title = f"Digits: discrete VAE, {latents} Bernoulli latents, {SHOWN} test images (negative ELBO {nats:.1f} nats)"
     return Problem(title, _Reconstruction(decoder, x), dist, budget=20)
 
 
@@ -196,6 +195,7 @@ def _quadratic(title: str, base: Distribution, generator: torch.Generator, budge
 
 BUILT_IN: dict[str, Callable[[int], Problem]] = {
     "digits": digits,
+    "digits-200": partial(digits, latents=200),
     "toy": lambda seed: toy(),
     "categorical": categorical,
     "normal": normal,

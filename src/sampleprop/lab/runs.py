@@ -19,8 +19,7 @@ from sampleprop.diagnostics.compare import Progress
 from sampleprop.diagnostics.comparison import Comparison, versions
 from sampleprop.diagnostics.trajectory import Checkpoint, trajectory
 from sampleprop.estimator import Estimator
-from sampleprop.estimators import REGISTER
-from sampleprop.lab import problems
+from sampleprop.lab import configurations, problems
 from sampleprop.lab.mistakes import told
 
 LEAST_REPLICATES = 128  # of a point of the curve, which shows an order of magnitude
@@ -41,7 +40,7 @@ class Settings:
     """What all pieces of a run share.
 
     Attributes:
-        estimators: their names.
+        estimators: their names, with arguments where these are not the defaults.
         selection: "default" leaves out what refuses the distribution and what is not for E[f]; "all" and "named" list it.
         budget: evaluations of f; None for the problem's own.
         budgets: of the curve of variance against evaluations; None for a quarter and a half of the budget, without the estimators
@@ -72,8 +71,7 @@ class Settings:
 
     def candidates(self, problem: problems.Problem) -> list[Estimator[Any]]:
         """The estimators in the order in which they are compared."""
-        kinds = {kind.__name__: kind for kind in REGISTER}
-        made = [kinds[name]() for name in self.estimators]
+        made = [configurations.made(text) for text in self.estimators]
         if self.selection == "default":
             return [e for e in made if e.objective == "mean" and e.refusal(problem.dist) is None]
         if self.selection == "all":
