@@ -41,7 +41,7 @@ def test_compare_shows_a_table_and_writes_files(tmp_path: Path) -> None:
     assert "Toy: E[(b - 0.2)²], 3 fair bits" in result.stdout
     assert "Enumerate()" in result.stdout
     assert "by enumeration of 8 states" in result.stdout
-    assert "Do not take this distribution: Pathwise()." in result.stdout
+    assert "Not compared: Pathwise(): Pathwise needs a continuous distribution" in result.stdout
     assert "Written:" in result.stderr
     out = tmp_path / "out"
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from sampleprop import (
     StraightThrough,
 )
 from sampleprop.diagnostics import Comparison, compare
-from sampleprop.diagnostics.row import COLUMNS
+from sampleprop.diagnostics.row import COLUMNS, Skipped
 from sampleprop.diagnostics.statistics import bias
 
 
@@ -331,7 +332,7 @@ def test_tables(small: Comparison) -> None:
     assert markdown[2].startswith("| 1 | Enumerate() | 8 |")
     plain = repr(small)
     assert plain.splitlines()[0].split()[:2] == ["rank", "estimator"]
-    assert "Do not take this distribution: Pathwise()." in plain
+    assert "Not compared: Pathwise(): Pathwise needs a continuous distribution" in plain
     assert small._repr_html_().count("<tr>") == 3
     assert "&lt; " in small._repr_html_()
 
@@ -351,3 +352,10 @@ def test_what_is_biased_in_general_is_named_where_no_bias_was_seen() -> None:
     found = compare(lambda x: x.sum(-1), dist, [StraightThrough(), ScoreFunction()], budget=4, replicates=128)
     assert not any(row.biased for row in found.rows)
     assert "Biased in general, though no bias was seen here: StraightThrough(samples=4)." in found.notes()
+
+
+def test_many_refusals_are_only_named(small: Comparison) -> None:
+    refused = tuple(Skipped(name, "It needs more.", refused=True) for name in "ABCD")
+    notes = replace(small, skipped=refused).notes()
+    assert "Do not take this distribution: A, B, C, D." in notes
+    assert not any("It needs more." in note for note in notes)

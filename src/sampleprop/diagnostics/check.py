@@ -17,7 +17,7 @@ from sampleprop.diagnostics.findings import Check, Finding, Report
 from sampleprop.diagnostics.measure import GROUPS, Tally, device_of, devices, instance
 from sampleprop.diagnostics.reference import Reference, judge, target
 from sampleprop.diagnostics.replicates import Problem
-from sampleprop.diagnostics.statistics import POWER, Bias, percent, student
+from sampleprop.diagnostics.statistics import POWER, Bias, percent, plus_minus, student
 from sampleprop.estimator import Estimator
 from sampleprop.expectation import expect
 
@@ -181,7 +181,7 @@ def _check_value(report: Report, tally: Tally, reference: Reference, rounding: f
         Finding(
             "wrong value",
             "error" if tally.estimator.exact_forward else "warning",
-            f"the value, summed over the batch, is off by {mean:.3g} ± {error:.1g} for an expectation of "
+            f"the value, summed over the batch, is off by {plus_minus(mean, error)} for an expectation of "
             f"{float(expected.mean()):.4g}. Average the costs of true samples, [k, *batch] -> [*batch].",
         )
     )

@@ -14,6 +14,8 @@ import torch
 
 from sampleprop.diagnostics.row import COLUMNS, Row, Skipped, table
 
+FEW = 3  # refusals whose reasons are told; of more, the names
+
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
@@ -83,9 +85,11 @@ class Comparison:
             notes.append(f"Trained for {steps.pop()} steps on this problem first: {names}.")
         if self.interrupted:
             notes.append("Interrupted: fewer replicates than asked for.")
-        refused = ", ".join(s.label for s in self.skipped if s.refused)
-        notes += [f"Do not take this distribution: {refused}."] if refused else []
-        return notes + [f"Not compared: {s.label}: {s.reason}" for s in self.skipped if not s.refused]
+        refused = [s for s in self.skipped if s.refused]
+        if len(refused) > FEW:
+            notes.append(f"Do not take this distribution: {', '.join(s.label for s in refused)}.")
+        told = [s for s in self.skipped if not s.refused or len(refused) <= FEW]
+        return notes + [f"Not compared: {s.label}: {s.reason}" for s in told]
 
     def __repr__(self) -> str:
         table = [COLUMNS, *(row.cells() for row in self.rows)]

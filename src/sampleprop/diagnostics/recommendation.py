@@ -13,7 +13,7 @@ from sampleprop.diagnostics.candidates import code
 from sampleprop.diagnostics.comparison import Comparison, versions
 from sampleprop.diagnostics.race import TIE, Race
 from sampleprop.diagnostics.row import Row
-from sampleprop.diagnostics.statistics import percent
+from sampleprop.diagnostics.statistics import percent, plus_minus
 from sampleprop.estimator import Estimator
 
 CLEARLY = 1.25  # a ratio of times that is more than the clock's noise
@@ -180,7 +180,7 @@ def _times(count: int, what: str) -> str:
 
 def _number(race: Race, row: Row) -> str:
     score = race.criterion.score(row)
-    return f"{score.value:.3g} ± {score.error:.1g}"
+    return plus_minus(score.value, score.error)
 
 
 def _more(race: Race, row: Row, other: Row) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sampleprop.diagnostics.measure import Tally
-from sampleprop.diagnostics.statistics import THRESHOLD, Bias, percent
+from sampleprop.diagnostics.statistics import THRESHOLD, Bias, percent, plus_minus, rounded
 
 COLUMNS = (
     "rank",
@@ -90,11 +90,11 @@ class Row:
             self.label,
             str(self.evaluations),
             _bias_text(self),
-            "?" if self.bias_z is None else f"{self.bias_z:.1f}",
-            f"{self.variance:.3g} ± {self.variance_error:.1g}",
-            f"{self.signal_to_noise:.3g}",
+            "?" if self.bias_z is None else f"{round(self.bias_z, 1) + 0.0:.1f}",
+            plus_minus(self.variance, self.variance_error),
+            rounded(self.signal_to_noise),
             f"{self.milliseconds:.2f}",
-            f"{self.variance_time:.3g}",
+            rounded(self.variance_time),
             "–" if self.rank_by_evaluations is None else str(self.rank_by_evaluations),
         )
 

@@ -124,6 +124,16 @@ def percent(x: float) -> str:
     return f"{100 * x:.2g} %" if abs(x) < 0.995 else f"{100 * x:.0f} %"
 
 
+def rounded(x: float, digits: int = 3) -> str:
+    """So many digits, and no exponent up to a million."""
+    return f"{float(f'{x:.{digits}g}'):g}"
+
+
+def plus_minus(value: float, error: float) -> str:
+    """A number with its error: three digits ± one."""
+    return f"{rounded(value)} ± {rounded(error, 1)}"
+
+
 def _ratio(a: float, b: float) -> float:
     if b > 0:
         return a / b

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from sampleprop.diagnostics.comparison import Comparison
 from sampleprop.diagnostics.row import COLUMNS, Row, ranked
-from sampleprop.diagnostics.statistics import percent
+from sampleprop.diagnostics.statistics import percent, plus_minus
 
 RANKS = "ranks"  # the further column of several seeds
 
@@ -78,7 +78,7 @@ class Summary:
         if biased:
             cells["bias"] = f"{percent(line.mean.bias or 0.0)} ± {percent(line.spread(lambda row: row.bias or 0.0))}"
         for name, value in _SPREAD.items():
-            cells[name] = f"{value(line.mean):.3g} ± {line.spread(value):.1g}"
+            cells[name] = plus_minus(_average(line.rows, value), line.spread(value))
         ranks = sorted(row.rank for row in line.rows if row.rank is not None)
         return (*(cells[name] for name in COLUMNS), _range(ranks) if ranks else "–")
 
