@@ -83,9 +83,17 @@ class Discrete(ABC):
             joint = (each[i].unsqueeze(1) + joint).flatten(0, 1)
         return joint
 
-    @abstractmethod
     def sample(self, k: int, generator: Generator | None = None) -> Tensor:
         """Draw [k, *batch, *event], detached."""
+        return self.decide(self.noise_for(k, generator))
+
+    def noise_for(self, k: int, generator: Generator | None = None) -> Tensor:
+        """Draw what decides k samples: Gumbel noise for each class."""
+        return noise.gumbel((k, *self.logits.shape), self.logits, generator)
+
+    @abstractmethod
+    def decide(self, given: Tensor) -> Tensor:
+        """The samples that this noise decides, for noise that broadcasts with `logits`, detached."""
 
     @abstractmethod
     def mode(self) -> Tensor:
@@ -141,6 +149,12 @@ class Bernoullis(Discrete):
     def sample(self, k: int, generator: Generator | None = None) -> Tensor:
         return noise.coins((k, *self.logits.shape), self.logits.detach().sigmoid(), generator).to(self.dtype)
 
+    def noise_for(self, k: int, generator: Generator | None = None) -> Tensor:
+        return noise.uniform((k, *self.logits.shape), self.logits, generator)
+
+    def decide(self, given: Tensor) -> Tensor:
+        return (given < self.logits.detach().sigmoid()).to(self.dtype)
+
     def mode(self) -> Tensor:
         return (self.logits.detach() > 0).to(self.dtype)
 
@@ -167,8 +181,8 @@ class OneHots(Discrete):
     def outcomes(self) -> Tensor:
         return self.logits
 
-    def sample(self, k: int, generator: Generator | None = None) -> Tensor:
-        return one_hot(_gumbel_max(self.logits, k, generator), self.logits.shape[-1], self.dtype)
+    def decide(self, given: Tensor) -> Tensor:
+        return one_hot((self.logits.detach() + given).argmax(-1), self.logits.shape[-1], self.dtype)
 
     def mode(self) -> Tensor:
         return one_hot(self.logits.detach().argmax(-1), self.logits.shape[-1], self.dtype)
@@ -196,8 +210,8 @@ class Integers(Discrete):
     def outcomes(self) -> Tensor:
         return self.logits
 
-    def sample(self, k: int, generator: Generator | None = None) -> Tensor:
-        return _gumbel_max(self.logits, k, generator)
+    def decide(self, given: Tensor) -> Tensor:
+        return (self.logits.detach() + given).argmax(-1)
 
     def mode(self) -> Tensor:
         return self.logits.detach().argmax(-1)
@@ -214,11 +228,6 @@ class Integers(Discrete):
 def one_hot(classes: Tensor, count: int, dtype: torch.dtype) -> Tensor:
     """[...] -> [..., count]. `torch.nn.functional.one_hot` reads the values on the way, which vmap over grad cannot."""
     return (classes.unsqueeze(-1) == torch.arange(count, device=classes.device)).to(dtype)
-
-
-def _gumbel_max(logits: Tensor, k: int, generator: Generator | None) -> Tensor:
-    logits = logits.detach()
-    return (logits + noise.gumbel((k, *logits.shape), logits, generator)).argmax(-1)  # [k, *batch, *variables]
 
 
 def _joint_classes(variables: Discrete, numbers: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -159,9 +160,13 @@ def _sample_both(dist: Distribution, sides: dict[str, Tensor], generator: Genera
     def draw(named: dict[str, Tensor]) -> Tensor:
         return families.sample(families.with_parameters(dist, named), 1, generator).squeeze(0)
 
+    known = families.discrete(dist)
+    if known is not None:
+        k = sides["logits"].shape[1]
+        return dataclasses.replace(known, logits=sides["logits"]).decide(known.noise_for(k, generator))
     if torch.compiler.is_compiling():
         # A random state cannot be set back here. `vmap` can give both sides the same noise, if its shape is fixed.
-        shared = families.discrete(dist) is not None or families.smooth_rsample(dist)
+        shared = families.smooth_rsample(dist)
         both: Tensor = torch.func.vmap(draw, randomness="same" if shared else "different")(sides)
         return both
     with _rewound(generator):
