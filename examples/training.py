@@ -75,6 +75,10 @@ def load(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> data
         parser.error(str(refusal))
 
 
+class OtherSettings(ValueError):
+    """A checkpoint that does not fit the arguments."""
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a script of trainings, which may be interrupted."""
     try:
@@ -82,6 +86,8 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("Interrupted. The same command with --resume goes on from the last measurement.", file=sys.stderr)
         sys.exit(130)  # as shells have it
+    except OtherSettings as refusal:
+        sys.exit(str(refusal))
 
 
 def chosen(arguments: argparse.Namespace, estimators: Iterable[str]) -> list[str]:
@@ -215,12 +221,12 @@ def _save(path: Path, done: int, history: History, state: Mapping[str, Stateful]
 def _load(path: Path, state: Mapping[str, Stateful], settings: dict[str, Any], steps: int) -> tuple[int, History]:
     saved = torch.load(path, weights_only=True)
     if saved["settings"] != settings:
-        raise ValueError(
+        raise OtherSettings(
             f"--resume needs the settings of the checkpoint {path}, {saved['settings']}; got {settings}. Give the same "
             "arguments, or another --out."
         )
     if saved["done"] > steps:
-        raise ValueError(
+        raise OtherSettings(
             f"--resume needs --steps {saved['done']} or more, as {path} has; got {steps}. Leave --resume out."
         )
     for name, x in state.items():

@@ -191,6 +191,8 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
         Walk(tmp_path / "walk.pt").train(10, resume=True, data="mnist")
     with pytest.raises(ValueError, match=r"--steps 10 or more.*got 5"):
         Walk(tmp_path / "walk.pt").train(5, resume=True, data="digits")
+    with pytest.raises(SystemExit, match="Leave --resume out"):  # a script says it in a line
+        training.run(lambda: Walk(tmp_path / "walk.pt").train(5, resume=True, data="digits"))
 
 
 def test_tables_and_errors() -> None:
