@@ -17,7 +17,7 @@ from sampleprop.diagnostics.findings import Check, Finding, Report
 from sampleprop.diagnostics.measure import GROUPS, Tally, device_of, devices, instance
 from sampleprop.diagnostics.reference import Reference, judge, target
 from sampleprop.diagnostics.replicates import Problem
-from sampleprop.diagnostics.statistics import POWER, Bias, percent, plus_minus, student
+from sampleprop.diagnostics.statistics import POWER, Bias, counted, percent, plus_minus, student
 from sampleprop.estimator import Estimator
 from sampleprop.expectation import expect
 
@@ -142,11 +142,12 @@ def _check_gradient(report: Report, problem: Problem, estimator: Estimator[Any],
     miscounted = Finding(
         "evaluations",
         "warning",
-        f"one estimate evaluates f at {tally.evaluations} points; `evaluations` says {declared}. Budgets rely on it: "
+        f"one estimate evaluates f at {counted(tally.evaluations, 'point')}; `evaluations` says {declared}. Budgets rely on it: "
         "let it count probes and relaxed points too.",
     )
     report.found(
-        miscounted if declared != tally.evaluations else None, f"one estimate evaluates f at {declared} points"
+        miscounted if declared != tally.evaluations else None,
+        f"one estimate evaluates f at {counted(declared, 'point')}",
     )
     _check_value(report, tally, reference, problem.rounding)
     bias = judge(tally, reference, problem.rounding)

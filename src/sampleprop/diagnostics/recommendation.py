@@ -13,7 +13,7 @@ from sampleprop.diagnostics.candidates import code
 from sampleprop.diagnostics.comparison import Comparison, versions
 from sampleprop.diagnostics.race import TIE, Race
 from sampleprop.diagnostics.row import Row
-from sampleprop.diagnostics.statistics import percent, plus_minus
+from sampleprop.diagnostics.statistics import counted, percent, plus_minus
 from sampleprop.estimator import Estimator
 
 CLEARLY = 1.25  # a ratio of times that is more than the clock's noise
@@ -102,10 +102,10 @@ def reasons(
     """The sentences, from the most to the least important."""
     ties = race.ties(standing)
     allowed = "" if milliseconds is None else f" ({milliseconds:g} ms allowed)"
-    yield f"One estimate evaluates f {_times(row.evaluations, 'time')}, of {budget} allowed, and takes {row.milliseconds:.2g} ms here{allowed}."
+    yield f"One estimate evaluates f {counted(row.evaluations, 'time')}, of {budget} allowed, and takes {row.milliseconds:.2g} ms here{allowed}."
     yield from _standing(race, row, best, standing, ties)
     if worse:
-        fewer = "; ".join(f"{_number(race, other)} with {_times(other.evaluations, 'evaluation')}" for other in worse)
+        fewer = "; ".join(f"{_number(race, other)} with {counted(other.evaluations, 'evaluation')}" for other in worse)
         yield f"With fewer samples the {race.criterion} is {fewer}."
     if math.isfinite(row.signal_to_noise) and row.signal_to_noise > 0:
         yield f"The noise of one estimate is {1 / row.signal_to_noise:.2g} times as long as the gradient."
@@ -172,10 +172,6 @@ def _time(race: Race, row: Row) -> Iterator[str]:
             f"If time counts and not evaluations, ask with milliseconds: {fastest.label} has variance × time "
             f"{fastest.variance_time:.3g}, this one {row.variance_time:.3g}."
         )
-
-
-def _times(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _number(race: Race, row: Row) -> str:

@@ -124,6 +124,11 @@ def percent(x: float) -> str:
     return f"{100 * x:.2g} %" if abs(x) < 0.995 else f"{100 * x:.0f} %"
 
 
+def counted(count: int, what: str) -> str:
+    """1 point, 2 points."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def rounded(x: float, digits: int = 3) -> str:
     """So many digits, and no exponent up to a million."""
     return f"{float(f'{x:.{digits}g}'):g}"
