@@ -159,8 +159,8 @@ class Bernoullis(Discrete):
         return (self.logits.detach() > 0).to(self.dtype)
 
     def log_prob(self, points: Tensor) -> Tensor:
-        # logsigmoid of ±logits stays finite for infinite logits, where x * logits would give NaN.
-        return self.sum(F.logsigmoid(torch.where(points > 0, self.logits, -self.logits)))
+        # ±logits are infinite for infinite logits, where x * logits would be NaN; and `where` is slow by a random mask.
+        return self.sum(F.logsigmoid((2 * points - 1) * self.logits))
 
 
 class OneHots(Discrete):
@@ -188,8 +188,11 @@ class OneHots(Discrete):
         return one_hot(self.logits.detach().argmax(-1), self.logits.shape[-1], self.dtype)
 
     def log_prob(self, points: Tensor) -> Tensor:
-        # where, not a product: 0 * -inf is NaN for masked classes.
-        return self.sum(torch.where(points > 0, self.logits, 0.0))
+        # 0 * -inf would be NaN for masked classes, so that -inf is put back at the end; `where` is slow by a random mask.
+        least = torch.finfo(self.logits.dtype).min
+        picked = (points * self.logits.clamp_min(least)).sum(-1)
+        picked = picked.masked_fill(picked == least, -math.inf)
+        return picked.sum(tuple(range(1 - self.event_ndim, 0))) if self.event_ndim > 1 else picked
 
 
 class Integers(Discrete):

@@ -102,8 +102,8 @@ class CoupledPerturbation(Estimator[Draw]):
             first = families.one_hot(scores.argmax(-1), count, torch.bool) if count else scores > 0
             moved = first.reshape(weights.shape)
             moves = moved & (weights > 0)
-            target = torch.where(moves, neighbours, 0).sum(-1).to(points.dtype)  # [k, *batch, *event]
-            return Draw(points, torch.where(moves.any(-1), target, points), moved)
+            target = (moves * neighbours).sum(-1) + points * ~moves.any(-1)  # [k, *batch, *event]
+            return Draw(points, target.to(points.dtype), moved)
 
     def combine(
         self,

@@ -81,8 +81,10 @@ def jumps(dist: Distribution, x: Tensor) -> Jumps:
         return Jumps(x + 1, weights, torch.ones_like(weights))
     n = 1 if variables is not None else base.total_count.unsqueeze(-1)
     right = p <= q
-    weights = torch.where(right, (n - x) * over_q, x * over_p)
-    return Jumps(torch.where(right, x + 1, x - 1), weights, torch.where(right, 1.0, -1.0).to(p.dtype).expand(x.shape))
+    step = torch.where(right, 1.0, -1.0).to(p.dtype)
+    # To the right (n - x) / q, else x / p: only what is small is chosen, as `where` is slow.
+    weights = (torch.where(right, n, 0) - step * x) * torch.where(right, over_q, over_p)
+    return Jumps(x + step, weights, step.expand(x.shape))
 
 
 def _next_class(variables: families.Integers, x: Tensor) -> Jumps:

@@ -52,11 +52,11 @@ def one_at_a_time(points: Tensor, changed: Tensor, sites: Sequence[int], batch_n
     Returns:
         [m * sites * k, *batch, *event].
     """
-    count = math.prod(sites)
-    site = torch.eye(count, dtype=torch.bool, device=points.device)
-    lead = 1 + batch_ndim
-    site = site.reshape(count, *(1,) * lead, *sites, *(1,) * (points.dim() - lead - len(sites)))
-    return torch.where(site, changed.unsqueeze(1), points).flatten(0, 2)
+    lead, count, m = 1 + batch_ndim, math.prod(sites), changed.shape[0]
+    shape = (*points.shape[:lead], count, *points.shape[lead + len(sites) :])  # the sites as one dimension
+    each = points.reshape(shape).expand(m, count, *shape)
+    diagonal = changed.reshape(m, *shape).movedim(1 + lead, -1)
+    return torch.diagonal_scatter(each, diagonal, 0, 1, 2 + lead).reshape(-1, *points.shape[1:])
 
 
 def rises(costs: Tensor, changed_costs: Tensor, sites: Sequence[int], parts: int) -> Tensor:

@@ -63,7 +63,8 @@ def latent(variables: families.Discrete, points: Tensor, generator: Generator | 
     if isinstance(variables, families.OneHots):
         log_e = noise.exponential(points.shape, logits, generator).log()
         of_sample = (log_e * points).sum(-1, keepdim=True)
-        return -torch.where(points > 0, of_sample, torch.logaddexp(log_e - logits, of_sample))
+        # lerp takes one or the other, exactly, and is fast.
+        return -torch.lerp(torch.logaddexp(log_e - logits, of_sample), of_sample, points.to(log_e.dtype))
     # For x = 1 the same as logit + logit(1 - p + p v), in a form where nothing cancels at large logits; mirrored for x = 0.
     v = noise.uniform(points.shape, logits, generator)
     side = 2 * points - 1

@@ -114,12 +114,13 @@ def _through(
         sign = 2 * hard - 1
         lead = sign * logits  # of the sampled class, before the shift
         margin = _margin(lead.sigmoid(), gap)
-        # where, not a maximum of scores: a class that leads by infinity must not be shifted by ∞ - ∞.
-        shift = torch.where(lead >= margin, 0.0, sign * margin - logits)
+        shift = sign * (margin - lead).clamp_min(0)
     else:
         top = logits.amax(-1, keepdim=True)
         margin = _margin((variables.probs.detach() * hard).sum(-1, keepdim=True), gap)
-        shift = torch.where(hard > 0, top - logits, -(logits - top + margin).clamp_min(0))
+        # Finite where the class is masked, as it is multiplied by 0.
+        up = (top - logits).clamp_max(torch.finfo(logits.dtype).max)
+        shift = hard * up - (1 - hard) * (logits - top + margin).clamp_min(0)
     return straight_through(hard, soften(variables, (variables.logits + shift) / temperature))
 
 

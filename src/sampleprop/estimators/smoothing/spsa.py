@@ -73,7 +73,7 @@ class SPSA(PerturbedParameters):
 
     @staticmethod
     def _direction(shape: Sequence[int], like: Tensor, generator: Generator | None) -> Tensor:
-        return torch.where(noise.uniform(shape, like, generator) < 0.5, 1.0, -1.0).to(like.dtype)  # = 1 / Δ
+        return (noise.uniform(shape, like, generator) < 0.5).to(like.dtype) * 2 - 1  # = 1 / Δ
 
     @classmethod
     def variants(cls) -> Sequence[Self]:
