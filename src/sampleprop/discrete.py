@@ -13,6 +13,8 @@ from torch import Generator, Tensor
 from sampleprop import noise
 from sampleprop.surrogate import unsqueeze_to
 
+FEW = 256  # classes
+
 
 @dataclass(frozen=True)
 class Discrete(ABC):
@@ -87,9 +89,9 @@ class Discrete(ABC):
         """Draw [k, *batch, *event], detached."""
         return self.decide(self.noise_for(k, generator))
 
+    @abstractmethod
     def noise_for(self, k: int, generator: Generator | None = None) -> Tensor:
-        """Draw what decides k samples: Gumbel noise for each class."""
-        return noise.gumbel((k, *self.logits.shape), self.logits, generator)
+        """Draw what decides k samples."""
 
     @abstractmethod
     def decide(self, given: Tensor) -> Tensor:
@@ -181,8 +183,15 @@ class OneHots(Discrete):
     def outcomes(self) -> Tensor:
         return self.logits
 
+    def noise_for(self, k: int, generator: Generator | None = None) -> Tensor:
+        return _noise_for_classes(self.logits, k, generator)
+
     def decide(self, given: Tensor) -> Tensor:
-        return one_hot((self.logits.detach() + given).argmax(-1), self.logits.shape[-1], self.dtype)
+        if self.logits.shape[-1] > FEW:
+            return one_hot((self.logits.detach() + given).argmax(-1), self.logits.shape[-1], self.dtype)
+        upto = self.probs.detach().cumsum(-1)
+        u = given * upto[..., -1:]
+        return ((u < upto) & (u >= F.pad(upto[..., :-1], (1, 0)))).to(self.dtype)
 
     def mode(self) -> Tensor:
         return one_hot(self.logits.detach().argmax(-1), self.logits.shape[-1], self.dtype)
@@ -213,8 +222,14 @@ class Integers(Discrete):
     def outcomes(self) -> Tensor:
         return self.logits
 
+    def noise_for(self, k: int, generator: Generator | None = None) -> Tensor:
+        return _noise_for_classes(self.logits, k, generator)
+
     def decide(self, given: Tensor) -> Tensor:
-        return (self.logits.detach() + given).argmax(-1)
+        if self.logits.shape[-1] > FEW:
+            return (self.logits.detach() + given).argmax(-1)
+        upto = self.probs.detach().cumsum(-1)
+        return (given * upto[..., -1:] >= upto).sum(-1)
 
     def mode(self) -> Tensor:
         return self.logits.detach().argmax(-1)
@@ -231,6 +246,16 @@ class Integers(Discrete):
 def one_hot(classes: Tensor, count: int, dtype: torch.dtype) -> Tensor:
     """[...] -> [..., count]. `torch.nn.functional.one_hot` reads the values on the way, which vmap over grad cannot."""
     return (classes.unsqueeze(-1) == torch.arange(count, device=classes.device)).to(dtype)
+
+
+def _noise_for_classes(logits: Tensor, k: int, generator: Generator | None) -> Tensor:
+    """One uniform number for few classes, which is fast, and Gumbel noise for each of many.
+
+    Uniform numbers in float32 are 2⁻²⁴ apart, so that the probability of each class is off by as much.
+    """
+    if logits.shape[-1] > FEW:
+        return noise.gumbel((k, *logits.shape), logits, generator)
+    return noise.uniform((k, *logits.shape[:-1], 1), logits, generator)
 
 
 def _joint_classes(variables: Discrete, numbers: Tensor) -> Tensor:
