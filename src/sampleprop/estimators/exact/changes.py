@@ -56,7 +56,7 @@ def one_at_a_time(points: Tensor, changed: Tensor, sites: Sequence[int], batch_n
     shape = (*points.shape[:lead], count, *points.shape[lead + len(sites) :])  # the sites as one dimension
     each = points.reshape(shape).expand(m, count, *shape)
     diagonal = changed.reshape(m, *shape).movedim(1 + lead, -1)
-    return torch.diagonal_scatter(each, diagonal, 0, 1, 2 + lead).reshape(-1, *points.shape[1:])
+    return torch.diagonal_scatter(each, diagonal, 0, 1, 2 + lead).reshape(m * count * shape[0], *points.shape[1:])
 
 
 def rises(costs: Tensor, changed_costs: Tensor, sites: Sequence[int], parts: int) -> Tensor:
