@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, ContinuousBernoulli, Independent, Normal
+from torch.distributions import Bernoulli, Categorical, ContinuousBernoulli, Independent, Normal, OneHotCategorical
 
 import sampleprop as sp
-from sampleprop import families
+from sampleprop import discrete, families
 
 
 @pytest.mark.parametrize("logit", [0.0, 1e-3, -0.0199, 0.0201, -0.3, 2.0, -8.0, 30.0, -200.0])
@@ -129,3 +129,33 @@ def test_a_stray_sample_at_the_edge_does_no_harm():
     points = q.sample((1,))
     points[0, 0] = torch.finfo(points.dtype).tiny
     assert families.log_prob(q, points).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", [Categorical, OneHotCategorical])
+@pytest.mark.parametrize("count", [1, 2, 7, discrete.FEW, discrete.FEW + 1])
+def test_classes_are_drawn_by_their_probabilities_and_masked_ones_never(kind, count):
+    """Both ways of drawing; the row's middle classes are masked, and so is the last one."""
+    logits = torch.linspace(-1.0, 2.0, count, dtype=torch.float64).repeat(3, 1)
+    masked = torch.arange(count) % 3 == 1
+    masked[-1] = count > 2
+    logits[:, masked] = -torch.inf
+    k, dist = 40_000, kind(logits=logits)
+    points = families.sample(dist, k, torch.Generator().manual_seed(count))
+    shares = (points if kind is OneHotCategorical else torch.nn.functional.one_hot(points, count)).double().mean(0)
+    assert torch.equal(shares.sum(-1), torch.ones(3, dtype=torch.float64))
+    assert (shares[:, masked] == 0).all()
+    p = logits.softmax(-1)
+    assert (
+        (shares - p).abs() <= 4.9 * (p * (1 - p) / k).sqrt() + 5 / k
+    ).all()  # 5 / k: Poisson's tail, where p is small
+
+
+@pytest.mark.parametrize("kind", [Categorical, OneHotCategorical])
+def test_log_probabilities_of_masked_classes(kind):
+    logits = torch.tensor([0.0, -torch.inf, 1.0], dtype=torch.float64, requires_grad=True)
+    dist = kind(logits=logits)
+    points = torch.arange(3) if kind is Categorical else torch.eye(3, dtype=torch.float64)
+    found = families.log_prob(dist, points)
+    torch.testing.assert_close(found, logits.log_softmax(-1))
+    (slopes,) = torch.autograd.grad(found[0], logits)
+    torch.testing.assert_close(slopes, torch.tensor([1.0, 0.0, 0.0]).double() - logits.detach().softmax(-1))
