@@ -143,9 +143,7 @@ def _numbers(shape: tuple[int, ...]) -> str:
 def possible(name: str, dist: Distribution) -> None:
     """Refuse a categorical variable all of whose classes are masked: there is nothing to draw."""
     base, _ = families.unwrap(dist)
-    if not isinstance(base, Bernoulli | Categorical | OneHotCategorical) or (
-        isinstance(base, Bernoulli) and dist._validate_args
-    ):
+    if not isinstance(base, _OF_LOGITS) or (isinstance(base, Bernoulli) and dist._validate_args):
         return  # in the second case torch has looked for NaN already
     variables = families.discrete(dist)
     if variables is None:
@@ -339,6 +337,8 @@ def _raise_later(flag: Tensor, message: str) -> None:
 
 
 _GATHERED: ContextVar[list[tuple[str, Tensor]] | None] = ContextVar("gathered paths", default=None)
+
+_OF_LOGITS = (Bernoulli, Categorical, OneHotCategorical)
 
 _FAMILY_NAMES: dict[type[families.Discrete], str] = {
     families.Bernoullis: "Bernoulli",

@@ -88,9 +88,9 @@ def sample(dist: Distribution, k: int, generator: Generator | None = None) -> Te
     if variables is not None:
         return variables.sample(k, generator)
     with torch.no_grad():
-        if _own_rsample(dist) is not None and _samples_by_rsample(dist):
-            return rsample(dist, k, generator)
         base, _ = unwrap(dist)
+        if _own_rsample(base) is not None and _samples_by_rsample(base):
+            return rsample(dist, k, generator)
         own = counts.SAMPLE.get(type(base).sample)
         if own is not None:
             return own(base, k, generator)
@@ -104,9 +104,10 @@ def rsample(dist: Distribution, k: int | None, generator: Generator | None = Non
 
 
 def _rsample(dist: Distribution, shape: Size, generator: Generator | None) -> Tensor:
-    own = _own_rsample(dist)
+    base, _ = unwrap(dist)
+    own = _own_rsample(base)
     if own is not None:
-        return own(unwrap(dist)[0], shape, generator)
+        return own(base, shape, generator)
     with noise.borrowed(generator):
         return dist.rsample(shape)
 
@@ -373,16 +374,15 @@ def inspectable(x: Tensor) -> bool:
     return not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
-def _own_rsample(dist: Distribution) -> continuous.Sampler | None:
-    base, _ = unwrap(dist)
+def _own_rsample(base: Distribution) -> continuous.Sampler | None:
     if isinstance(base, td.TransformedDistribution) and not base.has_rsample:
         return None
     return _RSAMPLE.get(type(base).rsample)
 
 
-def _samples_by_rsample(dist: Distribution) -> bool:
+def _samples_by_rsample(base: Distribution) -> bool:
     """Whether no subclass has replaced `sample` below the class that brings `rsample`."""
-    kind: Any = type(unwrap(dist)[0])
+    kind: Any = type(base)
     owner = next(base for base in kind.__mro__ if "rsample" in vars(base))
     return kind.sample is owner.sample
 

@@ -69,15 +69,16 @@ class Pathwise(ThroughPoints):
         refusal = super().refusal(dist)
         if refusal is not None:
             return refusal
+        discrete = families.is_discrete(dist)
+        if not discrete and dist.has_rsample:
+            return None
         kind = type(families.unwrap(dist)[0]).__name__
-        if families.is_discrete(dist):
+        if discrete:
             return (
                 f"Pathwise needs a continuous distribution; got {kind}, whose samples have no derivative by φ. Use "
                 "ScoreFunction, which is unbiased, or StraightThrough, which is not."
             )
-        if not dist.has_rsample:
-            return f"Pathwise needs a distribution with rsample; got {kind}, which has none. Use ScoreFunction."
-        return None
+        return f"Pathwise needs a distribution with rsample; got {kind}, which has none. Use ScoreFunction."
 
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
         return Draw(self._attached(dist, families.rsample(dist, self.draws, generator)))
