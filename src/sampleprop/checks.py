@@ -75,23 +75,24 @@ def costs(name: str, dist: Distribution, points: Tensor, values: Any, keep: Tens
         ValueError: for another shape, with the likely fix.
         TypeError: for complex costs, and for what is no tensor of numbers.
     """
-    k, batch, event = points.shape[0], tuple(dist.batch_shape), tuple(dist.event_shape)
-    if tuple(points.shape[1:]) != batch + event:
+    batch, event = dist.batch_shape, dist.event_shape
+    if points.shape[1:] != batch + event:
         raise ValueError(
-            f"{name} needs points [k, *batch, *event] = [k, {_numbers(batch + event)}] for this distribution; got "
+            f"{name} needs points [k, *batch, *event] = [k, {_numbers((*batch, *event))}] for this distribution; got "
             f"{list(points.shape)}. Combine with a distribution of the shape that proposed the draw."
         )
     if not isinstance(values, Tensor):
         values = as_tensor(name, values, points.device)
     if values.is_complex():
         raise TypeError(f"{name} needs real costs; got {values.dtype}. Return the real part that is to be minimized.")
-    shape = tuple(values.shape)
-    if shape != (k, *batch):
+    shape = values.shape
+    if shape != (points.shape[0], *batch):
+        k = points.shape[0]
         raise ValueError(
             f"{name} needs one cost for each point, shape [k, *batch] = {[k, *batch]}; f returned {list(shape)}. "
-            + _shape_fix(shape, k, batch, event)
+            + _shape_fix(tuple(shape), k, tuple(batch), tuple(event))
         )
-    if keep is not None and (tuple(keep.shape) != shape or keep.dtype != torch.bool):
+    if keep is not None and (keep.shape != shape or keep.dtype != torch.bool):
         raise ValueError(
             f"{name} needs keep of the costs' shape, [k, *batch] = {list(shape)}, and bool; got {list(keep.shape)}, "
             f"{keep.dtype}. Pass keep=costs.isfinite(), say."
@@ -182,16 +183,18 @@ def unchanged(name: str, points: Tensor, version: int) -> None:
         raise RuntimeError(f"{name} needs f to leave its input as it is; f wrote into it. Let f work on x.clone().")
 
 
-def path(name: str, dist: Distribution | None, costs: Tensor, points: Tensor, allow_unused: bool) -> None:
+def path(name: str, dist: Distribution, costs: Tensor, points: Tensor, allow_unused: bool) -> None:
     """Refuse points or a cost that autograd cannot follow back to φ, where its gradient would be silently zero."""
     if not families.inspectable(costs) or not torch.is_grad_enabled():
         return
-    if points.grad_fn is None and dist is not None and families.attached(dist):
+    if points.grad_fn is None:
+        if not families.attached(dist):
+            return
         raise RuntimeError(
             f"{name} needs points that are attached to φ; got a draw made under no_grad, or saved and loaded, so the "
             "gradient for φ would be zero. Propose with gradients on, or use ScoreFunction, whose draws are plain numbers."
         )
-    if points.grad_fn is None or allow_unused:
+    if allow_unused:
         return
     gathered = _GATHERED.get()
     if gathered is None:
