@@ -13,7 +13,8 @@ from torch import Generator, Tensor
 from sampleprop import noise
 from sampleprop.surrogate import unsqueeze_to
 
-FEW = 256  # classes
+# Classes that are drawn by one uniform number, which is fast. In float32 those are 2⁻²⁴ apart, and so much is each probability off.
+FEW = 256
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,9 @@ class Discrete(ABC):
         """Draw [k, *batch, *event], detached."""
         return self.decide(self.noise_for(k, generator))
 
-    @abstractmethod
     def noise_for(self, k: int, generator: Generator | None = None) -> Tensor:
-        """Draw what decides k samples."""
+        """Draw what decides k samples, such that those of similar logits seldom differ: Gumbel noise for each class."""
+        return noise.gumbel((k, *self.logits.shape), self.logits, generator)
 
     @abstractmethod
     def decide(self, given: Tensor) -> Tensor:
@@ -183,15 +184,14 @@ class OneHots(Discrete):
     def outcomes(self) -> Tensor:
         return self.logits
 
-    def noise_for(self, k: int, generator: Generator | None = None) -> Tensor:
-        return _noise_for_classes(self.logits, k, generator)
+    def sample(self, k: int, generator: Generator | None = None) -> Tensor:
+        if self.logits.shape[-1] > FEW:
+            return super().sample(k, generator)
+        u, upto = _shares(self, k, generator)
+        return ((u < upto) & (u >= F.pad(upto[..., :-1], (1, 0)))).to(self.dtype)
 
     def decide(self, given: Tensor) -> Tensor:
-        if self.logits.shape[-1] > FEW:
-            return one_hot((self.logits.detach() + given).argmax(-1), self.logits.shape[-1], self.dtype)
-        upto = self.probs.detach().cumsum(-1)
-        u = given * upto[..., -1:]
-        return ((u < upto) & (u >= F.pad(upto[..., :-1], (1, 0)))).to(self.dtype)
+        return one_hot((self.logits.detach() + given).argmax(-1), self.logits.shape[-1], self.dtype)
 
     def mode(self) -> Tensor:
         return one_hot(self.logits.detach().argmax(-1), self.logits.shape[-1], self.dtype)
@@ -222,14 +222,14 @@ class Integers(Discrete):
     def outcomes(self) -> Tensor:
         return self.logits
 
-    def noise_for(self, k: int, generator: Generator | None = None) -> Tensor:
-        return _noise_for_classes(self.logits, k, generator)
+    def sample(self, k: int, generator: Generator | None = None) -> Tensor:
+        if self.logits.shape[-1] > FEW:
+            return super().sample(k, generator)
+        u, upto = _shares(self, k, generator)
+        return (u >= upto).sum(-1)
 
     def decide(self, given: Tensor) -> Tensor:
-        if self.logits.shape[-1] > FEW:
-            return (self.logits.detach() + given).argmax(-1)
-        upto = self.probs.detach().cumsum(-1)
-        return (given * upto[..., -1:] >= upto).sum(-1)
+        return (self.logits.detach() + given).argmax(-1)
 
     def mode(self) -> Tensor:
         return self.logits.detach().argmax(-1)
@@ -248,14 +248,11 @@ def one_hot(classes: Tensor, count: int, dtype: torch.dtype) -> Tensor:
     return (classes.unsqueeze(-1) == torch.arange(count, device=classes.device)).to(dtype)
 
 
-def _noise_for_classes(logits: Tensor, k: int, generator: Generator | None) -> Tensor:
-    """One uniform number for few classes, which is fast, and Gumbel noise for each of many.
-
-    Uniform numbers in float32 are 2⁻²⁴ apart, so that the probability of each class is off by as much.
-    """
-    if logits.shape[-1] > FEW:
-        return noise.gumbel((k, *logits.shape), logits, generator)
-    return noise.uniform((k, *logits.shape[:-1], 1), logits, generator)
+def _shares(variables: Discrete, k: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
+    """For each variable u [k, *batch, *variables, 1], and the distribution function [*batch, *variables, classes] that decides by it."""
+    upto = variables.probs.detach().cumsum(-1)
+    u = noise.uniform((k, *upto.shape[:-1], 1), upto, generator)
+    return u * upto[..., -1:], upto  # below its last value, which rounding may leave beside 1
 
 
 def _joint_classes(variables: Discrete, numbers: Tensor) -> Tensor:

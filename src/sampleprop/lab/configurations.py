@@ -28,9 +28,9 @@ def split(text: str) -> tuple[str, ...]:
         return tuple(kind.__name__ for kind in REGISTER)
     try:
         found = ast.parse(f"[{text}]", mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, RecursionError, MemoryError):
         found = None
-    if not isinstance(found, ast.List) or not found.elts:
+    if not isinstance(found, ast.List) or not found.elts or any(isinstance(part, ast.Starred) for part in found.elts):
         raise ValueError(
             f"--estimators needs names, separated by commas, with arguments if you like, or default, or all; got {text!r}. "
             "Write 'ScoreFunction, REBAR(coupled=True)', say."
@@ -60,8 +60,12 @@ def named(names: Sequence[str]) -> list[type[Estimator[Any]]]:
 
 def _called(node: ast.expr, text: str, kinds: Sequence[type[Any]], what: str) -> Any:
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
-    if not isinstance(call.func, ast.Name) or any(isinstance(a, ast.Starred) for a in call.args):
-        raise ValueError(f"--estimators needs names with arguments; got {text!r}. Write REBAR(coupled=True), say.")
+    given = [keyword.arg for keyword in call.keywords]
+    starred = None in given or any(isinstance(argument, ast.Starred) for argument in call.args)
+    if not isinstance(call.func, ast.Name) or starred or len(set(given)) < len(given):
+        raise ValueError(
+            f"--estimators needs names with arguments, each given once; got {text!r}. Write REBAR(coupled=True), say."
+        )
     kind = _found(call.func.id, kinds, what)
     try:
         arguments = [_argument(argument, text) for argument in call.args]
