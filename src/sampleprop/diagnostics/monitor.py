@@ -158,8 +158,9 @@ class Monitor:
             found = None if self.probes % self.bias_every else self._unbiased(problem, estimator)
             generator = problem.generator((self.seed << 32) + self.probes + self.skipped)
             with noise.borrowed(generator):
-                own = problem.estimates(estimator, 2, generator)
-                other = None if found is None else found[0].estimates(found[1], 2, generator)
+                # One in a call, as in the training: memory of that size is at hand.
+                own = problem.estimates(estimator, 2, generator, at_once=1)
+                other = None if found is None else found[0].estimates(found[1], 2, generator, at_once=1)
         measured = [own] if other is None else [own, other]
         if not all(bool((e.gradients.sum() + e.values.sum()).isfinite()) for e in measured):
             self.skipped += 1

@@ -96,10 +96,12 @@ class Problem:
         cells = max(1, evaluations) * _product(self.batch)
         return max(1, min(MOST_CELLS // cells, MOST_NUMBERS // (cells * _product(self.dist.event_shape))))
 
-    def estimates(self, estimator: Estimator[Any], count: int, generator: Generator) -> Estimates:
-        """`count` independent estimates of the value and the gradient, in as many calls as memory asks for."""
+    def estimates(
+        self, estimator: Estimator[Any], count: int, generator: Generator, at_once: int | None = None
+    ) -> Estimates:
+        """`count` independent estimates of the value and the gradient, `at_once` in a call, or as many as memory allows."""
         parts, left = [], count
-        at_once = self.fits(estimator.evaluations(self.dist)[0])
+        at_once = at_once or self.fits(estimator.evaluations(self.dist)[0])
         while left:
             parts.append(self._estimates(estimator, min(left, at_once), generator))
             left -= min(left, at_once)
