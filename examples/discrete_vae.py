@@ -123,11 +123,7 @@ def train(name: str, seed: int, images: tuple[Tensor, Tensor], arguments: argpar
         settings={"label": label, "data": arguments.data, "latents": arguments.latents, "fast": arguments.fast},
         resume=arguments.resume,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        elbo, bound = training.bounds(model.log_weights, held_out, 50 if arguments.fast else 1000)
-    variance = monitor.averages()["gradient variance"]
-    final = {"training": history[-1]["training"], "elbo": elbo, "bound": bound, "variance": variance}
+    final = training.outcome(model.log_weights, held_out, history, monitor, fast=arguments.fast)
     return {"label": label, "model": model, "history": history} | final
 
 

@@ -216,6 +216,8 @@ def gathered_paths() -> Iterator[list[tuple[str, Tensor]]]:
 
 def paths(costs: Tensor, wanted: list[tuple[str, Tensor]]) -> None:
     """Refuse costs whose graph does not reach the points of each estimator, given as (name, points)."""
+    if not families.inspectable(costs) or not torch.is_grad_enabled():
+        return
     targets = {points.grad_fn: name for name, points in wanted if points.grad_fn is not None}
     for name in _unreached(costs, targets).values():
         raise RuntimeError(

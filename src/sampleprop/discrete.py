@@ -199,9 +199,8 @@ class OneHots(Discrete):
     def log_prob(self, points: Tensor) -> Tensor:
         # 0 * -inf would be NaN for masked classes, so that -inf is put back at the end; `where` is slow by a random mask.
         least = torch.finfo(self.logits.dtype).min
-        picked = (points * self.logits.clamp_min(least)).sum(-1)
-        picked = picked.masked_fill(picked == least, -math.inf)
-        return picked.sum(tuple(range(1 - self.event_ndim, 0))) if self.event_ndim > 1 else picked
+        picked = (points * self.logits.clamp_min(least)).sum(-1, keepdim=True)
+        return self.sum(picked.masked_fill(picked == least, -math.inf))
 
 
 class Integers(Discrete):

@@ -257,11 +257,8 @@ def _fold_chain(
         torch.stack([torch.zeros_like(last) if c is None else c for c in terms] + [last])
     )  # [t, *batch]
     if nodes[0].chain is ThroughPoints:
-        wanted = [
-            node for node in nodes if isinstance(node.estimator, ThroughPoints) and not node.estimator.allow_unused
-        ]
-        if families.inspectable(costs) and torch.is_grad_enabled():
-            paths.extend((node.estimator.name, node.draw.points) for node in wanted)
+        pathwise = [node for node in nodes if isinstance(node.estimator, ThroughPoints)]
+        paths.extend((n.estimator.name, n.draw.points) for n in pathwise if not n.estimator.allow_unused)
         return costs.sum(0)
     # DiCE: each cost c_t times the box of x_1 ... x_t.
     log_probs = _log_probs(nodes).cumsum(0)

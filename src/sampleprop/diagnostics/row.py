@@ -90,7 +90,7 @@ class Row:
             self.label,
             str(self.evaluations),
             _bias_text(self),
-            "?" if self.bias_z is None else f"{round(self.bias_z, 1) + 0.0:.1f}",
+            "?" if self.bias_z is None else f"{self.bias_z:z.1f}",
             plus_minus(self.variance, self.variance_error),
             rounded(self.signal_to_noise),
             f"{self.milliseconds:.2f}",
