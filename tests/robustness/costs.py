@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from certificates.kinds import NORMAL
+from kinds import NORMAL
 from robustness.matrix import RIGHT, Verdict, condition, refusal, said
 from robustness.subject import BATCH, ROWS, Subject, same, theta
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from certificates.kinds import INTEGERS, NORMAL, ONE_HOTS
+from kinds import INTEGERS, NORMAL, ONE_HOTS
 from robustness.matrix import RIGHT, Verdict, condition, refusal
 from robustness.subject import BATCH, Subject, gradients, same, theta
 

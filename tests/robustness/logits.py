@@ -10,7 +10,7 @@ import torch.distributions as td
 from torch import Generator, Tensor
 
 import sampleprop as sp
-from certificates.kinds import BITS, CLASSES, INTEGERS, ONE_HOTS, Kind
+from kinds import BITS, CLASSES, INTEGERS, ONE_HOTS, Kind
 from robustness.matrix import RIGHT, Verdict, condition, meaningless, refusal
 from robustness.subject import BATCH, Subject, coarse_noise, gradients, same, theta, unchecked
 

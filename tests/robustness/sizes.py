@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from certificates.kinds import BITS, INTEGERS, NORMAL, ONE_HOTS, POISSON, Kind
+from kinds import BITS, INTEGERS, NORMAL, ONE_HOTS, POISSON, Kind
 from robustness.matrix import RIGHT, Verdict, condition, meaningless, refusal
 from robustness.subject import BATCH, Subject, same, theta, unchecked
 

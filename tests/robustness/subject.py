@@ -15,8 +15,9 @@ import torch.distributions as td
 from torch import Generator, Tensor
 
 import sampleprop as sp
-from certificates.kinds import BITS, CLASSES, INTEGERS, KINDS, ONE_HOTS, Kind, cost, takes
+from kinds import BITS, CLASSES, INTEGERS, KINDS, ONE_HOTS, Kind, cost, takes
 from sampleprop import families, noise
+from variants import CONFIGURATIONS
 
 BATCH = 5
 ROWS = 20_000
@@ -202,5 +203,5 @@ def subjects() -> list[Subject]:
     """Every estimator of the register."""
     return [
         Subject(variant, next(kind for kind in KINDS if takes(variant, kind)))
-        for variant in (estimator.variants()[0] for estimator in sp.REGISTER)
+        for variant in (copy.deepcopy(CONFIGURATIONS[estimator][0]).train() for estimator in sp.REGISTER)
     ]

@@ -14,7 +14,7 @@ from torch.func import grad, vmap
 from torch.utils.checkpoint import checkpoint
 
 import sampleprop as sp
-from certificates.kinds import GAMMA, POISSON, cost
+from kinds import GAMMA, POISSON, cost
 from robustness.matrix import RIGHT, Verdict, condition, meaningless, refusal
 from robustness.subject import BATCH, ROWS, Subject, close_in_mean, gradients, same, theta
 

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 import sampleprop as sp
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))  # as Python does for a script
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))  # as Python does for a script
 
 import extreme_values as example
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))  # as Python does for a script
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))  # as Python does for a script
 
 import cartpole as example
 

@@ -20,7 +20,7 @@ from torch.func import grad, vmap
 from torch.utils.checkpoint import checkpoint
 
 import sampleprop as sp
-from certificates.kinds import (
+from kinds import (
     BITS,
     CLASSES,
     GAMMA,
@@ -39,9 +39,9 @@ from certificates.kinds import (
     takes,
     theta,
 )
-from certificates.problems import VARIANTS
 from robustness.subject import unchecked
 from sampleprop import families, noise
+from variants import CONFIGURATIONS, VARIANTS
 
 BATCH = 5
 
@@ -911,7 +911,7 @@ def test_facts_are_stated(estimator: type[sp.Estimator[Any]]) -> None:
     assert instance.objective in ("mean", "elbo", "log-mean-exp")
     assert 1700 < instance.source.year < 2100
     assert re.match(rf"@(article|inproceedings|misc)\{{{instance.source.key},", instance.source.bibtex())
-    for variant in estimator.variants():
+    for variant in CONFIGURATIONS[estimator]:
         assert type(variant) is estimator
 
 

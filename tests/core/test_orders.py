@@ -1,4 +1,4 @@
-"""Second derivatives: right where an estimator has the order (refusals of the others are in test_contract).
+"""Second derivatives: right where an estimator has the order (refusals of the others are in tests/contract/test_orders.py).
 
 False alarms: 1e-4 for this file.
 """
@@ -15,7 +15,8 @@ from torch import Generator, Tensor
 
 import sampleprop as sp
 from certificates.certify import threshold
-from certificates.problems import PAIRS, Problem
+from certificates.pairs import PAIRS
+from certificates.problems import Problem
 
 ROWS = 60_013
 SECOND = [

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Independent, Normal
 
 import sampleprop as sp
-from test_program import EXACT, EXACT_VALUE, LEAVES, LIMIT, ROWS, bits, two_levels, z
+from core.test_program import EXACT, EXACT_VALUE, LEAVES, LIMIT, ROWS, bits, two_levels, z
 
 
 def particle_gradients(model: sp.program, particles: int, rows: int) -> tuple[Tensor, list[Tensor]]:

@@ -12,7 +12,7 @@ import torch
 
 import sampleprop as sp
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 GENERATED = {DOCS / "estimators" / f"{kind.__name__.lower()}.md" for kind in sp.REGISTER}
 FOLDERS = ("", "article/", "results/")

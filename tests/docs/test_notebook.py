@@ -14,7 +14,7 @@ import torch
 from sampleprop import Estimator
 from sampleprop.diagnostics import Comparison, Recommendation
 
-NOTEBOOK = Path(__file__).parent.parent / "docs" / "quickstart.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "docs" / "quickstart.ipynb"
 CONTENT = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
 CODE = [cell for cell in CONTENT["cells"] if cell["cell_type"] == "code"]
 LARGEST = 100_000  # bytes

@@ -18,7 +18,9 @@ from torch import Generator, Tensor
 
 import sampleprop as sp
 from certificates.certify import THRESHOLD, Trial, certify, threshold
-from certificates.problems import PAIRS, PROBLEMS, VARIANTS, Problem
+from certificates.pairs import PAIRS
+from certificates.problems import PROBLEMS, Problem
+from variants import VARIANTS
 
 RANDOM_TEST = 5e-5
 

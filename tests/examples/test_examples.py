@@ -17,7 +17,7 @@ from torch.distributions import Distribution, kl_divergence
 
 import sampleprop as sp
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))  # as Python does for a script: its neighbours are modules
 
 import continuous_vae  # noqa: E402

@@ -1,1 +1,0 @@
-"""What test_parallel.py runs on several processes."""
