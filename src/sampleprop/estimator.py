@@ -61,6 +61,8 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         calls_f: whether `estimate` evaluates f itself, at points that it chooses.
         grouped: whether samples of other particles of a program, and of other ranks, improve the estimate. An estimator
             without this needs no process group: averaging over the ranks is already correct.
+        samples: k, the number of true samples at which f is evaluated. Set it in `__init__` if it can be chosen; None is one
+            sample that adds no dimension in a program.
         samples_step: the number of samples must be a multiple of this.
         takes: the kinds of variables, read from the type argument.
     """
@@ -216,6 +218,8 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
     def for_budget(self, dist: Distribution, evaluations: int) -> Self | None:
         """The configuration that spends the most forward evaluations within the budget, or None if none fits."""
         candidate, variables = copy.deepcopy(self), self._recognized(dist)
+        if "samples" not in vars(self):  # nothing can be varied
+            return candidate if candidate.calls(variables)[0] <= evaluations else None
         for samples in range(evaluations, self.samples_least - 1, -1):
             candidate.samples = samples
             if samples % self.samples_step == 0 and candidate.calls(variables)[0] <= evaluations:

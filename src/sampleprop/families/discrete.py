@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from sampleprop import noise
-from sampleprop.families.variables import Variables
+from sampleprop.families.variables import Variables, unwrap
 from sampleprop.surrogate import unsqueeze_to
 
 # Up to this number of classes one uniform number decides, which is fast. Float32 uniforms have a spacing of 2⁻²⁴, so each
@@ -36,6 +36,10 @@ class Discrete(Variables):
     dist: Distribution = None  # type: ignore[assignment]  # None only in a backward pass, which keeps tensors alone
 
     is_discrete = True
+
+    @property
+    def base(self) -> Distribution:  # type: ignore[override]
+        return unwrap(self.dist)[0]
 
     @property
     def batch_shape(self) -> torch.Size:

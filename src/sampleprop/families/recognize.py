@@ -40,8 +40,6 @@ def recognize(dist: Distribution) -> Variables:
 class Other(Variables):
     """Any other distribution, sampled and scored by its own methods."""
 
-    base: Distribution
-
     def __init__(self, dist: Distribution, base: Distribution, event_ndim: int) -> None:
         self.dist = dist
         self.base = base

@@ -15,6 +15,7 @@ class Variables(ABC):
 
     Attributes:
         dist: the distribution as it was given. Estimators read it only to hand it to a function of the user's.
+        base: the distribution inside `Independent`.
         dtype: the dtype of the points.
         event_ndim: how many trailing dimensions of the parameters belong to one draw.
         is_discrete: whether samples take values in a countable set, whatever `dist.has_rsample` says.
@@ -23,6 +24,7 @@ class Variables(ABC):
     """
 
     dist: Distribution
+    base: Distribution
     dtype: torch.dtype
     event_ndim: int
     is_discrete: bool
@@ -52,11 +54,6 @@ class Variables(ABC):
         Raises:
             TypeError: for a distribution that does not keep its parameters under their names (a transformed one, say).
         """
-
-    @property
-    def base(self) -> Distribution:
-        """The distribution inside `Independent`."""
-        return unwrap(self.dist)[0]
 
     @property
     def kind(self) -> str:

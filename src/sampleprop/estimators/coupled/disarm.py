@@ -41,9 +41,10 @@ class DisARM(Estimator[Bernoullis, Draw]):
         >>> import torch, sampleprop as sp
         >>> logit = torch.tensor(3.0).log().requires_grad_()
         >>> q = torch.distributions.Bernoulli(logits=logit)
-        >>> sp.DisARM().combine(q, Draw(torch.tensor([1.0, 0.0])), torch.tensor([3.0, 1.0])).backward()
-        >>> logit.grad
-        tensor(0.7500)
+        >>> loss = sp.DisARM().combine(q, Draw(torch.tensor([1.0, 0.0])), torch.tensor([3.0, 1.0]))
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(2.), tensor(0.7500))
     """
 
     unbiased = True
@@ -57,12 +58,12 @@ class DisARM(Estimator[Bernoullis, Draw]):
         checks.samples("DisARM", samples, least=2, step=2)
         self.samples = samples
 
-    def _propose(self, bits: Bernoullis, generator: Generator | None) -> Draw:
-        return Draw(antithetic.pairs(bits, self.draws, generator)[0])
+    def draw(self, variables: Bernoullis, generator: Generator | None) -> Draw:
+        return Draw(antithetic.pairs(variables, self.draws, generator)[0])
 
-    def _estimate(self, bits: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
+    def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
         weights = antithetic.weights(self.name, costs.points, costs.keep)  # [samples / 2, *batch]
         weighted = unsqueeze_to(weights / 2, draw.points.dim()) * antithetic.differences(draw.points)
         # Given b ≠ b̃, u is uniform on the outer tails, and the mean of |u - 1/2| there is half of σ(|φ|).
-        gradient = weighted.sum(0) * bits.logits.detach().abs().sigmoid()  # [*batch, *event]
-        return surrogate(self.name, costs.mean(), (bits.logits,), (gradient,))
+        gradient = weighted.sum(0) * variables.logits.detach().abs().sigmoid()  # [*batch, *event]
+        return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))

@@ -7,11 +7,10 @@ Differences from the paper: none.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Distribution
 
 from sampleprop import checks
 from sampleprop.bibliography import cited
@@ -77,9 +76,6 @@ class Enumerate(Estimator[Discrete, Draw]):
             f"{self.name} needs at most limit={self.limit} joint states; got {variables.support_size}. Raise the limit, or "
             "use LocalExpectation or a sampling estimator."
         )
-
-    def for_budget(self, dist: Distribution, evaluations: int) -> Self | None:
-        return self if self.evaluations(dist)[0] <= evaluations else None
 
     def draw(self, variables: Discrete, generator: Generator | None) -> Draw:
         support = variables.support()

@@ -51,9 +51,10 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
         >>> draw = Draw(*torch.tensor([[1.0], [0.0], [math.log(3)]]))
         >>> f = lambda x: 4 * x.square()
         >>> q = torch.distributions.Bernoulli(logits=logit)
-        >>> sp.REBAR(temperature=1.0).combine(q, draw, f(draw.points), relaxed_f=f).backward()
-        >>> logit.grad
-        tensor(1.5000)
+        >>> loss = sp.REBAR(temperature=1.0).combine(q, draw, f(draw.points), relaxed_f=f)
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(4.), tensor(1.5000))
     """
 
     unbiased = True
