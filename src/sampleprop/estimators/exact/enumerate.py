@@ -1,7 +1,6 @@
-"""Exact enumeration of the joint support.
+"""Exact enumeration of the joint states.
 
-Source: the definition of the expectation of a discrete variable.
-Differences from the paper: none.
+Source: [mohamed2020monte], eq. 1, the definition of the expectation. No differences.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
+from sampleprop.estimators.exact import states
 from sampleprop.families import Discrete
-from sampleprop.surrogate import unsqueeze_to
 
 
 class Draw(NamedTuple):
@@ -38,14 +37,17 @@ class Enumerate(Estimator[Discrete, Draw]):
 
     Raises:
         ValueError: for a limit below 2.
-        TypeError: for a joint support above the limit.
+        TypeError: for more joint states than the limit.
 
-    Example:
+    Example, for p = 1/2 and f = 3 - 2 x: the value is (f(0) + f(1)) / 2 = 2, and the gradient
+    p (1 - p) (f(1) - f(0)) = 1/4 · (-2):
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.OneHotCategorical(logits=logits)
-        >>> sp.expect(lambda x: x[..., 0], q, sp.Enumerate())
-        tensor(0.3333, grad_fn=<SumBackward1>)
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> loss = sp.Enumerate().combine(q, Draw(torch.tensor([0.0, 1.0])), torch.tensor([3.0, 1.0]))
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(2.), tensor(-0.5000))
     """
 
     unbiased = True
@@ -70,21 +72,16 @@ class Enumerate(Estimator[Discrete, Draw]):
         return variables.support_size, 0
 
     def refuses(self, variables: Discrete) -> str | None:
-        if variables.support_size <= self.limit:
-            return None
-        return (
-            f"{self.name} needs at most limit={self.limit} joint states; got {variables.support_size}. Raise the limit, or "
-            "use LocalExpectation or a sampling estimator."
-        )
+        return states.refusal(self.name, self.limit, variables)
 
     def draw(self, variables: Discrete, generator: Generator | None) -> Draw:
         support = variables.support()
-        states = support.reshape(len(support), *(1,) * len(variables.batch_shape), *support.shape[1:])
+        every = support.reshape(len(support), *(1,) * len(variables.batch_shape), *support.shape[1:])
         with torch.no_grad():
             possible = variables.support_log_prob() > -math.inf  # [states, *batch]
-        return Draw(torch.where(unsqueeze_to(possible, states.dim()), states, variables.mode()))
+        return Draw(states.shown_to_f(variables, every, possible))
 
     def estimate(self, variables: Discrete, draw: Draw, costs: Costs) -> Tensor:
         # The probabilities are those of the states, not of the points: the mode that stands in for an impossible
-        # state counts with that state's probability, zero.
+        # state counts with the probability of that state, zero.
         return (variables.support_log_prob().exp() * costs.points).sum(0)

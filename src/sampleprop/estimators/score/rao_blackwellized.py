@@ -1,8 +1,6 @@
-"""Sum the most probable outcomes, sample from the rest.
+"""Rao-Blackwellized score function: sum over the most probable states, sample from the rest.
 
-Source: Liu, Regier, Tripuraneni, Jordan and McAuliffe (2019), "Rao-Blackwellized stochastic gradients for discrete
-distributions".
-Differences from the paper: the baseline is made from the outcomes that are evaluated anyway.
+Source: [liu2019rao]. Difference: the baseline is made from the states that are evaluated anyway.
 """
 
 from __future__ import annotations
@@ -17,19 +15,19 @@ from sampleprop import checks, noise
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs, others
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.score import outcomes
+from sampleprop.estimators.exact import states
 from sampleprop.families import Discrete
-from sampleprop.surrogate import surrogate, unsqueeze_to
+from sampleprop.surrogate import surrogate
 
 
 class Draw(NamedTuple):
-    points: Tensor  # [k, *batch, *event], detached: the summed outcomes first; the mode where the weight is zero
-    weights: Tensor  # [k, *batch], detached: the probability of a summed outcome, that of the rest shared by its draws
+    points: Tensor  # [k, *batch, *event], detached: the summed states first; the mode where the weight is zero
+    weights: Tensor  # [k, *batch], detached: p of a summed state; the draws share the probability of the rest equally
     probes: None = None
 
 
 class RaoBlackwellized(Estimator[Discrete, Draw]):
-    r"""Sums the most probable joint outcomes exactly and draws only from the others.
+    r"""Sums over the most probable joint states exactly and draws only from the others.
 
     .. math::
 
@@ -37,27 +35,35 @@ class RaoBlackwellized(Estimator[Discrete, Draw]):
             + \frac{1 - p(T)}{m} \sum_i (f(x_i) - b_i)\,\nabla_\phi \log p_\phi(x_i),
             \qquad x_i \sim p_\phi(x \mid x \notin T)
 
-    where T holds the most probable outcomes, and b is the mean of the :math:`b_i`. Unbiased: the scores of both parts
-    together have mean zero, so the same baseline must be subtracted from both. With several draws
-    :math:`b_i = \sum_T p_c f(c) + (1 - p(T))\,\overline{f(x_j)}_{j \ne i}`, with one :math:`b = \sum_T p_c f(c) / p(T)`. Strong
-    where few outcomes carry most of the probability; exact where T holds every possible outcome. f may be a black box. k
-    evaluations of f; the joint probabilities are enumerated, f is not.
+    where T holds the most probable states, and b is the mean of the :math:`b_i`. With several draws
+    :math:`b_i = \sum_T p_c f(c) + (1 - p(T))\,\overline{f(x_j)}_{j \ne i}`, with one
+    :math:`b = \sum_T p_c f(c) / p(T)`.
+
+    Unbiased. Only the scores of both parts together have mean zero, therefore the same baseline must be subtracted from
+    both. The variance is low where few states carry most of the probability, and zero where T holds all possible ones.
+    f may be a black box. k evaluations of f; the probabilities of all joint states are enumerated, f is not.
 
     Args:
-        samples: k, the summed and the drawn outcomes together, at least drawn + 1.
+        samples: k, the summed and the drawn states together, at least drawn + 1.
         drawn: m, how many of them are drawn from the rest, at least 1.
         baseline: whether to subtract a baseline.
-        limit: the largest number of joint outcomes whose probabilities are enumerated, at least 2.
+        limit: the largest number of joint states whose probabilities are enumerated, at least 2.
 
     Raises:
         ValueError: for fewer samples than drawn + 1, fewer than one drawn, and a limit below 2.
-        TypeError: for more joint outcomes than the limit.
+        TypeError: for more joint states than the limit.
 
-    Example:
+    Example, for p = (1/2, 1/4, 1/4) and f = (1, 3, 5). State 0 is summed and state 2 is drawn: the value is
+    1/2 · 1 + 1/2 · 5 = 3, and b = 1. State 0 has f - b = 0. The score (-1/2, -1/4, 3/4) of state 2 has the weight
+    1/2 · (5 - 1) = 2:
         >>> import torch, sampleprop as sp
-        >>> logits = torch.tensor([3.0, 1.0, 0.0, 0.0, 0.0], requires_grad=True)
+        >>> logits = torch.tensor([0.5, 0.25, 0.25]).log().requires_grad_()
         >>> q = torch.distributions.OneHotCategorical(logits=logits)
-        >>> sp.expect(lambda x: (x - 0.4).square().sum(-1), q, sp.RaoBlackwellized(samples=3)).backward()
+        >>> draw = Draw(torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), torch.tensor([0.5, 0.5]))
+        >>> loss = sp.RaoBlackwellized(2).combine(q, draw, torch.tensor([1.0, 5.0]))
+        >>> loss.backward()
+        >>> loss.detach(), logits.grad
+        (tensor(3.), tensor([-1.0000, -0.5000,  1.5000]))
     """
 
     unbiased = True
@@ -68,8 +74,7 @@ class RaoBlackwellized(Estimator[Discrete, Draw]):
 
     def __init__(self, samples: int = 4, *, drawn: int = 1, baseline: bool = True, limit: int = 4096) -> None:
         super().__init__()
-        if isinstance(drawn, bool) or not isinstance(drawn, int) or drawn < 1:
-            raise ValueError(f"RaoBlackwellized needs a whole number of draws, at least 1; got drawn={drawn!r}.")
+        checks.samples("RaoBlackwellized", drawn, argument="drawn states")
         checks.samples("RaoBlackwellized", samples, least=drawn + 1)
         checks.positive("RaoBlackwellized", "limit", limit, least=2)
         self.samples = samples
@@ -85,20 +90,20 @@ class RaoBlackwellized(Estimator[Discrete, Draw]):
         return self._summed(variables) + self.drawn, 0
 
     def refuses(self, variables: Discrete) -> str | None:
-        return outcomes.refusal(self.name, self.limit, variables)
+        return states.refusal(self.name, self.limit, variables)
 
     def draw(self, variables: Discrete, generator: Generator | None) -> Draw:
         with torch.no_grad():
-            log_probs = variables.support_log_prob()  # [outcomes, *batch]
+            log_probs = variables.support_log_prob()  # [states, *batch]
         log_top, top = log_probs.topk(self._summed(variables), 0)
         rest = log_probs.scatter(0, top, -math.inf)
         gumbel = noise.gumbel((self.drawn, *rest.shape), rest, generator)
         drawn = (rest + gumbel).argmax(1)  # [drawn, *batch]
-        # The mass of the rest is summed, not 1 - p(T), which has no digits left where T holds nearly everything.
+        # The probability of the rest is summed. 1 - p(T) has no digits left where T holds nearly everything.
         share = rest.exp().sum(0) / self.drawn
         weights = torch.cat((log_top.exp(), share.expand_as(drawn)))  # [k, *batch]
         points = variables.states(torch.cat((top, drawn)))
-        return Draw(torch.where(unsqueeze_to(weights > 0, points.dim()), points, variables.mode()), weights)
+        return Draw(states.shown_to_f(variables, points, weights > 0), weights)
 
     def estimate(self, variables: Discrete, draw: Draw, costs: Costs) -> Tensor:
         advantages = draw.weights * (costs.fixed - self._baseline(draw.weights, costs.fixed))  # [k, *batch]
@@ -107,10 +112,11 @@ class RaoBlackwellized(Estimator[Discrete, Draw]):
         return surrogate(self.name, (draw.weights * costs.points).sum(0), (variables.logits,), (gradient,))
 
     def _summed(self, variables: Discrete) -> int:
+        """How many states are summed."""
         return min(self.draws - self.drawn, variables.support_size)
 
     def _baseline(self, weights: Tensor, costs: Tensor) -> Tensor:
-        """b for each point, [k, *batch]: a drawn point's leaves out its own cost."""
+        """Return b for each point, [k, *batch]; that of a drawn point leaves its own cost out."""
         if not self.baseline:
             return torch.zeros_like(costs)
         summed = costs.shape[0] - self.drawn

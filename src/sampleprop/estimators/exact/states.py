@@ -1,0 +1,31 @@
+"""Joint states of discrete variables, for estimators that enumerate their probabilities."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sampleprop.families import Discrete
+from sampleprop.surrogate import unsqueeze_to
+
+
+def refusal(name: str, limit: int, variables: Discrete) -> str | None:
+    """Why there are too many joint states to enumerate, with the fix; None if there are not."""
+    count = variables.support_size
+    if count <= limit:
+        return None
+    return (
+        f"{name} needs at most limit={limit} joint states; got {count}. Raise the limit, or use LocalExpectation or "
+        "ScoreFunction."
+    )
+
+
+def shown_to_f(variables: Discrete, states: Tensor, possible: Tensor) -> Tensor:
+    """Return the states with the mode in place of impossible ones, because f may be undefined there.
+
+    Args:
+        variables: whose states these are.
+        states: [n, *batch, *event], or with dimensions of size 1 for the batch.
+        possible: [n, *batch].
+    """
+    return torch.where(unsqueeze_to(possible, states.dim()), states, variables.mode())
