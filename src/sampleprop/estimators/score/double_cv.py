@@ -1,8 +1,6 @@
 """Double control variates: leave-one-out, improved by the gradients of f at the other samples.
 
-Source: Titsias and Shi (2022), "Double control variates for gradient estimation in discrete latent variable models",
-sec. 3.
-Differences from the paper: the correction is subtracted, so that a good coefficient is positive.
+Source: [titsias2022double], sec. 3. Difference: the correction is subtracted, so that a good coefficient is positive.
 """
 
 from __future__ import annotations
@@ -16,9 +14,9 @@ from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs, others
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.score.slopes import value_and_slopes
+from sampleprop.estimators.score.control_variates import tuned, value_and_derivative
 from sampleprop.families import Bernoullis, OneHots
-from sampleprop.surrogate import surrogate, train, unsqueeze_to
+from sampleprop.surrogate import unsqueeze_to
 
 
 class Draw(NamedTuple):
@@ -31,28 +29,34 @@ class DoubleCV(Estimator[Bernoullis | OneHots, Draw]):
 
     .. math::
 
-        \nabla_\phi L \approx \frac1k \sum_i \Bigl(h_i - \frac{1}{k-1} \sum_{j \ne i} h_j\Bigr) \nabla_\phi \log p_\phi(x_i)
-            + a\,\frac1k \sum_i \nabla f(x_i)^\top \nabla_\phi \mu,
-            \qquad h_i = f(x_i) - a \Bigl(\frac{1}{k-1} \sum_{j \ne i} \nabla f(x_j)\Bigr)^\top (x_i - \mu)
+        \nabla_\phi L \approx \frac1k \sum_i \Bigl(h_i - \frac{1}{k-1} \sum_{j \ne i} h_j\Bigr)
+            \nabla_\phi \log p_\phi(x_i) + a\,\frac1k \sum_i \nabla f(x_i)^\top \nabla_\phi \mu, \qquad
+        h_i = f(x_i) - a \Bigl(\frac{1}{k-1} \sum_{j \ne i} \nabla f(x_j)\Bigr)^\top (x_i - \mu)
 
-    with :math:`\mu = \mathbb{E}_{p_\phi}[x]`. Unbiased for every a, which starts at 1/2 and is trained on the estimator's
-    own variance. f must be differentiable at the discrete points; how it continues between them does not matter. 2 k
-    evaluations of f (k of them for its derivative by x, without gradient for θ) and k backward passes through it.
+    with :math:`\mu = \mathbb{E}_{p_\phi}[x]`.
+
+    Unbiased for every a (`coefficient`), which starts at 1/2 and is trained to minimize the variance of the gradient.
+    f must be differentiable at the discrete points; how it continues between them does not matter. 2 k evaluations of f
+    (k of them for its derivative with respect to x, without gradient for θ) and k backward passes through it.
 
     Args:
         samples: k, at least 2.
 
     Raises:
-        ValueError: for a number of samples below 2, and when `combine` is not given f.
+        ValueError: for fewer samples than 2, and by `combine` without f.
 
-    Example:
+    Example, for p = 1/2, x = (1, 0) and f = x² + x, with costs (2, 0) and derivatives (3, 1). x - μ = ±1/2, so the
+    tangents are 1 · 1/2 and 3 · (-1/2), and h = (2 - 1/4, 0 + 3/4). Scores ±1/2 times ±(7/4 - 3/4) give 1/2, and the
+    part of the mean adds 1/2 · 2 · 1/4:
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> estimator = sp.DoubleCV(samples=2)
-        >>> sp.expect(lambda x: (x - 0.4).square().sum(-1), q, estimator).backward()
-        >>> estimator.learns
-        ('coefficient',)
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> draw = Draw(torch.tensor([1.0, 0.0]))
+        >>> f = lambda x: x.square() + x
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> loss = sp.DoubleCV().combine(q, draw, f(draw.points), relaxed_f=f)
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(1.), tensor(0.7500))
     """
 
     unbiased = True
@@ -79,16 +83,15 @@ class DoubleCV(Estimator[Bernoullis | OneHots, Draw]):
         return Draw(variables.sample(self.draws, generator))
 
     def estimate(self, variables: Bernoullis | OneHots, draw: Draw, costs: Costs) -> Tensor:
-        _, slopes = value_and_slopes(costs.f, draw.points, variables.logits.dtype)  # [k, *batch, *event]
-        score = variables.score(draw.points)
-        tangents = variables.sum(others(slopes) * score)  # [k, *batch]; x - μ is the score by the logits
-        fixed = _weighed_mean(costs.fixed, score)
-        added = variables.through_mean(slopes.mean(0)) - _weighed_mean(tangents, score)
-        gradient = fixed + self.coefficient * added
-        result = surrogate(self.name, costs.points.mean(0), (variables.logits,), (gradient.detach(),))
-        return train(result, variables.sum(gradient.square())) if self.training else result
+        _, derivatives = value_and_derivative(costs.f, draw.points, variables.logits.dtype)  # [k, *batch, *event]
+        score = variables.score(draw.points)  # it equals x - μ, because φ are the logits
+        tangents = variables.sum(others(derivatives) * score)  # [k, *batch]
+        fixed = _leave_one_out(costs.fixed, score)
+        added = variables.through_mean(derivatives.mean(0)) - _leave_one_out(tangents, score)
+        gradient = fixed + self.coefficient * added  # [*batch, *event]
+        return tuned(self.name, costs.mean(), variables, gradient, self.training)
 
 
-def _weighed_mean(weights: Tensor, score: Tensor) -> Tensor:
-    """The mean score, weighed by how much each weight exceeds the mean of the others."""
-    return (unsqueeze_to(weights - others(weights), score.dim()) * score).mean(0)
+def _leave_one_out(costs: Tensor, score: Tensor) -> Tensor:
+    """Return the leave-one-out estimate of the gradient, [*batch, *event]."""
+    return (unsqueeze_to(costs - others(costs), score.dim()) * score).mean(0)

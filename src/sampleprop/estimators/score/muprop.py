@@ -1,13 +1,11 @@
-"""MuProp: the cost's first-order expansion at the mean as a control variate.
+"""MuProp: the first-order expansion of the cost at the mean as a control variate.
 
-Source: Gu, Levine, Sutskever and Mnih (2016), "MuProp: Unbiased backpropagation for stochastic neural networks".
-Differences from the paper: the coefficient weighs the linear term only, and may be learned; the paper's further learned
-baseline and the division by a running deviation are left out.
+Source: [gu2016muprop]. Differences: the coefficient multiplies the linear term only, and may be learned; the further
+learned baseline and the division by a running deviation are left out.
 """
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -15,11 +13,11 @@ from torch import Generator, Tensor, nn
 
 from sampleprop import checks
 from sampleprop.bibliography import cited
-from sampleprop.costs import Costs, average
+from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.score.slopes import value_and_slopes
+from sampleprop.estimators.score.control_variates import tuned, value_and_derivative
 from sampleprop.families import Bernoullis, OneHots
-from sampleprop.surrogate import surrogate, train, unsqueeze_to
+from sampleprop.surrogate import unsqueeze_to
 
 
 class Draw(NamedTuple):
@@ -28,7 +26,7 @@ class Draw(NamedTuple):
 
 
 class MuProp(Estimator[Bernoullis | OneHots, Draw]):
-    r"""Subtracts the cost's tangent at the mean, whose expectation is known, and weighs the score with the rest.
+    r"""Subtracts the tangent of the cost at the mean, whose expectation is known, and multiplies the score by the rest.
 
     .. math::
 
@@ -36,23 +34,28 @@ class MuProp(Estimator[Bernoullis | OneHots, Draw]):
             + a\,\nabla f(\mu)^\top \nabla_\phi \mu,
             \qquad h(x) = f(\mu) + a\,\nabla f(\mu)^\top (x - \mu), \quad \mu = \mathbb{E}_{p_\phi}[x]
 
-    Unbiased for every a. f must be defined and differentiable at the mean, which lies between the discrete points. k + 1
-    evaluations of f and one backward pass through it, however large k is.
+    Unbiased for every a. f must be defined and differentiable at the mean, which lies between the discrete points.
+    k + 1 evaluations of f and one backward pass through it, however large k is.
 
     Args:
         samples: k, at least 1.
         coefficient: a, finite; 0 leaves f(μ) as a constant baseline, 1 is the paper's.
-        learn: whether a is trained, from `coefficient` on, on the estimator's own variance.
+        learn: whether a is trained, from `coefficient` on, to minimize the variance of the gradient.
 
     Raises:
-        ValueError: for a number of samples below 1, a coefficient that is not finite, and when `combine` is not given
-            f.
+        ValueError: for fewer samples than 1, a coefficient that is not finite, and by `combine` without f.
 
-    Example:
+    Example, for p = 1/2, x = 1 and f = x² + 2. At the mean f(1/2) = 9/4 with derivative 1, so h(1) = 9/4 + 1/2 and
+    f(1) - h(1) = 1/4. With the score 1/2 and the derivative 1/4 of the mean, 1/4 · 1/2 + 1 · 1/4 = 3/8:
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.OneHotCategorical(logits=logits)
-        >>> sp.expect(lambda x: (x - 0.4).square().sum(-1), q, sp.MuProp(samples=2)).backward()
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> draw = Draw(torch.tensor([1.0]))
+        >>> f = lambda x: x.square() + 2
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> loss = sp.MuProp().combine(q, draw, f(draw.points), relaxed_f=f)
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(3.), tensor(0.3750))
     """
 
     unbiased = True
@@ -66,8 +69,7 @@ class MuProp(Estimator[Bernoullis | OneHots, Draw]):
     def __init__(self, samples: int = 1, *, coefficient: float = 1.0, learn: bool = False) -> None:
         super().__init__()
         checks.samples("MuProp", samples)
-        if not math.isfinite(coefficient):
-            raise ValueError(f"MuProp needs a finite coefficient; got {coefficient}.")
+        checks.finite_number("MuProp", "coefficient", coefficient)
         self.samples = samples
         self.coefficient = nn.Parameter(torch.tensor(float(coefficient))) if learn else coefficient
         self.learn = learn
@@ -80,15 +82,12 @@ class MuProp(Estimator[Bernoullis | OneHots, Draw]):
 
     def estimate(self, variables: Bernoullis | OneHots, draw: Draw, costs: Costs) -> Tensor:
         mean = variables.probs.detach().to(variables.dtype).unsqueeze(0)
-        at_mean, slopes = value_and_slopes(costs.f, mean, variables.logits.dtype)
-        slope = slopes.squeeze(0)  # [*batch, *event]
-        score = variables.score(draw.points)
-        linear = variables.sum(slope * score)  # [k, *batch]; x - μ is the score by the logits
+        at_mean, derivative = value_and_derivative(costs.f, mean, variables.logits.dtype)
+        direction = derivative.squeeze(0)  # [*batch, *event]
+        score = variables.score(draw.points)  # it equals x - μ, because φ are the logits
+        linear = variables.sum(direction * score)  # [k, *batch]
         # The gradient is affine in the coefficient: what it is at 0, and what each unit adds.
-        fixed = average(unsqueeze_to(costs.fixed - at_mean, score.dim()) * score, costs.keep)
-        added = variables.through_mean(slope) - average(unsqueeze_to(linear, score.dim()) * score, costs.keep)
-        gradient = fixed + self.coefficient * added
-        result = surrogate(self.name, costs.mean(), (variables.logits,), (gradient.detach(),))
-        if self.training and self.learn:
-            result = train(result, variables.sum(gradient.square()))
-        return result
+        fixed = costs.average(unsqueeze_to(costs.fixed - at_mean, score.dim()) * score)
+        added = variables.through_mean(direction) - costs.average(unsqueeze_to(linear, score.dim()) * score)
+        gradient = fixed + self.coefficient * added  # [*batch, *event]
+        return tuned(self.name, costs.mean(), variables, gradient, self.training and self.learn)

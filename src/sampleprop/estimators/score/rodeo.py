@@ -1,9 +1,8 @@
 """RODEO: leave-one-out with two control variates made by a discrete Stein operator.
 
-Source: Shi, Zhou, Hwang, Titsias and Mackey (2022), "Gradient estimation with discrete Stein operators", with the Gibbs
-operator.
-Differences from the paper: the operator sums over the variables where the paper's averages, so that good coefficients do
-not grow with their number; the learned H starts at the tangent; categorical variables are resampled one at a time.
+Source: [shi2022gradient], with the Gibbs operator. Differences: the operator sums over the variables where the paper's
+averages, so that good coefficients do not grow with their number; the learned H starts at the tangent; categorical
+variables are drawn anew one at a time.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs, others
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.score.slopes import value_and_slopes
-from sampleprop.families import Bernoullis, Discrete, OneHots
-from sampleprop.surrogate import surrogate, train, unsqueeze_to
+from sampleprop.estimators.score.control_variates import tuned, value_and_derivative
+from sampleprop.families import Bernoullis, OneHots
+from sampleprop.surrogate import unsqueeze_to
 
-HIDDEN = 8
+HIDDEN = 8  # units of the network
 
 
 class Draw(NamedTuple):
@@ -30,7 +29,7 @@ class Draw(NamedTuple):
 
 
 class RODEO(Estimator[Bernoullis | OneHots, Draw]):
-    r"""Corrects the score function and its leave-one-out baseline by functions whose mean is zero, however they are learned.
+    r"""Corrects the score function and its leave-one-out baseline by learned functions whose mean is always zero.
 
     .. math::
 
@@ -41,24 +40,32 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
         (A h)(x) = \sum_v \mathbb{E}\bigl[h(x \text{ with } x_v \text{ drawn anew})\bigr] - h(x), \qquad
             h_i(y) = \frac{1}{k-1} \sum_{j \ne i} H\bigl(f(x_j), \nabla f(x_j)^\top (y - x_j)\bigr)
 
-    :math:`\mathbb{E}[A h] = 0` for every h, so the estimator is unbiased for all α, β and H(f, t) = t + network(f, t), which
-    start at 1/4, 1/4 and t, and are trained on its own variance. f must be differentiable at the discrete points; how it
-    continues between them does not matter. 2 k evaluations of f (k of them for its derivative by x, without gradient for θ), k
-    backward passes through it, and k (k - 1) (D + 1) evaluations of the tiny network for D logits.
+    Unbiased for all α, β and H, because :math:`\mathbb{E}[A h] = 0` for every h. H(f, t) = t + network(f, t). α and β
+    start at 1/4 and the network at 0, and all are trained to minimize the variance of the gradient.
+
+    f must be differentiable at the discrete points; how it continues between them does not matter. 2 k evaluations of f
+    (k of them for its derivative with respect to x, without gradient for θ), k backward passes through it, and
+    k (k - 1) (D + 1) evaluations of the tiny network for D logits.
 
     Args:
         samples: k, at least 2.
 
     Raises:
-        ValueError: for a number of samples below 2, and when `combine` is not given f.
+        ValueError: for fewer samples than 2, and by `combine` without f.
 
-    Example:
+    Example, for p = 1/2, x = (1, 0) and f = x² + x, with costs (2, 0) and derivatives (3, 1). While H is the tangent,
+    h₁(1) = 1, h₁(0) = 0, h₂(0) = -3 and h₂(1) = 0. A draws the bit anew: (A h₁)(1) = -1/2, (A h₂)(0) = 3/2,
+    (A (h₁ s))(1) = 1/4 - 1/2 and (A (h₂ s))(0) = 3/4 - 3/2. The two terms are (2 - 3/8) · 1/2 - 1/16 = 3/4 and
+    (0 - 2 + 1/8) · (-1/2) - 3/16 = 3/4:
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> estimator = sp.RODEO(samples=2)
-        >>> optimizer = torch.optim.Adam(estimator.parameters(), lr=1e-3)
-        >>> sp.expect(lambda x: (x - 0.4).square().sum(-1), q, estimator).backward()
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> draw = Draw(torch.tensor([1.0, 0.0]))
+        >>> f = lambda x: x.square() + x
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> loss = sp.RODEO().combine(q, draw, f(draw.points), relaxed_f=f)
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(1.), tensor(0.7500))
     """
 
     unbiased = True
@@ -77,7 +84,7 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
         last = nn.Linear(HIDDEN, 1)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        # A piecewise linear unit: what H adds then scales with f, whose scale is not known.
+        # The unit is piecewise linear, so that what H adds scales with f, whose scale is not known.
         self.network = nn.Sequential(nn.Linear(2, HIDDEN), nn.LeakyReLU(), last)
 
     @property
@@ -91,48 +98,48 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
         return Draw(variables.sample(self.draws, generator))
 
     def estimate(self, variables: Bernoullis | OneHots, draw: Draw, costs: Costs) -> Tensor:
-        _, slopes = value_and_slopes(costs.f, draw.points, variables.logits.dtype)  # [k, *batch, *event]
+        _, derivatives = value_and_derivative(costs.f, draw.points, variables.logits.dtype)  # [k, *batch, *event]
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-            gradient = self._gradient(variables, draw.points, costs.fixed, slopes)
-        result = surrogate(self.name, costs.points.mean(0), (variables.logits,), (gradient.detach(),))
-        return train(result, variables.sum(gradient.square())) if self.training else result
+            gradient = self._gradient(variables, draw.points, costs.fixed, derivatives)
+        return tuned(self.name, costs.mean(), variables, gradient, self.training)
 
-    def _gradient(self, variables: Discrete, points: Tensor, costs: Tensor, slopes: Tensor) -> Tensor:
-        """The estimate of ∇_φ L, [*batch, *event], attached to α, β and H."""
+    def _gradient(self, variables: Bernoullis | OneHots, points: Tensor, costs: Tensor, derivatives: Tensor) -> Tensor:
+        """Return the estimate of ∇_φ L, [*batch, *event], attached to α, β and H."""
         score = variables.score(points)
-        here, changed = self._surrogate_costs(variables, points, costs, slopes)
+        h, changed = self._h(variables, points, costs, derivatives)
         if isinstance(variables, Bernoullis):
             # A bit is redrawn as the other one with probability |x - p|, and |x - p| (1 - 2 x) is minus the score.
-            stein = variables.sum(score.abs() * (changed - unsqueeze_to(here, score.dim())))  # [k, *batch]
+            stein = variables.sum(score.abs() * (changed - unsqueeze_to(h, score.dim())))  # [k, *batch]
             vector = (unsqueeze_to(stein, score.dim()) - changed) * score
         else:
-            weighed = variables.probs.detach() * changed
-            resampled = weighed.sum(-1, keepdim=True)  # [k, *batch, *variables, 1]
-            stein = variables.sum(resampled - unsqueeze_to(here, score.dim()))  # [k, *batch]
-            vector = unsqueeze_to(stein, score.dim()) * score + weighed - resampled * points
+            weighted = variables.probs.detach() * changed
+            redrawn = weighted.sum(-1, keepdim=True)  # [k, *batch, *variables, 1]
+            stein = variables.sum(redrawn - unsqueeze_to(h, score.dim()))  # [k, *batch]
+            vector = unsqueeze_to(stein, score.dim()) * score + weighted - redrawn * points
         advantage = unsqueeze_to(costs - others(costs + self.alpha * stein), score.dim())  # [k, *batch, 1...]
         gradient: Tensor = (advantage * score + self.beta * vector).mean(0)
         return gradient
 
-    def _surrogate_costs(
-        self, variables: Discrete, points: Tensor, costs: Tensor, slopes: Tensor
+    def _h(
+        self, variables: Bernoullis | OneHots, points: Tensor, costs: Tensor, derivatives: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """h_i at x_i, [k, *batch], and at x_i with one variable changed, [k, *batch, *event]: to 1 - x, or to each class."""
+        """Return h_i at x_i, [k, *batch], and with one variable changed to 1 - x or each class, [k, *batch, *event]."""
         k = points.shape[0]
         order = torch.arange(k, device=points.device)
         column = order[:-1].expand(k, -1)
         index = column + (column >= order.unsqueeze(1))  # [k, k - 1]: row i holds the samples but i
-        own, others = points.unsqueeze(1), points[index]  # [k, 1, *batch, *event] and [k, k - 1, *batch, *event]
-        slope, cost = slopes[index], costs[index]
-        tangent = variables.sum(slope * (own - others))  # [k, k - 1, *batch]
+        own = points.unsqueeze(1)  # [k, 1, *batch, *event]
+        derivative, cost = derivatives[index], costs[index]
+        tangent = variables.sum(derivative * (own - points[index]))  # [k, k - 1, *batch]
         if isinstance(variables, Bernoullis):
-            step = slope * (1 - 2 * own)
+            step = derivative * (1 - 2 * own)
         else:
-            step = slope - (slope * own).sum(-1, keepdim=True)
-        changed = self._h(unsqueeze_to(cost, step.dim()), unsqueeze_to(tangent, step.dim()) + step)
-        return self._h(cost, tangent).mean(1), changed.mean(1)
+            step = derivative - (derivative * own).sum(-1, keepdim=True)
+        changed = self._learned(unsqueeze_to(cost, step.dim()), unsqueeze_to(tangent, step.dim()) + step)
+        return self._learned(cost, tangent).mean(1), changed.mean(1)
 
-    def _h(self, cost: Tensor, tangent: Tensor) -> Tensor:
+    def _learned(self, cost: Tensor, tangent: Tensor) -> Tensor:
+        """Return H(cost, tangent)."""
         inputs = torch.stack((cost.expand_as(tangent), tangent), -1).to(self.alpha.dtype)
         learned: Tensor = self.network(inputs).squeeze(-1)
         return tangent + learned.to(tangent.dtype)
