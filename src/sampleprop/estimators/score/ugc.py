@@ -1,8 +1,6 @@
 """UGC: DisARM, with BitFlip-1 for the bits where that varies less.
 
-Source: Kunes, Yin, Land, Haviv, Pe'er and Tavaré (2023), "Gradient estimation for binary latent variables via gradient
-variance clipping".
-Differences from the paper: none.
+Source: [kunes2023gradient]. No differences.
 """
 
 from __future__ import annotations
@@ -13,10 +11,11 @@ import torch
 from torch import Generator, Tensor
 
 from sampleprop import checks
+from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import antithetic
-from sampleprop.estimators.score.bitflip import SOURCE, Draw, by_flip, flip
+from sampleprop.estimators.score.bitflip import Draw, by_flip, flip
 from sampleprop.families import Bernoullis
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
@@ -33,21 +32,26 @@ class UGC(Estimator[Bernoullis, Draw]):
 
     with D bits, and x, x̃ an antithetic pair; averaged over the pairs. :class:`BitFlip` flips a bit of x, any of the D.
 
-    Unbiased, as both are: φ alone decides which of them a bit uses, and not the sample. f may be a black box. Three
-    evaluations of f for each pair; a flip of probability zero is not shown to f.
+    Unbiased, as both are, because φ alone decides which of them a bit uses, and the sample does not. f may be a black
+    box. Three evaluations of f for each pair; a flip of probability zero is not shown to f.
 
     Args:
-        samples: the number of samples, two for each pair; even, at least 2.
+        samples: the number of samples, two for each pair: even, at least 2.
 
     Raises:
-        ValueError: for an odd number of samples, or one below 2, and when `combine` is not given the costs of the flipped
-            points.
+        ValueError: for another number of samples, and by `combine` without the costs of the flipped points.
 
-    Example:
+    Example, for p = (4/5, 1/2) and f = (x₁ + x₂)². The first bit is near 1, because 1/5 < 1/4: its flip in x = (1, 0)
+    gives 2 · 4/25 · (1 - 0) = 0.32. The second bit differs in the pair x, x̃ = (1, 1), so it gets
+    (1 - 4) / 2 · (0 - 1) · 1/2 = 0.75:
         >>> import torch, sampleprop as sp
-        >>> logits = torch.tensor([4.0, -5.0, 0.3], requires_grad=True)
+        >>> logits = torch.tensor([4.0, 1.0]).log().requires_grad_()
         >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> sp.expect(lambda x: (x - 0.4).square().sum(-1), q, sp.UGC()).backward()
+        >>> draw = Draw(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.zeros(1, 2), torch.tensor([[True, False]]))
+        >>> loss = sp.UGC().combine(q, draw, torch.tensor([1.0, 4.0]), probe_costs=torch.tensor([0.0]))
+        >>> loss.backward()
+        >>> loss.detach(), logits.grad
+        (tensor(2.5000), tensor([0.3200, 0.7500]))
     """
 
     unbiased = True
@@ -55,7 +59,7 @@ class UGC(Estimator[Bernoullis, Draw]):
     needs = "black box"
     whole = True
     samples_step = 2
-    source = SOURCE
+    source = cited("kunes2023gradient")
 
     def __init__(self, samples: int = 2) -> None:
         super().__init__()
@@ -76,4 +80,4 @@ class UGC(Estimator[Bernoullis, Draw]):
         single = by_flip(variables, draw, costs.fixed.chunk(2)[0], costs.probes)
         edge = (-logits.abs()).sigmoid() < 1 / max(2 * math.prod(variables.event_logits_shape), 1)
         gradient = torch.where(edge, single, pair).mean(0)
-        return surrogate(self.name, costs.points.mean(0), (variables.logits,), (gradient,))
+        return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))
