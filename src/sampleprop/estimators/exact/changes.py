@@ -1,4 +1,4 @@
-"""Points with one variable changed at a time, and the derivative that the costs of the changes give."""
+"""Points with one variable changed at a time, and the derivative that the costs of these changes give."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from sampleprop.families import Bernoullis, Discrete, Integers, one_hot
 
 
 def sites(variables: Discrete) -> tuple[int, ...]:
-    """The event's shape with one entry for each variable."""
+    """Return the shape of the event with one entry for each variable."""
     shape = tuple(variables.event_logits_shape)
     return shape if isinstance(variables, Bernoullis) else shape[:-1]
 
 
 def other_classes(variables: Discrete) -> int:
-    """How many classes each variable has besides the one that it is in."""
+    """Return how many classes each variable has besides the one that it is in."""
     return 1 if isinstance(variables, Bernoullis) else variables.logits.shape[-1] - 1
 
 
 def all_changed(variables: Discrete, points: Tensor) -> Tensor:
-    """The points with each variable one class further, two classes and so on: [C - 1, k, *batch, *event].
+    """Return the points with each variable moved by one class, by two classes and so on: [C - 1, k, *batch, *event].
 
     A variable stays as it is where the new class is impossible.
     """
@@ -41,12 +41,12 @@ def all_changed(variables: Discrete, points: Tensor) -> Tensor:
 
 
 def one_at_a_time(points: Tensor, changed: Tensor, sites: Sequence[int], batch_ndim: int) -> Tensor:
-    """The points with a single site changed, for each change and each site, in this order.
+    """Return the points with a single site changed, for each change and each site, in this order.
 
     Args:
         points: [k, *batch, *event].
         changed: [m, k, *batch, *event], with every site changed.
-        sites: the event's shape, but for the classes of one-hot variables.
+        sites: the shape of the event, without the classes of one-hot variables.
         batch_ndim: the number of dimensions of the batch.
 
     Returns:
@@ -60,23 +60,29 @@ def one_at_a_time(points: Tensor, changed: Tensor, sites: Sequence[int], batch_n
 
 
 def rises(costs: Tensor, changed_costs: Tensor, sites: Sequence[int], parts: int) -> Tensor:
-    """How much more each change of `one_at_a_time` costs, [m, k, *batch, *sites].
+    """Return how much more each change of `one_at_a_time` costs, [m, k, *batch, *sites].
 
     Args:
-        costs: of the points, [k, *batch].
-        changed_costs: of the changes, [m * sites * k, *batch].
+        costs: those of the points, [k, *batch].
+        changed_costs: those of the changed points, [m * sites * k, *batch].
         sites: as for `one_at_a_time`.
-        parts: m, which an event without sites does not show.
+        parts: m, which cannot be read from the shapes where the event has no sites.
     """
     rise = changed_costs.reshape(parts, math.prod(sites), *costs.shape) - costs
     return rise.movedim(1, -1).reshape(parts, *costs.shape, *sites)
 
 
 def derivative(variables: Discrete, points: Tensor, rises: Tensor) -> Tensor:
-    """Σ_c f(x with x_v = c) ∇p(x_v = c) by the logits, from the rises of `all_changed`: [k, *batch, *event]."""
+    """Return Σ_c f(x with x_v = c) ∇p(x_v = c) with respect to the logits, [k, *batch, *event].
+
+    Args:
+        variables: p_φ.
+        points: [k, *batch, *event].
+        rises: those of the changes of `all_changed`, [C - 1, k, *batch, *variables].
+    """
     if isinstance(variables, Bernoullis):
         return rises[0] * (1 - 2 * points) * variables.variance
-    # From the order of `all_changed` to that of the classes; at the point's own class there is no rise.
+    # Reorder from the shifts of `all_changed` to the classes; the class of the point itself has the rise 0.
     padded = torch.cat((torch.zeros_like(rises[:1]), rises)).movedim(0, -1)  # [k, *batch, *variables, C]
     count = padded.shape[-1]
     shifts = (torch.arange(count, device=points.device) - _classes(variables, points).unsqueeze(-1)) % count

@@ -1,9 +1,7 @@
-"""Local expectation gradients: each variable is summed out in turn, the others being held at a sample.
+"""Local expectation gradients: each variable is summed out in turn, while the others are held at a sample.
 
-Source: Titsias and Lázaro-Gredilla (2015), "Local expectation gradients for black box variational inference", sec. 3.
-Known as IndeCateR too: De Smet, Sansone and Zuidberg Dos Martires (2023), "Differentiable sampling of categorical
-distributions using the CatLog-derivative trick".
-Differences from the paper: none for independent variables; dependent ones are not supported.
+Source: [titsias2015local], sec. 3; known as IndeCateR, too: [desmet2023differentiable]. Difference: the variables must
+be independent.
 """
 
 from __future__ import annotations
@@ -32,26 +30,29 @@ class LocalExpectation(Estimator[Discrete, Draw]):
 
     .. math::
 
-        \nabla_\phi L \approx \frac1k \sum_i \sum_v \sum_c f(x_i \text{ with } x_{i,v} := c)\,\nabla_\phi p_\phi(x_v = c),
-            \qquad x_i \sim p_\phi
+        \nabla_\phi L \approx \frac1k \sum_i \sum_v \sum_c f(x_i \text{ with } x_{i,v} := c)\,
+            \nabla_\phi p_\phi(x_v = c), \qquad x_i \sim p_\phi
 
-    Unbiased, of low variance and without a knob: only the noise of the other variables is left. f may be a black box; the
-    variables must be independent. k (1 + D) evaluations of f for D bits, k (1 + V (C - 1)) for V variables of C classes; a
-    change of probability zero is not shown to f.
+    Unbiased and without anything to tune. The variance is low, because only the noise of the other variables is left.
+    f may be a black box; the variables must be independent. k (1 + D) evaluations of f for D bits,
+    k (1 + V (C - 1)) for V variables of C classes; a change of probability zero is not shown to f.
 
     Args:
         samples: k, the number of pivots, at least 1.
 
     Raises:
-        ValueError: for a number of samples below 1, and when `combine` is not given the costs of the changes.
+        ValueError: for fewer samples than 1, and by `combine` without the costs of the changed points.
 
-    Example:
+    Example, for p = (1/2, 1/2), x = (1, 0) and f = (1 + x₁) (2 + 3 x₂). f(1, 0) = 4, f(0, 0) = 2 and f(1, 1) = 10, so
+    p (1 - p) = 1/4 times the differences is 1/4 · (4 - 2) and 1/4 · (10 - 4):
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
+        >>> logits = torch.zeros(2, requires_grad=True)
         >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> sp.expect(lambda x: x.sum(-1), q, sp.LocalExpectation()).backward()
-        >>> logits.grad
-        tensor([0.2500, 0.2500, 0.2500])
+        >>> draw = Draw(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+        >>> loss = sp.LocalExpectation().combine(q, draw, torch.tensor([4.0]), probe_costs=torch.tensor([2.0, 10.0]))
+        >>> loss.backward()
+        >>> loss.detach(), logits.grad
+        (tensor(4.), tensor([0.5000, 1.5000]))
     """
 
     unbiased = True
@@ -80,6 +81,6 @@ class LocalExpectation(Estimator[Discrete, Draw]):
 
 
 def _changes(variables: Discrete, points: Tensor) -> Tensor:
-    """The points with one variable changed, to every other class and for every variable, in this order."""
+    """Return the points with one variable changed, to every other class and for every variable, in this order."""
     changed = changes.all_changed(variables, points)
     return changes.one_at_a_time(points, changed, changes.sites(variables), len(variables.batch_shape))
