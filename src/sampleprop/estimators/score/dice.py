@@ -1,4 +1,4 @@
-"""The score function to every order: DiCE's box, with the first derivative written out for the discrete families.
+"""The score function to every order, by DiCE's box; the first derivative is made in the forward pass where it can be.
 
 Source: [foerster2018dice], sec. 4.
 """
@@ -21,21 +21,26 @@ from sampleprop.tracing import apply, differentiable_backward, gradient_asked, i
 def dice(variables: Variables, points: Tensor, costs: Costs, weights: Tensor, *, centered: bool = False) -> Tensor:
     """Return the average of the costs, with the derivative of average((costs - b) □ + b) to every order.
 
-    □ = exp(log p - stop(log p)) is DiCE's box.
+    □ = exp(log p - stop(log p)) is DiCE's box: its value is 1, and its derivatives are those that the score function
+    needs. For the discrete families the first gradient is written out, and the box appears only in a backward pass that
+    is itself differentiated.
 
     Args:
         variables: p_φ, attached to φ.
         points: [k, *batch, *event].
         costs: attached to θ.
         weights: [k, *batch], costs - b of each sample, times its share in the average; without graph.
-        centered: whether the weights sum to 0 over the samples.
+        centered: whether the weights sum to 0 over the samples. The probabilities then drop out of the gradient.
+
+    Raises:
+        ValueError: for a point of probability zero, unless the distribution is of a discrete family.
     """
     if not isinstance(variables, Discrete):
         log_prob = variables.log_prob(points)
-        _possible(log_prob, costs.keep)
+        _require_possible(log_prob, costs.keep)
         box = (log_prob - log_prob.detach()).exp()
-        by_cost = costs.shared(costs.points - costs.fixed)  # 0, with the gradient of θ
-        return costs.average(costs.fixed) + ((weights + by_cost) * box - weights).sum(0)
+        attached = costs.shared(costs.points - costs.fixed)  # 0, with the gradient of θ
+        return costs.average(costs.fixed) + ((weights + attached) * box - weights).sum(0)
     if not gradient_asked(variables.logits):
         return costs.mean()
     if centered:
@@ -49,6 +54,8 @@ def dice(variables: Variables, points: Tensor, costs: Costs, weights: Tensor, *,
 
 
 class _Score(Function):
+    """The average of the costs, whose gradient with respect to the logits is given, and any further one is DiCE's."""
+
     generate_vmap_rule = True
 
     @staticmethod
@@ -59,43 +66,45 @@ class _Score(Function):
         weights: Tensor,
         points: Tensor,
         shares: Tensor | None,
-        known: Discrete,
+        variables: Discrete,
     ) -> Tensor:
         return costs.mean(0) if shares is None else (shares * costs).sum(0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        *tensors, known = inputs
-        ctx.kind = type(known), known.event_ndim, known.dtype  # not its logits: torch.func has to see every tensor
+        *tensors, variables = inputs
+        # The logits are not among these, because torch.func has to see every tensor.
+        ctx.kind = type(variables), variables.event_ndim, variables.dtype
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         logits, costs, gradient, weights, points, shares = ctx.saved_tensors
         again = differentiable_backward()
-        by_costs: Any = None
+        to_costs: Any = None
         if again or ctx.needs_input_grad[1]:
-            by_costs = (grad_output / costs.shape[0]).expand_as(costs) if shares is None else grad_output * shares
+            to_costs = (grad_output / costs.shape[0]).expand_as(costs) if shares is None else grad_output * shares
         if again:
             kind, event_ndim, dtype = ctx.kind
-            known: Discrete = kind(logits, event_ndim, dtype)
-            log_prob = known.log_prob(points)
+            variables: Discrete = kind(logits, event_ndim, dtype)
+            log_prob = variables.log_prob(points)
             box = (log_prob - log_prob.detach()).exp()
-            by_costs = by_costs * box
-            by_logits = known.weighted_score(points, grad_output * box * weights + by_costs * (costs - costs.detach()))
+            to_costs = to_costs * box
+            attached = to_costs * (costs - costs.detach())  # 0, with the gradient of θ
+            to_logits = variables.weighted_score(points, grad_output * box * weights + attached)
         else:
-            by_logits = unsqueeze_to(grad_output, gradient.dim()) * gradient
-        return by_logits, by_costs, None, None, None, None, None
+            to_logits = unsqueeze_to(grad_output, gradient.dim()) * gradient
+        return to_logits, to_costs, None, None, None, None, None
 
 
-def _possible(log_prob: Tensor, keep: Tensor | None) -> None:
-    """Refuse points whose log-probability is not finite: their score would be NaN."""
+def _require_possible(log_prob: Tensor, keep: Tensor | None) -> None:
+    """Refuse points whose log-probability is not finite, because their score would be NaN."""
     if not inspectable(log_prob) or log_prob.is_cuda:
         return
     index = checks.first_nonfinite(log_prob, keep)
     if index is not None:
         raise ValueError(
-            f"ScoreFunction needs points of finite log-probability; got {log_prob[tuple(index)].item()} at [sample, *batch] "
-            f"= {index}. The point was drawn at the edge of the support, clamped or rounded there, or is of another "
-            "distribution; or a parameter is NaN or infinite. Keep the parameters away from there."
+            f"ScoreFunction needs points of finite log-probability; got {log_prob[tuple(index)].item()} at "
+            f"[sample, *batch] = {index}. The point was drawn at the edge of the support, clamped or rounded there, or "
+            "is of another distribution; or a parameter is NaN or infinite. Keep the parameters away from there."
         )

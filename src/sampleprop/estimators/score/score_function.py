@@ -1,9 +1,7 @@
 """The score function (REINFORCE), with any baseline and to any order.
 
-Source: Williams (1992), "Simple statistical gradient-following algorithms for connectionist reinforcement learning",
-sec. 4; any order by the box of Foerster, Farquhar, Al-Shedivat, Rocktäschel, Xing and Whiteson (2018), "DiCE: The
-infinitely differentiable Monte Carlo estimator", sec. 4.
-Differences from the papers: the baseline is an argument, and leave-one-out where none is given.
+Source: [williams1992simple], sec. 4; any order by the box of [foerster2018dice], sec. 4. Difference: the baseline is an
+argument, and leave-one-out where none is given.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ class Draw(NamedTuple):
 
 
 class ScoreFunction(Estimator[Variables, Draw]):
-    r"""Weighs the score of each sample with how much its cost exceeds a baseline.
+    r"""Multiplies the score of each sample by how much its cost exceeds a baseline.
 
     .. math::
 
@@ -37,7 +35,7 @@ class ScoreFunction(Estimator[Variables, Draw]):
             + \nabla_\phi \mathbb{E}[b], \qquad x_i \sim p_\phi
 
     Unbiased, to any order. f may be a black box; the distribution needs a log-probability that is differentiable in
-    φ and a support that does not move with φ. k evaluations of f, and the baseline's.
+    φ and a support that does not move with φ. k evaluations of f, and those of the baseline.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
@@ -45,17 +43,20 @@ class ScoreFunction(Estimator[Variables, Draw]):
             other ranks counted), and for none with one.
 
     Raises:
-        ValueError: when called with fewer samples than the baseline needs, with a part of a draw whose samples make each
-            other's baselines, or with a point of probability zero.
+        ValueError: for fewer samples than 1. By `combine` for fewer than the baseline needs, for a part of a draw whose
+            samples make each other's baselines, and for a point of probability zero.
         TypeError: for a distribution whose support moves with its parameters (Uniform, say), and for a baseline that is
             not one.
 
-    Example:
+    Example, for p = 1/2, x = (1, 0) and costs (3, 1). The scores are ±1/2, each cost exceeds the other by ±2, and the
+    mean of the products is (1 + 1) / 2:
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> loss = sp.expect(lambda x: (x - 0.4).square().sum(-1), q, sp.ScoreFunction(samples=8))
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> loss = sp.ScoreFunction(2).combine(q, Draw(torch.tensor([1.0, 0.0])), torch.tensor([3.0, 1.0]))
         >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(2.), tensor(1.))
     """
 
     unbiased = True
@@ -71,8 +72,8 @@ class ScoreFunction(Estimator[Variables, Draw]):
             fix = f"sp.Constant({baseline})" if number else "an object, such as sp.LeaveOneOut()"
             raise TypeError(f"ScoreFunction needs a Baseline object or None; got baseline={baseline!r}. Pass {fix}.")
         checks.samples("ScoreFunction", samples, optional=True)
-        self.baseline = baseline
         self.samples = samples
+        self.baseline = baseline
 
     @property
     def samples_least(self) -> int:
@@ -85,9 +86,8 @@ class ScoreFunction(Estimator[Variables, Draw]):
         return self.draws + (0 if self.baseline is None else self.baseline.probe_count), 0
 
     def refuses(self, variables: Variables) -> str | None:
-        refusal = checks.moving_refusal(
-            self.name, variables, "Use Pathwise, or score_function_loss where the density vanishes at that edge."
-        )
+        fix = "Use Pathwise, or score_function_loss where the density vanishes at that edge."
+        refusal = checks.moving_refusal(self.name, variables, fix)
         return refusal if refusal is not None or self.baseline is None else self.baseline.refusal(variables)
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
@@ -123,7 +123,6 @@ class ScoreFunction(Estimator[Variables, Draw]):
             )
         if size < least:
             raise ValueError(
-                f"{label} needs at least {least} samples of each batch element, the other "
-                f"particles and ranks counted; got {size}. Use ScoreFunction(samples={least}), or more "
-                "particles or ranks."
+                f"{label} needs at least {least} samples of each batch element, counting those of other particles and "
+                f"ranks; got {size}. Use ScoreFunction(samples={least}), or more particles or ranks."
             )
