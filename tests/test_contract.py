@@ -39,9 +39,9 @@ from certificates.kinds import (
     takes,
     theta,
 )
-from certificates.problems import VARIANTS
 from robustness.subject import unchecked
 from sampleprop import families, noise
+from variants import VARIANTS
 
 BATCH = 5
 

@@ -14,8 +14,9 @@ import torch
 from torch import Generator, Tensor
 
 import sampleprop as sp
-from certificates.certify import threshold
-from certificates.problems import PAIRS, Problem
+from certificates.pairs import PAIRS
+from sampleprop.certificates import Problem
+from sampleprop.certificates.trial import threshold
 
 ROWS = 60_013
 SECOND = [

@@ -20,7 +20,7 @@ from torch.distributions import (
 )
 
 import sampleprop as sp
-from certificates.problems import VARIANTS
+from variants import VARIANTS
 
 
 @dataclass(frozen=True)
