@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 import sampleprop as sp
-from certificates.certify import THRESHOLD, certify
-from certificates.problems import PROBLEMS
+from certificates.pairs import THRESHOLD, certified
 from sampleprop import families, noise
 from sampleprop.baselines.baseline import Baseline
+from sampleprop.certificates import PROBLEMS
 from sampleprop.estimator import average
 from sampleprop.estimators.coupled import antithetic, copulas
 from sampleprop.estimators.relaxed import conditional
@@ -26,7 +26,7 @@ BITS, CLASSES = "six coupled bits", "five classes"
 
 def rejected(estimator: sp.Estimator[Any, Any], problem: str, parts: tuple[str, ...] = ("φ", "along")) -> bool:
     """Whether the certificate fails in one of the parts."""
-    certificate = certify(estimator, BY_NAME[problem])
+    certificate = certified(estimator, BY_NAME[problem])
     return max(certificate.z[part] for part in parts) > THRESHOLD
 
 
