@@ -11,7 +11,9 @@ from torch.distributions import Distribution
 import naive
 import sampleprop as sp
 import tight
+from workloads import Workload
 
+Estimate = Callable[[Tensor], Tensor]
 Naive = Callable[[Distribution, naive.Cost, int], Tensor]
 Tight = Callable[[tight.Family, Tensor, naive.Cost, int], Tensor]
 
@@ -111,3 +113,15 @@ CASES: Mapping[str, Case] = {
     "EvolutionStrategies": _case(sp.EvolutionStrategies, "evolution_strategies", "bits"),
     "SPSA": _case(sp.SPSA, "spsa", "bits"),
 }
+
+
+def estimates(case: Case, kind: str, samples: int, workload: Workload) -> dict[str, Estimate]:
+    """The library and both yardsticks: from the parameter to [*batch]."""
+    dist, family = KINDS[kind]
+    estimator, by_hand, tightest = case.estimator(samples), case.naive(workload.size), case.tight(workload.size)
+    f = workload.cost
+    return {
+        "ours": lambda parameter: sp.expect(f, dist(parameter), estimator),
+        "naive": lambda parameter: by_hand(dist(parameter), f, samples),
+        "tight": lambda parameter: tightest(family, parameter, f, samples),
+    }

@@ -28,8 +28,8 @@ import importing
 import memory
 import report
 import sampleprop as sp
-from cases import CASES, KINDS, Case
-from workloads import WORKLOADS, Workload
+from cases import CASES, KINDS, estimates
+from workloads import WORKLOADS
 
 # Freed blocks stay in the process, so that no run pays the page faults of another; memory.py wants the opposite.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
@@ -38,20 +38,6 @@ SAMPLES = (1, 16, 128)
 clock = time.perf_counter if torch.cuda.is_available() else time.thread_time
 LARGEST = 64e6  # numbers in all points of one step: beyond, what is measured is the memory's bandwidth
 COMPILED = ("ScoreFunction(2)", "DisARM", "GumbelSoftmax", "REBAR", "REBAR(coupled)", "RELAX")
-
-Estimate = Callable[[torch.Tensor], torch.Tensor]
-
-
-def estimates(case: Case, kind: str, samples: int, workload: Workload) -> dict[str, Estimate]:
-    """The library, both yardsticks, and the distribution alone."""
-    dist, family = KINDS[kind]
-    estimator, by_hand, tightest = case.estimator(samples), case.naive(workload.size), case.tight(workload.size)
-    f = workload.cost
-    return {
-        "ours": lambda parameter: sp.expect(f, dist(parameter), estimator),
-        "naive": lambda parameter: by_hand(dist(parameter), f, samples),
-        "tight": lambda parameter: tightest(family, parameter, f, samples),
-    }
 
 
 def interleaved(steps: dict[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, list[float]]:
