@@ -1,10 +1,12 @@
 """Every estimator beside the same one written by hand, twice: as most people write it (naive), and as tight as it gets.
 
-    python benchmarks/run.py [--workloads toy-1 vae ...] [--only NAME ...] [--rounds N] [--compile] [--check-bars] [--json FILE]
+    python benchmarks/run.py [--workloads toy-1 vae ...] [--only NAME ...] [--rounds N] [--compile] [--against CHECKOUT] [--check-bars]
+                             [--json FILE]
 
 One thread. A round times one step, forward and backward, of the library and of both yardsticks, in an order that rotates; a ratio is the median
 over the rounds of the ratios within a round, with the quartiles. `object` is what building the torch.distributions object takes, which the
-library needs and the tight yardstick does not. The program starts itself again with fixed thresholds of the C library's allocator.
+library needs and the tight yardstick does not. With --against, `before` is the library of another checkout, timed in the same rounds. The
+program starts itself again with fixed thresholds of the C library's allocator.
 """
 
 import argparse
@@ -18,10 +20,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
+import against
 import bars
 import chain
 import importing
@@ -77,7 +81,7 @@ def quartiles(ratios: list[float]) -> list[float]:
 def row(name: str, workload: str, samples: int, times: dict[str, list[float]]) -> dict[str, Any]:
     ratios: dict[str, list[float]] = {
         yardstick: quartiles([a / b for a, b in zip(times["ours"], times[yardstick], strict=True)])
-        for yardstick in ("naive", "tight")
+        for yardstick in ("naive", "tight", "before")
         if yardstick in times
     }
     if "object" in times:
@@ -87,7 +91,9 @@ def row(name: str, workload: str, samples: int, times: dict[str, list[float]]) -
     return {"estimator": name, "workload": workload, "samples": samples, "ratios": ratios} | micro | {"unit": "µs"}
 
 
-def eager(names: list[str], workloads: list[str], rounds: int, seconds: float) -> Iterator[dict[str, Any]]:
+def eager(
+    names: list[str], workloads: list[str], rounds: int, seconds: float, before: ModuleType | None
+) -> Iterator[dict[str, Any]]:
     for workload_name in workloads:
         for name in names:
             case = CASES[name]
@@ -98,10 +104,10 @@ def eager(names: list[str], workloads: list[str], rounds: int, seconds: float) -
                 wanted = SAMPLES if workload_name.startswith("toy") else ()
                 for samples in case.numbers(wanted):
                     parameter = workload.parameter()
-                    evaluations = case.estimator(samples).evaluations(KINDS[kind].dist(parameter))[0]
+                    evaluations = case.build(samples).evaluations(KINDS[kind].dist(parameter))[0]
                     if evaluations * parameter.numel() > LARGEST:
                         continue
-                    found = estimates(case, kind, samples, workload)
+                    found = estimates(case, kind, samples, workload, before)
                     steps: dict[str, Callable[[], object]] = {
                         key: lambda e=e, w=workload: w.step(e) for key, e in found.items()
                     }
@@ -109,7 +115,9 @@ def eager(names: list[str], workloads: list[str], rounds: int, seconds: float) -
                     yield row(name, workload_name, samples, interleaved(steps, rounds, seconds))
 
 
-def compiled(names: list[str], workloads: list[str], rounds: int, seconds: float) -> Iterator[dict[str, Any]]:
+def compiled(
+    names: list[str], workloads: list[str], rounds: int, seconds: float, before: ModuleType | None
+) -> Iterator[dict[str, Any]]:
     """The compiled step of the library beside the compiled yardsticks, where torch takes these in one graph."""
     for workload_name in workloads:
         for name in names:
@@ -118,7 +126,7 @@ def compiled(names: list[str], workloads: list[str], rounds: int, seconds: float
             if workload is None:
                 continue
             steps: dict[str, Callable[[], object]] = {}
-            for key, estimate in estimates(case, kind, case.samples, workload).items():
+            for key, estimate in estimates(case, kind, case.samples, workload, before).items():
                 torch.compiler.reset()
                 taken = torch.compile(lambda p, estimate=estimate: estimate(p), fullgraph=True)
                 steps[key] = lambda taken=taken, w=workload: w.step(taken)
@@ -153,6 +161,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=300, help="the most rounds of each case")
     parser.add_argument("--seconds", type=float, default=4.0, help="about the most that each case may take")
     parser.add_argument("--compile", action="store_true", help="also compare compiled steps, where there is a compiler")
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT", help="also time the library of this checkout of the project"
+    )
     parser.add_argument("--check-bars", action="store_true", help="say which bars hold")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
@@ -165,8 +176,9 @@ def main() -> None:
     if torch.cuda.is_available():
         torch.set_default_device("cuda")
     gc.disable()
+    before = None if arguments.against is None else against.load(arguments.against)
     plain = [name for name in arguments.workloads if name in WORKLOADS]
-    parts = [eager(arguments.only, plain, arguments.rounds, arguments.seconds)]
+    parts = [eager(arguments.only, plain, arguments.rounds, arguments.seconds, before)]
     if "chain" in arguments.workloads:
         parts.append(chain.measured(interleaved, row, arguments.rounds, arguments.seconds))
     if "memory" in arguments.workloads:
@@ -175,7 +187,7 @@ def main() -> None:
         parts.append(importing.measured())
     if arguments.compile:  # last, because torch.compile turns the argument checks of distributions off for good
         named = [name for name in COMPILED if name in arguments.only]
-        parts.append(compiled(named, plain, arguments.rounds, arguments.seconds))
+        parts.append(compiled(named, plain, arguments.rounds, arguments.seconds, before))
     rows = []
     for found in itertools.chain(*parts):
         rows.append(found)
@@ -183,6 +195,8 @@ def main() -> None:
         print(f"{found['workload']}: {found['estimator']}, samples {found['samples']}: {medians}", file=sys.stderr)
         gc.collect()
     print(report.summary(rows) + "\n" + report.table(rows))
+    if before is not None:
+        print("\n" + report.against(rows))
     if arguments.check_bars:
         print("\n" + bars.report(rows))
     if arguments.json:
