@@ -3,7 +3,7 @@
     python benchmarks/run.py [--workloads toy-1 vae ...] [--only NAME ...] [--rounds N] [--compile] [--against CHECKOUT] [--check-bars]
                              [--json FILE]
 
-One thread. A round times one step, forward and backward, of the library and of both yardsticks, in an order that rotates; a ratio is the median
+One thread. A round times one step, forward and backward, of the library and of both yardsticks, in random order; a ratio is the median
 over the rounds of the ratios within a round, with the quartiles. `object` is what building the torch.distributions object takes, which the
 library needs and the tight yardstick does not. With --against, `before` is the library of another checkout, timed in the same rounds. The
 program starts itself again with fixed thresholds of the C library's allocator.
@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import platform
+import random
 import statistics
 import sys
 import time
@@ -38,6 +39,7 @@ from workloads import WORKLOADS
 # Freed blocks stay in the process, so that no run pays the page faults of another; memory.py wants the opposite.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 SAMPLES = (1, 16, 128)
+TURN = 2.5e-4  # seconds; on a loaded machine, four short turns vary half as much as one that is four times as long
 # The thread's own time: on a shared machine it leaves out what others take. A GPU is waited for, which counts.
 clock = time.perf_counter if torch.cuda.is_available() else time.thread_time
 LARGEST = 64e6  # numbers in all points of one step: beyond, what is measured is the memory's bandwidth
@@ -47,19 +49,20 @@ COMPILED = ("ScoreFunction(2)", "DisARM", "GumbelSoftmax", "REBAR", "REBAR(coupl
 def interleaved(steps: dict[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, list[float]]:
     """The time of each step in each round; fewer rounds, at least five, when they would take longer than `seconds`.
 
-    A turn is as many steps as take a millisecond, after as many that are not timed: what another step left in the processor's caches is
-    a sixth of a short step.
+    A turn is as many steps as take `TURN`, after as many that are not timed: what another step left in the processor's caches is a sixth of
+    a short step. The order is random, so that no step has the same one before it in every round.
     """
-    repeats = {name: max(1, round(1e-3 / min(block(step, 1) for _ in range(5)))) for name, step in steps.items()}
+    shuffle = random.Random(0).shuffle
+    repeats = {name: max(1, round(TURN / min(block(step, 1) for _ in range(5)))) for name, step in steps.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     order = list(steps)
-    started = time.perf_counter()
+    started = clock()
     while len(times[order[0]]) < rounds:
-        order.append(order.pop(0))
+        shuffle(order)
         for name in order:
             block(steps[name], repeats[name])
             times[name].append(block(steps[name], repeats[name]))
-        if len(times[name]) >= 5 and time.perf_counter() - started > seconds:
+        if len(times[name]) >= 5 and clock() - started > seconds:
             break
     return times
 
@@ -158,7 +161,7 @@ def parsed() -> argparse.Namespace:
     choices = [*WORKLOADS, "chain", "memory", "import"]
     parser.add_argument("--workloads", nargs="+", choices=choices, default=choices, metavar="NAME")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="NAME")
-    parser.add_argument("--rounds", type=int, default=300, help="the most rounds of each case")
+    parser.add_argument("--rounds", type=int, default=1200, help="the most rounds of each case")
     parser.add_argument("--seconds", type=float, default=4.0, help="about the most that each case may take")
     parser.add_argument("--compile", action="store_true", help="also compare compiled steps, where there is a compiler")
     parser.add_argument(
