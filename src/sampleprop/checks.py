@@ -221,10 +221,10 @@ def path(name: str, variables: Variables, costs: Tensor, points: Tensor, allow_u
     if allow_unused:
         return
     gathered = _GATHERED.get()
-    if gathered is None:
-        paths(costs, [(name, points)])
-    else:
+    if gathered is not None:
         gathered.append((name, points))
+    elif _unreached(costs, {points.grad_fn: name}):
+        raise _no_path(name)
 
 
 @contextmanager
@@ -244,11 +244,15 @@ def paths(costs: Tensor, wanted: list[tuple[str, Tensor]]) -> None:
         return
     targets = {points.grad_fn: name for name, points in wanted if points.grad_fn is not None}
     for name in _unreached(costs, targets).values():
-        raise RuntimeError(
-            f"{name} needs a cost that is differentiable in x; got one with no path to x, so the gradient for φ would be "
-            "zero. Use ScoreFunction for a black-box f, do not detach x or leave torch inside f, or, if f may ignore x, "
-            f"say so: {name}(allow_unused=True)."
-        )
+        raise _no_path(name)
+
+
+def _no_path(name: str) -> RuntimeError:
+    return RuntimeError(
+        f"{name} needs a cost that is differentiable in x; got one with no path to x, so the gradient for φ would be zero. Use "
+        "ScoreFunction for a black-box f, do not detach x or leave torch inside f, or, if f may ignore x, say so: "
+        f"{name}(allow_unused=True)."
+    )
 
 
 def relaxed_path(name: str, costs: Tensor, points: Tensor) -> None:

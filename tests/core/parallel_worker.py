@@ -23,6 +23,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
 from torch.nn.parallel import DistributedDataParallel
 
+import sampleprop
 import sampleprop as sp
 from sampleprop import families, parallel
 from sampleprop.costs import Group
@@ -249,12 +250,12 @@ def programs() -> Iterator[tuple[str, float]]:
 
         def run(noise: Tensor, samples: int | None = samples, **setting: Any) -> list[Tensor]:
             parts = iter([noise[0].transpose(0, 1)[:1], noise[1].transpose(0, 1)])
-            uniform, noise.uniform = noise.uniform, lambda *_: next(parts).clone()
+            uniform, sampleprop.noise.uniform = sampleprop.noise.uniform, lambda *_: next(parts).clone()
             phi, theta = leaves()
             value = two_bits.using(own_noise(), particles=noise.shape[1], **setting)(
                 phi.expand(noise.shape[1], -1, -1), theta, samples
             )
-            noise.uniform = uniform
+            sampleprop.noise.uniform = uniform
             return [value.detach(), *derivatives(value, [phi, theta])]
 
         mine = run(part(noise.transpose(0, 1)).transpose(0, 1), process_group=everyone)
