@@ -170,3 +170,8 @@ def test_evaluations_are_counted(sites, samples):
         seen.clear()
         sp.expect(lambda x: (seen.append(len(x)), x.flatten(1).sum(-1))[1], make(logits), estimator)
         assert sum(seen) == estimator.evaluations(make(logits))[0]
+
+
+def test_a_budget_is_spent_on_pivots():
+    dist = OneHotCategorical(logits=torch.zeros(5))
+    assert sp.LocalExpectation().for_budget(dist, 11).evaluations(dist)[0] == 10

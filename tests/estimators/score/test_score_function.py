@@ -1,0 +1,82 @@
+"""The precision of the leave-one-out gradient in float32. The bounds hold for every draw, so no test raises a false alarm."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent, OneHotCategorical
+
+import sampleprop as sp
+from sampleprop.estimators.score.score_function import Draw
+
+PROBABILITIES = torch.tensor([0.01, 0.1, 0.5, 0.9, 0.99], dtype=torch.float64)
+ROWS, SITES = 100, 4  # of each probability
+
+
+def bits(logits: Tensor) -> Distribution:
+    return Independent(Bernoulli(logits=logits), 1)
+
+
+def classes(logits: Tensor) -> Tensor:
+    """The logits of three classes of which the first two are as likely as the two values of a bit."""
+    return torch.stack((logits, torch.zeros_like(logits), torch.full_like(logits, -1.0)), -1)
+
+
+def onehots(logits: Tensor) -> Distribution:
+    return Independent(OneHotCategorical(logits=classes(logits)), 1)
+
+
+def integers(logits: Tensor) -> Distribution:
+    return Independent(Categorical(logits=classes(logits)), 1)
+
+
+def offset(x: Tensor) -> Tensor:
+    """[k, rows, *event] -> [k, rows]: small differences beside a large common cost."""
+    weights = torch.arange(1, x[0, 0].numel() + 1, dtype=x.dtype)
+    return (x.flatten(2) * weights).sum(-1) + 1e6
+
+
+def apart(x: Tensor) -> Tensor:
+    """[k, rows, *event] -> [k, rows]: costs near 1e6 and costs near 1."""
+    return torch.where(x.flatten(2)[..., 0] > 0, 1e6, 1.0).to(x.dtype) + x.flatten(2).sum(-1)
+
+
+def gradient(make, logits: Tensor, points: Tensor, costs: Tensor) -> Tensor:
+    phi = logits.clone().requires_grad_()
+    sp.ScoreFunction(len(costs)).combine(make(phi), Draw(points), costs).sum().backward()
+    return phi.grad
+
+
+@pytest.mark.parametrize("make", [bits, onehots, integers])
+@pytest.mark.parametrize("k", range(2, 9))
+def test_equal_samples_give_no_gradient_whatever_their_cost(make, k):
+    # The sum of 7 costs of 1e6, times 1/7 in float32, is not 1e6. The weights must be made of differences of costs.
+    logits = torch.zeros(1, SITES)
+    points = make(logits).sample((1,)).expand(k, *make(logits).sample().shape)
+    assert not gradient(make, logits, points, torch.full((k, 1), 1e6 + 2)).any()
+
+
+@pytest.mark.parametrize("make", [bits, onehots, integers])
+@pytest.mark.parametrize("f", [offset, apart])
+@pytest.mark.parametrize("k", [*range(2, 9), 20])
+def test_float32_is_as_exact_as_the_differences_of_the_costs(make, f, k):
+    """Against float64 at the same draws, within the rounding errors of the formula.
+
+    Let u = 2^-24, d_i = f(x_i) - f(x_1) and M = max |d_i|. The weight (d_i - Σ_j d_j / k) / (k - 1) has to first order an
+    error of at most u M (1 + (k - 1) + 1 + 1 + 2 + 2) / (k - 1): from d_i, the sum, 1 / k, the product, the difference
+    and the quotient. It is at most 2 M / (k - 1). The sum of k weights times 0 or 1 is thus off by at most
+    k u M (k + 6) / (k - 1) + k u · 2 k M / (k - 1) = 3 k (k + 2) / (k - 1) u M. The offset of f is not in it. For classes
+    it is at most twice that, because the normalization of the logits subtracts p times the sum over the classes, which
+    is the sum of the weights.
+    """
+    logits = PROBABILITIES.logit().repeat_interleave(ROWS).unsqueeze(1).expand(-1, SITES)
+    torch.manual_seed(0)
+    points = make(logits).sample((k,))
+    costs = f(points.double())
+    assert torch.equal(costs.float().double(), costs)
+    points32 = points if points.dtype == torch.int64 else points.float()
+    right = gradient(make, logits, points, costs)
+    error = (gradient(make, logits.float(), points32, costs.float()).double() - right).abs().amax(1)
+    spread = (costs - costs[0]).abs().amax(0)
+    assert (right.abs().amax(1) > 0).any()
+    factor = 1 if make is bits else 2
+    assert (error <= factor * 3 * k * (k + 2) / (k - 1) * 2**-24 * spread).all()
