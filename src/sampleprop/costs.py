@@ -72,9 +72,8 @@ class Costs:
         k = x.shape[0]
         if not self.alone:
             return self.shared(x - others(x, self.keep, self.group))
-        x = (
-            x - x[:1]
-        )  # small numbers, so that the sum of what follows is 0 up to the rounding of differences, not of costs
+        # Differences are small numbers: the result sums to 0 up to their rounding, not up to that of the costs.
+        x = x - x[:1]
         beyond = torch.sub(x, x.sum(0), alpha=1 / k)
         return beyond if k == 2 else beyond.div_(k - 1)
 
