@@ -107,7 +107,7 @@ def certain_with_gradient(subject: Subject) -> Verdict:
     for case in subject.logits():
         probs = torch.tensor([CERTAIN[case.kind]] * BATCH, requires_grad=True)
         wanted = (
-            r"The gradient by the probs of .* needs probabilities inside \(0, 1\).* Give the distribution by its logits"
+            r"The gradient with respect to the probs of .* needs probabilities inside \(0, 1\).* Give the distribution by its logits"
         )
         verdict = refusal(
             lambda case=case, probs=probs: sp.expect(case.f(theta()), _by_probs(case.kind, probs), case.estimator),
