@@ -41,8 +41,19 @@ CASES = [(variant, kind) for variant, kind in cases() if free(variant) or kind i
 FREE = [(variant, kind) for variant, kind in CASES if free(variant)]
 ATTACHED = [case for case in CASES if attached(*case)]
 DETACHED = [case for case in CASES if case not in ATTACHED]
-FIRST = {variant: next(kind for owner, kind in CASES if owner is variant) for variant, _ in CASES}
-EACH = list(FIRST.items())  # each variant once
+
+
+def once(those: list[Case]) -> list[Case]:
+    """Each variant once, on that of its kinds which fewest variants before it have, so that every kind occurs."""
+    chosen: dict[sp.Estimator[Any], Kind] = {}
+    for variant, _ in those:
+        if variant not in chosen:
+            kinds = [kind for owner, kind in those if owner is variant]
+            chosen[variant] = min(kinds, key=list(chosen.values()).count)
+    return list(chosen.items())
+
+
+EACH = once(CASES)  # for what depends on the estimator only
 
 
 def tell(variant: sp.Estimator[Any], kind: Kind, phi: Tensor, draw: Any, costs: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from torch.func import grad, vmap
 from torch.utils.checkpoint import checkpoint
 
 import sampleprop as sp
-from contract.cases import BATCH, CASES, FIRST, FREE, name, over
+from contract.cases import BATCH, CASES, EACH, FREE, name, over
 from kinds import CLASSES, GAMMA, POISSON, Kind, cost, gradients, theta
 from variants import VARIANTS
 
@@ -64,6 +64,7 @@ def test_functional_gradient(variant: sp.Estimator[Any], kind: Kind) -> None:
 # The first variant of each estimator on one-hots, the others on their last kind.
 LEADING = [next(variant for variant in VARIANTS if type(variant) is estimator) for estimator in sp.REGISTER]
 LAST = {variant: kind for variant, kind in CASES}  # noqa: C416  the last kind of each
+FIRST = {variant: kind for variant, kind in reversed(CASES)}  # noqa: C416  the first kind of each
 COMPILED = [
     (variant, kind)
     for variant, kind in CASES
@@ -96,7 +97,7 @@ def test_says_why_it_does_not_compile(variant: sp.Estimator[Any]) -> None:
     assert variant.compiles is True or len(variant.compiles) > 10
 
 
-@over(CASES)
+@over(EACH)
 def test_inside_activation_checkpointing(variant: sp.Estimator[Any], kind: Kind) -> None:
     """The draw is made twice, the first time without gradients, with the same noise."""
     phi, weights = kind.phi(BATCH), theta()
@@ -115,7 +116,7 @@ def test_inside_activation_checkpointing(variant: sp.Estimator[Any], kind: Kind)
     )
 
 
-@over(CASES)
+@over(EACH)
 def test_autocast(variant: sp.Estimator[Any], kind: Kind) -> None:
     phi, layer = kind.phi(BATCH), nn.Linear(1, 1)
     event_ndim = len(kind.dist(phi).event_shape)

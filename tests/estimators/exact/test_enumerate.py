@@ -10,6 +10,7 @@ import torch.distributions as td
 
 import sampleprop as sp
 
+
 def test_enumeration_refuses_a_large_support() -> None:
     with pytest.raises(TypeError, match=r"Enumerate needs at most limit=4096 joint states; got 8192\. Raise the limit"):
         sp.expect(lambda x: x.sum(-1), td.Independent(td.Bernoulli(logits=torch.zeros(13)), 1), sp.Enumerate())
