@@ -30,7 +30,7 @@ def free(variant: sp.Estimator[Any]) -> bool:
 
 def attached(variant: sp.Estimator[Any], kind: Kind) -> bool:
     """Whether the points carry a path to φ."""
-    return variant.propose(kind.dist(kind.phi(2))).points.requires_grad
+    return bool(variant.propose(kind.dist(kind.phi(2))).points.requires_grad)
 
 
 def tensors(draw: Any) -> Iterator[Tensor]:

@@ -62,8 +62,14 @@ def derivatives(value: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     return list(torch.autograd.grad((value * torch.arange(1, ROWS + 1)).mean(), inputs, materialize_grads=True))
 
 
+def everyone() -> distributed.ProcessGroup:
+    group = distributed.group.WORLD
+    assert group is not None
+    return group
+
+
 def averaged(x: Tensor) -> Tensor:
-    return parallel.total(x, distributed.group.WORLD) / distributed.get_world_size()
+    return parallel.total(x, everyone()) / distributed.get_world_size()
 
 
 def largest(mine: list[Tensor], single: list[Tensor]) -> float:
@@ -165,7 +171,7 @@ def second_derivatives() -> Iterator[tuple[str, float]]:
         phi, theta = leaves()
         value = sp.ScoreFunction(samples).combine(KINDS[kind](phi), Draw(points), f(points, theta), group=group)
         first = torch.autograd.grad(value.sum(), (phi, theta), create_graph=True)
-        along = sum((g * torch.linspace(-1, 2, g.numel()).reshape(g.shape)).sum() for g in first)
+        along = torch.stack([(g * torch.linspace(-1, 2, g.numel()).reshape(g.shape)).sum() for g in first]).sum()
         return list(torch.autograd.grad(along, (phi, theta)))
 
     for kind, make in KINDS.items():

@@ -53,7 +53,7 @@ def autocast(subject: Subject) -> Verdict:
         layer.weight.fill_(0.7)
         layer.bias.fill_(0.1)
 
-    def through(weights: Tensor) -> object:
+    def through(weights: Tensor) -> F:
         plain = subject.f(weights)
         return lambda x: layer(plain(x).unsqueeze(-1)).squeeze(-1)
 

@@ -62,6 +62,8 @@ def retain_graph(subject: Subject) -> Verdict:
     expected = subject.run()
     value = subject.value(phi, subject.f(weights))
     value.sum().backward(retain_graph=True)
+    assert phi.grad is not None
+    assert weights.grad is not None
     same((phi.grad, weights.grad), expected[1:])
     value.sum().backward()
     same((phi.grad, weights.grad), (2 * expected.by_phi, 2 * expected.by_theta))
@@ -150,7 +152,7 @@ def compiled(subject: Subject) -> Verdict:
     return RIGHT
 
 
-def _copied(subject: Subject, other: sp.Estimator[torch.Tensor]) -> Verdict:
+def _copied(subject: Subject, other: sp.Estimator[Any]) -> Verdict:
     assert other.label == subject.estimator.label
     same(Subject(other, subject.kind).run(), subject.run(), rtol=0, atol=0)
     return RIGHT
