@@ -35,7 +35,7 @@ KINDS = {
 class Case(NamedTuple):
     """One configuration. `samples` is the default; the others are tried where the workload varies the number."""
 
-    estimator: Callable[..., sp.Estimator[Any]]
+    estimator: Callable[..., sp.Estimator[Any, Any]]
     naive: Callable[[int], Naive]
     tight: Callable[[int], Tight]
     kinds: tuple[str, ...]

@@ -33,7 +33,7 @@ import training
 from sampleprop.diagnostics.comparison import Comparison
 from sampleprop.diagnostics.row import Row
 
-Estimator = sp.Estimator[Any]
+Estimator = sp.Estimator[Any, Any]
 ESTIMATORS: dict[str, Callable[[int], Estimator]] = {
     "Pathwise": sp.Pathwise,
     "ScoreFunction": sp.ScoreFunction,  # each sample's baseline is the mean of the others

@@ -33,7 +33,7 @@ import sampleprop as sp
 import training
 from sampleprop.diagnostics.comparison import Comparison
 
-Estimator = sp.Estimator[Any]
+Estimator = sp.Estimator[Any, Any]
 ESTIMATORS: dict[str, Callable[[], Estimator]] = {
     "ScoreFunction": sp.ScoreFunction,  # each sample's baseline is the mean of the others
     "PlainScoreFunction": lambda: sp.ScoreFunction(baseline=sp.Constant(0.0)),

@@ -35,7 +35,7 @@ from data import Data, Images
 from sampleprop.estimator import Estimator
 
 SAMPLES = 4  # of the gates, for each image
-ESTIMATORS: dict[str, Callable[[], Estimator[Any]]] = {
+ESTIMATORS: dict[str, Callable[[], Estimator[Any, Any]]] = {
     "ScoreFunction": lambda: sp.ScoreFunction(SAMPLES),
     "no-baseline": lambda: sp.ScoreFunction(SAMPLES, baseline=sp.Constant(0.0)),
     "DisARM": lambda: sp.DisARM(SAMPLES),
@@ -63,7 +63,7 @@ FEW = 100  # pixels, to try them all
 class Selector(nn.Module):
     steps: Tensor
 
-    def __init__(self, pixels: int, estimator: Estimator[Any]) -> None:
+    def __init__(self, pixels: int, estimator: Estimator[Any, Any]) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.full((pixels,), OPEN_AT_FIRST))  # φ
         self.net = classifier(pixels)

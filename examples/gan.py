@@ -34,7 +34,7 @@ import data
 import sampleprop as sp
 import training
 
-Estimator = sp.Estimator[Any]
+Estimator = sp.Estimator[Any, Any]
 CONTINUOUS: dict[str, Callable[[int], Estimator]] = {"Pathwise": sp.Pathwise, "ScoreFunction": sp.ScoreFunction}
 DISCRETE: dict[str, Callable[[int], Estimator]] = {
     "StraightThroughGumbel": sp.StraightThroughGumbel,

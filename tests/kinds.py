@@ -90,10 +90,10 @@ GAMMA = Kind("gamma", (2, 2), _gamma)
 POISSON = Kind("poisson", (2,), _poisson)
 KINDS = (BITS, ONE_BIT, CLASSES, ONE_HOTS, INTEGERS, NORMAL, GAMMA, POISSON)
 
-Case = tuple[sp.Estimator[Any], Kind]
+Case = tuple[sp.Estimator[Any, Any], Kind]
 
 
-def takes(estimator: sp.Estimator[Any], kind: Kind) -> bool:
+def takes(estimator: sp.Estimator[Any, Any], kind: Kind) -> bool:
     """Whether the estimator supports this kind."""
     return estimator.refusal(kind.dist(kind.phi(2))) is None
 
@@ -117,7 +117,7 @@ def theta(dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def estimate(
-    estimator: sp.Estimator[Any], kind: Kind, phi: Tensor, theta: Tensor, seed: int = 0, **arguments: Any
+    estimator: sp.Estimator[Any, Any], kind: Kind, phi: Tensor, theta: Tensor, seed: int = 0, **arguments: Any
 ) -> Tensor:
     """The value, [*batch], of one estimate of `cost`."""
     dist = kind.dist(phi)

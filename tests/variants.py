@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 import sampleprop as sp
 from sampleprop import families
 
-Configurations = tuple[sp.Estimator[Any], ...]
+Configurations = tuple[sp.Estimator[Any, Any], ...]
 
 
 def _ramp(points: Tensor) -> Tensor:
@@ -20,8 +20,8 @@ def _ramp(points: Tensor) -> Tensor:
 
 
 def _ramp_mean(dist: Distribution) -> Tensor:
-    variables = families.discrete(dist)
-    if variables is None:
+    variables = families.recognize(dist)
+    if not isinstance(variables, families.Discrete):
         mean = dist.mean
     elif isinstance(variables, families.Integers):
         mean = (variables.probs * torch.arange(variables.probs.shape[-1], device=variables.probs.device)).sum(-1)
@@ -39,7 +39,7 @@ def tilted(estimator: sp.LAX | sp.RELAX) -> sp.LAX | sp.RELAX:
     return estimator
 
 
-def _table() -> dict[type[sp.Estimator[Any]], Configurations]:
+def _table() -> dict[type[sp.Estimator[Any, Any]], Configurations]:
     """What is certified of the estimators whose default is not enough, or has a bias that is too small to be seen."""
     return {
         sp.ARMS: (sp.ARMS(), sp.ARMS(2, copula="dirichlet")),
@@ -85,7 +85,7 @@ def _table() -> dict[type[sp.Estimator[Any]], Configurations]:
     }
 
 
-def _configurations() -> dict[type[sp.Estimator[Any]], Configurations]:
+def _configurations() -> dict[type[sp.Estimator[Any, Any]], Configurations]:
     """The same ones in each process."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -11,11 +11,10 @@ from sampleprop.baselines.leave_one_out import LeaveOneOut as LeaveOneOut
 from sampleprop.baselines.moving_average import MovingAverage as MovingAverage
 from sampleprop.baselines.optimal_coefficient import OptimalCoefficient as OptimalCoefficient
 from sampleprop.baselines.self_critical import SelfCritical as SelfCritical
+from sampleprop.bibliography import Source as Source
 from sampleprop.distributions.gumbel_max import gumbel_max as gumbel_max
 from sampleprop.distributions.gumbel_max import gumbel_top_k as gumbel_top_k
 from sampleprop.estimator import Estimator as Estimator
-from sampleprop.estimator import Source as Source
-from sampleprop.estimator import Worked as Worked
 from sampleprop.estimators import *  # noqa: F403  every estimator of the register
 from sampleprop.estimators import REGISTER as REGISTER
 from sampleprop.estimators.multisample.importance_weighted import (

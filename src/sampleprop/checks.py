@@ -12,9 +12,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
-from torch.distributions import Bernoulli, Categorical, Distribution, OneHotCategorical
+from torch.distributions import Distribution
 
-from sampleprop import families, noise
+from sampleprop import noise
+from sampleprop.families import Bernoullis, Discrete, Integers, OneHots, Variables
+from sampleprop.tracing import inspectable
 
 Nonfinite = Literal["raise", "drop", "propagate"]
 
@@ -24,6 +26,12 @@ def positive(name: str, argument: str, value: float, *, least: float = 0.0) -> N
     if not (math.isfinite(value) and value > 0 and value >= least):
         needed = f"at least {least:g}" if least else "above 0"
         raise ValueError(f"{name} needs {argument} {needed}; got {value}.")
+
+
+def finite_number(name: str, argument: str, value: float) -> None:
+    """Refuse an argument that is NaN or infinite."""
+    if not math.isfinite(value):
+        raise ValueError(f"{name} needs a finite {argument}; got {value}.")
 
 
 def samples(
@@ -37,74 +45,101 @@ def samples(
         raise ValueError(f"{name} needs {kind} of {argument}, at least {least}; got {argument}={value!r}.")
 
 
-def family_refusal(name: str, supported: tuple[type[families.Discrete], ...] | None, dist: Distribution) -> str | None:
-    """Why an estimator for the families `supported` cannot take `dist`, with the fix; None if it can."""
-    if not isinstance(dist, Distribution):
-        return f"{name} needs a torch.distributions object; got {type(dist).__name__}. Pass Bernoulli(logits=...), say."
-    if supported is None:
+def no_distribution(name: str, dist: Any) -> str:
+    """What to say of an argument that is no distribution."""
+    return f"{name} needs a torch.distributions object; got {type(dist).__name__}. Pass Bernoulli(logits=...), say."
+
+
+def kinds(takes: tuple[type[Variables], ...]) -> str:
+    """The distributions of these kinds, as messages name them: "Bernoulli or OneHotCategorical"."""
+    return " or ".join(_KIND_NAMES[kind] for kind in takes)
+
+
+def kind_refusal(name: str, takes: tuple[type[Variables], ...], variables: Variables) -> str | None:
+    """Why an estimator for variables of the kinds `takes` cannot take these, with the fix; None if it can."""
+    if isinstance(variables, takes):
         return None
-    variables = families.discrete(dist)
-    if isinstance(variables, supported):
-        return None
-    needed = " or ".join(_FAMILY_NAMES[family] for family in supported)
-    got = type(families.unwrap(dist)[0]).__name__
-    if isinstance(variables, families.Integers) and families.OneHots in supported:
+    if isinstance(variables, Integers) and OneHots in takes:
         fix = "Use OneHotCategorical: the samples must be points of the simplex, not integers."
-    elif variables is not None:
+    elif isinstance(variables, Discrete):
         fix = "Use ScoreFunction, which takes any distribution."
     else:
         fix = "Use ScoreFunction for any distribution, or Pathwise for one with rsample."
-    return f"{name} needs {needed}; got {got}. {fix}"
+    return f"{name} needs {kinds(takes)}; got {variables.kind}. {fix}"
 
 
-def moving_refusal(name: str, dist: Distribution, fix: str) -> str | None:
-    """Why an estimator that uses the score cannot take `dist`: its support moves with φ; None if it does not."""
-    if not families.moving_support(dist):
+def moving_refusal(name: str, variables: Variables, fix: str) -> str | None:
+    """Why an estimator that uses the score cannot take these variables: their support moves with φ; None if it does not."""
+    if not variables.moving_support:
         return None
-    kind = type(families.unwrap(dist)[0]).__name__
     return (
-        f"{name} needs a support that does not move with the parameters; got {kind}, whose score misses what happens at the "
-        f"moving edge. {fix}"
+        f"{name} needs a support that does not move with the parameters; got {variables.kind}, whose score misses what happens "
+        f"at the moving edge. {fix}"
     )
 
 
-def costs(name: str, dist: Distribution, points: Tensor, values: Any, keep: Tensor | None = None) -> Tensor:
-    """Require one cost for each point, [k, *batch], and as many answers in `keep`; return the costs in float32 at least.
+def points(name: str, variables: Variables, given: Tensor) -> None:
+    """Require points of the variables' shape, [k, *batch, *event], where they may have been drawn for others."""
+    shape = (*variables.batch_shape, *variables.event_shape)
+    if given.shape[1:] != shape:
+        raise ValueError(
+            f"{name} needs points [k, *batch, *event] = [k, {_numbers(shape)}] for this distribution; got "
+            f"{list(given.shape)}. Combine with a distribution of the shape that proposed the draw."
+        )
+
+
+def costs(name: str, variables: Variables | Distribution, points: Tensor, values: Any) -> Tensor:
+    """Require one cost for each point, [k, *batch]; return them in float32 at least.
 
     Raises:
         ValueError: for another shape, with the likely fix.
         TypeError: for complex costs, and for what is no tensor of numbers.
     """
-    batch, event = dist.batch_shape, dist.event_shape
-    if points.shape[1:] != batch + event:
-        raise ValueError(
-            f"{name} needs points [k, *batch, *event] = [k, {_numbers((*batch, *event))}] for this distribution; got "
-            f"{list(points.shape)}. Combine with a distribution of the shape that proposed the draw."
-        )
     if not isinstance(values, Tensor):
         values = as_tensor(name, values, points.device)
     if values.is_complex():
         raise TypeError(f"{name} needs real costs; got {values.dtype}. Return the real part that is to be minimized.")
-    shape = values.shape
-    if shape != (points.shape[0], *batch):
-        k = points.shape[0]
+    shape, needed = values.shape, (points.shape[0], *variables.batch_shape)
+    if shape != needed:
         raise ValueError(
-            f"{name} needs one cost for each point, shape [k, *batch] = {[k, *batch]}; f returned {list(shape)}. "
-            + _shape_fix(tuple(shape), k, tuple(batch), tuple(event))
+            f"{name} needs one cost for each point, shape [k, *batch] = {list(needed)}; f returned {list(shape)}. "
+            + _shape_fix(tuple(shape), needed[0], needed[1:], tuple(variables.event_shape))
         )
-    if keep is not None and (keep.shape != shape or keep.dtype != torch.bool):
-        raise ValueError(
-            f"{name} needs keep of the costs' shape, [k, *batch] = {list(shape)}, and bool; got {list(keep.shape)}, "
-            f"{keep.dtype}. Pass keep=costs.isfinite(), say."
-        )
-    return noise.raised(values)
+    return noise.promote(values)
 
 
-def probe_costs(name: str, dist: Distribution, probes: Tensor, values: Any, what: str) -> Tensor:
+def keep(name: str, kept: Tensor | None, costs: Tensor, whole: bool) -> None:
+    """Require a mask of the costs' shape, and no mask at all for an estimator whose samples make sense only together."""
+    if kept is None:
+        return
+    if kept.shape != costs.shape or kept.dtype != torch.bool:
+        raise ValueError(
+            f"{name} needs keep of the costs' shape, [k, *batch] = {list(costs.shape)}, and bool; got {list(kept.shape)}, "
+            f"{kept.dtype}. Pass keep=costs.isfinite(), say."
+        )
+    if whole:
+        raise ValueError(
+            f'{name} needs every cost: its samples make sense only together; got nonfinite="drop". Fix f, or use '
+            "ScoreFunction, which can leave samples out."
+        )
+
+
+def own_draw(name: str, kind: type[tuple[Any, ...]], draw: Any) -> None:
+    """Refuse a draw that another kind of estimator proposed: its samples may follow another distribution."""
+    if not isinstance(draw, kind):
+        got = f"{type(draw).__module__.rpartition('.')[2]}.{type(draw).__name__}"
+        raise TypeError(
+            f"{name} needs a draw of its own, since other estimators draw differently; got {got}. Combine with the "
+            "estimator that proposed the draw."
+        )
+
+
+def probe_costs(name: str, variables: Variables, probes: Tensor, values: Any) -> Tensor:
     """Require the costs of a draw's probes, as `costs` does; return them without graph."""
     if values is None:
-        raise ValueError(f"{name} needs {what}; got none. Pass probe_costs=f(draw.probes).")
-    return costs(name, dist, probes, values).detach()
+        raise ValueError(f"{name} needs the costs of its probes too; got none. Pass probe_costs=f(draw.probes).")
+    points(name, variables, probes)
+    return costs(name, variables, probes, values).detach()
 
 
 def as_tensor(name: str, values: Any, device: torch.device) -> Tensor:
@@ -141,16 +176,14 @@ def _numbers(shape: tuple[int, ...]) -> str:
     return ", ".join(str(size) for size in shape)
 
 
-def possible(name: str, dist: Distribution) -> None:
+def possible(name: str, variables: Variables) -> None:
     """Refuse a categorical variable all of whose classes are masked: there is nothing to draw."""
-    base, _ = families.unwrap(dist)
-    if not isinstance(base, _OF_LOGITS) or (isinstance(base, Bernoulli) and dist._validate_args):
-        return  # in the second case torch has looked for NaN already
-    variables = families.discrete(dist)
-    if variables is None:
+    if not isinstance(variables, Discrete):
         return
+    if isinstance(variables, Bernoullis) and variables.dist._validate_args:
+        return  # torch has looked for NaN already
     logits = variables.logits.detach()
-    if not families.inspectable(logits):
+    if not inspectable(logits):
         return
     if logits.is_cuda:
         _raise_later(
@@ -168,27 +201,18 @@ def possible(name: str, dist: Distribution) -> None:
         )
 
 
-def whole(name: str, keep: Tensor | None) -> None:
-    """Refuse left-out costs, for estimators whose samples make sense only together."""
-    if keep is not None:
-        raise ValueError(
-            f'{name} needs every cost: its samples make sense only together; got nonfinite="drop". Mend f, or use '
-            "ScoreFunction, which can leave samples out."
-        )
-
-
 def unchanged(name: str, points: Tensor, version: int) -> None:
     """Refuse an f that wrote into its input: the estimator still needs the points."""
     if points._version != version:
         raise RuntimeError(f"{name} needs f to leave its input as it is; f wrote into it. Let f work on x.clone().")
 
 
-def path(name: str, dist: Distribution, costs: Tensor, points: Tensor, allow_unused: bool) -> None:
+def path(name: str, variables: Variables, costs: Tensor, points: Tensor, allow_unused: bool) -> None:
     """Refuse points or a cost that autograd cannot follow back to φ, where its gradient would be silently zero."""
-    if not families.inspectable(costs) or not torch.is_grad_enabled():
+    if not inspectable(costs) or not torch.is_grad_enabled():
         return
     if points.grad_fn is None:
-        if not families.attached(dist):
+        if not variables.attached:
             return
         raise RuntimeError(
             f"{name} needs points that are attached to φ; got a draw made under no_grad, or saved and loaded, so the "
@@ -216,7 +240,7 @@ def gathered_paths() -> Iterator[list[tuple[str, Tensor]]]:
 
 def paths(costs: Tensor, wanted: list[tuple[str, Tensor]]) -> None:
     """Refuse costs whose graph does not reach the points of each estimator, given as (name, points)."""
-    if not families.inspectable(costs) or not torch.is_grad_enabled():
+    if not inspectable(costs) or not torch.is_grad_enabled():
         return
     targets = {points.grad_fn: name for name, points in wanted if points.grad_fn is not None}
     for name in _unreached(costs, targets).values():
@@ -229,7 +253,7 @@ def paths(costs: Tensor, wanted: list[tuple[str, Tensor]]) -> None:
 
 def relaxed_path(name: str, costs: Tensor, points: Tensor) -> None:
     """Refuse costs at relaxed points that autograd cannot follow back to them: their derivative would be wrong."""
-    if families.inspectable(costs) and points.requires_grad and not has_path(costs, points):
+    if inspectable(costs) and points.requires_grad and not has_path(costs, points):
         raise RuntimeError(
             f"{name} needs a cost that is differentiable in x; got one with no path to x, so its derivative would be zero "
             "and the gradient for φ wrong. Use ScoreFunction for a black-box f, and do not detach x or leave torch inside f."
@@ -245,28 +269,29 @@ def has_path(costs: Tensor, points: Tensor) -> bool:
 
 def _unreached(costs: Tensor, targets: dict[Node, str]) -> dict[Node, str]:
     """Those nodes of the autograd graph that cannot be reached from the costs."""
-    left = dict(targets)
-    stack: list[Any] = [] if costs.grad_fn is None else [costs.grad_fn]
-    seen = {None, costs.grad_fn}
+    root: Any = costs.grad_fn
+    left = {node: name for node, name in targets.items() if node is not root}
+    stack, seen = ([], {None}) if root is None else ([root], {None, root})
     while stack and left:
-        node = stack.pop()
-        left.pop(node, None)
-        for following, _ in node.next_functions:
-            if following not in seen:
-                seen.add(following)
-                stack.append(following)
+        for following, _ in stack.pop().next_functions:
+            if following in seen:
+                continue
+            seen.add(following)
+            stack.append(following)
+            if left.pop(following, None) is not None and not left:
+                return left
     return left
 
 
 def finite_slopes(name: str, slopes: Tensor) -> None:
     """Refuse a derivative of f by x that is not finite: it would go into a control variate, and so into all of φ."""
-    if not families.inspectable(slopes) or slopes.is_cuda:
+    if not inspectable(slopes) or slopes.is_cuda:
         return
     index = first_nonfinite(slopes)
     if index is not None:
         raise ValueError(
             f"{name} needs finite slopes of f by x; got {slopes[tuple(index)].item()} at [sample, *batch, *event] = {index}. "
-            'Mend f there (√0, say), or pass nonfinite="propagate" to let it through.'
+            'Fix f there (√0, say), or pass nonfinite="propagate" to let it through.'
         )
 
 
@@ -276,9 +301,11 @@ def finite(name: str, costs: Tensor, policy: Nonfinite) -> tuple[Tensor, Tensor 
     Raises:
         ValueError: under "raise" with the first index; under "drop" where a batch element has no finite cost left.
     """
-    if policy == "propagate" or not families.inspectable(costs):
+    if policy == "propagate" or not inspectable(costs):
         return costs, None
     if policy == "raise":
+        if not costs.is_cuda and math.isfinite(costs.detach().sum().item()):
+            return costs, None  # a finite sum proves finite terms in one pass
         _raise_nonfinite(name, costs.detach())
         return costs, None
     keep = costs.detach().isfinite()  # [k, *batch]
@@ -286,7 +313,7 @@ def finite(name: str, costs: Tensor, policy: Nonfinite) -> tuple[Tensor, Tensor 
     if bool(empty.any()):
         raise ValueError(
             f"{name} needs a finite cost for each batch element; all are non-finite at batch index "
-            f"{empty.nonzero()[0].tolist()}. Nothing is left to average: mend f, or the parameters that lead there."
+            f"{empty.nonzero()[0].tolist()}. Nothing is left to average: fix f, or the parameters that lead there."
         )
     return torch.where(keep, costs, 0.0), keep
 
@@ -295,7 +322,7 @@ def _raise_nonfinite(name: str, costs: Tensor) -> None:
     if costs.is_cuda:
         _raise_later(
             costs.isfinite().all(),
-            f'{name} needs finite costs; an earlier call had non-finite ones. Mend f, or pass nonfinite="drop" or '
+            f'{name} needs finite costs; an earlier call had non-finite ones. Fix f, or pass nonfinite="drop" or '
             '"propagate".',
         )
         return
@@ -303,7 +330,7 @@ def _raise_nonfinite(name: str, costs: Tensor) -> None:
     if index is not None:
         raise ValueError(
             f"{name} needs finite costs; f returned {costs[tuple(index)].item()} at [sample, *batch] = {index}. "
-            'Mend f, or pass nonfinite="drop" to leave such samples out, or nonfinite="propagate" to let them through.'
+            'Fix f, or pass nonfinite="drop" to leave such samples out, or nonfinite="propagate" to let them through.'
         )
 
 
@@ -343,10 +370,10 @@ def _raise_later(flag: Tensor, message: str) -> None:
 
 _GATHERED: ContextVar[list[tuple[str, Tensor]] | None] = ContextVar("gathered paths", default=None)
 
-_OF_LOGITS = (Bernoulli, Categorical, OneHotCategorical)
-
-_FAMILY_NAMES: dict[type[families.Discrete], str] = {
-    families.Bernoullis: "Bernoulli",
-    families.OneHots: "OneHotCategorical",
-    families.Integers: "Categorical",
+_KIND_NAMES: dict[Any, str] = {
+    Variables: "any distribution",
+    Discrete: "Bernoulli, OneHotCategorical or Categorical",
+    Bernoullis: "Bernoulli",
+    OneHots: "OneHotCategorical",
+    Integers: "Categorical",
 }

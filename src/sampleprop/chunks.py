@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from sampleprop import checks
+from sampleprop.tracing import transforms_active
 
 
 def chunked(f: Callable[[Tensor], Any], chunk: int) -> Callable[[Tensor], Any]:
@@ -23,7 +24,7 @@ def chunked(f: Callable[[Tensor], Any], chunk: int) -> Callable[[Tensor], Any]:
         if points.shape[0] <= chunk:
             return f(points)
         # torch.func keeps its own record, which a recomputation would not reach; without a gradient nothing is kept anyway.
-        recompute = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
+        recompute = torch.is_grad_enabled() and not transforms_active()
         parts = []
         for piece in points.split(chunk):
             costs = checkpoint(f, piece, use_reentrant=False) if recompute else f(piece)

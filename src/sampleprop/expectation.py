@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from sampleprop import checks, families, parallel
+from sampleprop import checks, parallel
 from sampleprop.chunks import chunked
-from sampleprop.estimator import AnyDraw, Estimator, Group, Grouped
+from sampleprop.costs import Costs, Group
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.exact.enumerate import Enumerate
 from sampleprop.estimators.pathwise.pathwise import Pathwise
 from sampleprop.estimators.score.score_function import ScoreFunction
+from sampleprop.families import Discrete, Variables, recognize
 from sampleprop.surrogate import unsqueeze_to
+from sampleprop.tracing import inspectable
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -27,7 +29,7 @@ TINY_SUPPORT = 16
 def expect(
     f: Callable[[Tensor], Any],
     dist: Distribution,
-    estimator: Estimator[Any] | None = None,
+    estimator: Estimator[Any, Any] | None = None,
     *,
     context: Tensor | None = None,
     generator: Generator | None = None,
@@ -84,51 +86,59 @@ def expect(
     if chunk is not None:
         checks.samples("expect", chunk, argument="points to a chunk")
         f = chunked(f, chunk)
-    if process_group is not None and not isinstance(estimator, Grouped):
+    if not (estimator is None or isinstance(estimator, Estimator)):
+        raise TypeError(f"expect needs an estimator object; got {estimator!r}. Pass sp.ScoreFunction(), say.")
+    if process_group is not None and not (isinstance(estimator, Estimator) and estimator.grouped):
         raise TypeError(
             f"expect needs ScoreFunction where ranks share their samples; got {estimator!r} and a process_group. Leave "
             "process_group out: each rank estimates by itself, and the average over the ranks is right."
         )
-    if estimator is None:
-        checks.possible("expect", dist)
-        estimator, draw, values = _choose(f, dist, generator)
-    else:
-        if not isinstance(estimator, Estimator):
-            raise TypeError(f"expect needs an estimator object; got {estimator!r}. Pass sp.ScoreFunction(), say.")
-        refusal = estimator.refusal(dist)
+    eager = not torch.compiler.is_compiling()
+    name = "expect" if estimator is None else estimator.name
+    if not isinstance(dist, Distribution):
+        raise TypeError(checks.no_distribution(name, dist))
+    variables = recognize(dist)
+    for chosen in _defaults(variables) if estimator is None else (estimator,):
+        name = chosen.name
+        refusal = chosen.refusal_of(variables)
         if refusal is not None:
             raise TypeError(refusal)
-        checks.possible(estimator.name, dist)
-        draw = estimator.propose(dist, context=context, generator=generator)
-        if process_group is not None and not torch.compiler.is_compiling():
+        if eager:
+            checks.possible(name, variables)
+        draw = chosen.draw(variables, generator)
+        if process_group is not None and eager:
             parallel.check_streams(generator, process_group=process_group, device=draw.points.device)
-        values = _call(f, draw.points, estimator.name)
-    costs = checks.costs(estimator.name, dist, draw.points, values)
-    costs = costs if costs.requires_grad else costs.clone()  # f may use its buffer again, for the probes
-    costs, keep = checks.finite(estimator.name, costs, nonfinite)
-    if keep is not None and _dropped(keep, process_group):
-        # Once more, at kept points only: what a bad cost was made of would give θ the gradient 0 * NaN.
-        costs = checks.costs(estimator.name, dist, draw.points, _call(f, _kept(draw.points, keep), estimator.name))
+        values = _call(f, draw.points, name)
+        if estimator is not None or _right(chosen, draw.points, values):
+            break
+    costs, keep = checks.costs(name, variables, draw.points, values), None
+    if eager:
+        costs = costs if costs.requires_grad else costs.clone()  # f may use its buffer again, for the probes
+        costs, keep = checks.finite(name, costs, nonfinite)
+    if keep is not None:
+        checks.keep(name, keep, costs, chosen.whole)
+        if _dropped(keep, process_group):
+            # Once more, at kept points only: what a bad cost was made of would give θ the gradient 0 * NaN.
+            costs = checks.costs(name, variables, draw.points, _call(f, _kept(draw.points, keep), name))
     probe_costs = None
     if draw.probes is not None:
         with torch.no_grad():
-            probe_costs = checks.costs(estimator.name, dist, draw.probes, _call(f, draw.probes, estimator.name))
+            probe_costs = checks.costs(name, variables, draw.probes, _call(f, draw.probes, name))
             if nonfinite != "propagate":
-                checks.finite(estimator.name, probe_costs, "raise")
+                checks.finite(name, probe_costs, "raise")
 
     def relaxed_f(points: Tensor) -> Tensor:
-        values = checks.costs(estimator.name, dist, points, _call(f, points, estimator.name))
-        checks.relaxed_path(estimator.name, values, points)
+        values = checks.costs(name, variables, points, _call(f, points, name))
+        checks.relaxed_path(name, values, points)
         if nonfinite != "propagate":
-            checks.finite(estimator.name, values, "raise")
-            if points.requires_grad and families.inspectable(points):
-                points.register_hook(lambda slopes: checks.finite_slopes(estimator.name, slopes))
+            checks.finite(name, values, "raise")
+            if points.requires_grad and inspectable(points):
+                points.register_hook(lambda slopes: checks.finite_slopes(name, slopes))
         return values
 
-    combine: Callable[..., Tensor] = estimator.combine
-    if process_group is not None:
-        combine = functools.partial(combine, group=Group(process_group=process_group))
-    return combine(dist, draw, costs, probe_costs=probe_costs, relaxed_f=relaxed_f, context=context, keep=keep)
+    group = None if process_group is None else Group(process_group=process_group)
+    answered = Costs(costs, probe_costs, relaxed_f, context, keep, group)
+    return chosen.estimate(variables, draw, answered)
 
 
 def _call(f: Callable[[Tensor], Any], points: Tensor, name: str) -> Any:
@@ -163,29 +173,17 @@ def _kept(points: Tensor, keep: Tensor) -> Tensor:
     return torch.where(unsqueeze_to(keep, points.dim()), points, points.take_along_dim(first, 0))
 
 
-def _choose(
-    f: Callable[[Tensor], Any], dist: Distribution, generator: Generator | None
-) -> tuple[Estimator[Any], AnyDraw, Any]:
-    """An estimator that is unbiased for every f that can be checked, with its draw and costs."""
-    variables = families.discrete(dist)
-    estimator: Estimator[Any]
-    draw: AnyDraw
-    if variables is not None and variables.support_size <= TINY_SUPPORT:
-        estimator = Enumerate()
-        draw = estimator.propose(dist)
-        return estimator, draw, _call(f, draw.points, estimator.name)
-    estimator = Pathwise()
-    if estimator.refusal(dist) is None:
-        draw = estimator.propose(dist, generator=generator)
-        values = _call(f, draw.points, estimator.name)
-        fixed = not draw.points.requires_grad
-        if fixed or (
-            isinstance(values, Tensor) and families.inspectable(values) and checks.has_path(values, draw.points)
-        ):
-            return estimator, draw, values
-    estimator = ScoreFunction()
-    refusal = estimator.refusal(dist)
-    if refusal is not None:
-        raise TypeError(refusal)
-    draw = estimator.propose(dist, generator=generator)
-    return estimator, draw, _call(f, draw.points, estimator.name)
+def _defaults(variables: Variables) -> Iterator[Estimator[Any, Any]]:
+    """Estimators that are unbiased, the least noisy first; the last one takes any f."""
+    if isinstance(variables, Discrete) and variables.support_size <= TINY_SUPPORT:
+        yield Enumerate()
+    if Pathwise().refusal_of(variables) is None:
+        yield Pathwise()
+    yield ScoreFunction()
+
+
+def _right(estimator: Estimator[Any, Any], points: Tensor, values: Any) -> bool:
+    """Whether the estimator is unbiased for this f, as far as its values show: a pathwise one needs a path to x."""
+    if not (isinstance(estimator, Pathwise) and points.requires_grad):
+        return True
+    return isinstance(values, Tensor) and inspectable(values) and checks.has_path(values, points)

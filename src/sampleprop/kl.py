@@ -81,7 +81,7 @@ def kl_surrogate(
             f"kl_surrogate needs log_q and log_p of one shape, nothing is broadcast; got {list(log_q.shape)} and "
             f"{list(log_p.shape)}. Sum both over what is one draw."
         )
-    log_q, log_p = noise.raised(log_q), noise.raised(log_p)
+    log_q, log_p = noise.promote(log_q), noise.promote(log_p)
     sampled, other = (log_q, log_p) if direction == "reverse" else (log_p, log_q)
     ratio = sampled - other
     if reparameterized:

@@ -9,30 +9,32 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from sampleprop.tracing import transforms_active
+
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which noise is drawn and costs are averaged: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def raised(x: Tensor) -> Tensor:
+def promote(x: Tensor) -> Tensor:
     """`x` in its working dtype."""
     return x if x.dtype in (torch.float32, torch.float64) else x.to(torch.float32)
 
 
-def floating(x: Tensor) -> torch.dtype:
-    """The dtype of points for a parameter: its own, or the default one where it is of whole numbers."""
-    return x.dtype if x.is_floating_point() else torch.get_default_dtype()
+def points_dtype(parameter: Tensor) -> torch.dtype:
+    """The dtype of the points: that of the parameter, or the default one where the parameter is of integers."""
+    return parameter.dtype if parameter.is_floating_point() else torch.get_default_dtype()
 
 
-def lowered(x: Tensor, parameter: Tensor) -> Tensor:
-    """`x` in the dtype of points for `parameter`."""
-    dtype = floating(parameter)
+def cast_like(x: Tensor, parameter: Tensor) -> Tensor:
+    """`x` in the dtype that the points have for this parameter."""
+    dtype = points_dtype(parameter)
     return x if x.dtype == dtype else x.to(dtype)
 
 
-def given(generator: Generator | None) -> dict[str, Any]:
-    """The generator as a keyword argument, if there is one: with sizes that torch.compile keeps symbolic, torch refuses None."""
+def generator_option(generator: Generator | None) -> dict[str, Any]:
+    """The generator as a keyword argument, or none at all: torch refuses None where torch.compile keeps sizes symbolic."""
     return {} if generator is None else {"generator": generator}
 
 
@@ -43,14 +45,14 @@ def uniform(shape: Sequence[int], like: Tensor, generator: Generator | None = No
     log u and log(1 - u) are finite.
     """
     dtype = working_dtype(like.dtype)
-    u = torch.rand(tuple(shape), dtype=dtype, device=like.device, **given(generator))
-    return u.clamp_min_(torch.finfo(dtype).eps / 4)
+    u = torch.rand(tuple(shape), dtype=dtype, device=like.device, **generator_option(generator))
+    return u.clamp_min_(2.0**-54 if dtype == torch.float64 else 2.0**-25)  # half of the smallest positive draw
 
 
 def coins(shape: Sequence[int], probs: Tensor, generator: Generator | None = None) -> Tensor:
     """Draw 1 with probability `probs`, else 0, in the working dtype."""
     u = uniform(shape, probs, generator)
-    if torch._C._are_functorch_transforms_active():  # u may be the same for all, where probs is not
+    if transforms_active():  # u may be shared by the rows that vmap adds to probs
         return (u < probs).to(u.dtype)
     return u.lt_(probs)
 
@@ -72,14 +74,14 @@ def gumbel(shape: Sequence[int], like: Tensor, generator: Generator | None = Non
 
 def normal(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
     """Draw from the standard normal distribution."""
-    return torch.randn(tuple(shape), dtype=working_dtype(like.dtype), device=like.device, **given(generator))
+    return torch.randn(tuple(shape), dtype=working_dtype(like.dtype), device=like.device, **generator_option(generator))
 
 
 @contextmanager
-def borrowed(generator: Generator | None) -> Iterator[None]:
-    """Let code that knows only the global random state draw from `generator`.
+def seed_global(generator: Generator | None) -> Iterator[None]:
+    """Seed the global random state from `generator`, for code that can draw from nothing else.
 
-    One seed is taken from the generator; the global state is the seed's inside the block and restored after it.
+    One seed is drawn from the generator. The former global state is restored at the end of the block.
     """
     if generator is None:
         yield

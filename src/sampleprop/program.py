@@ -18,11 +18,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from sampleprop import checks, families, noise, parallel
-from sampleprop.estimator import AnyDraw, Estimator, Group, Grouped, others
+from sampleprop import checks, noise, parallel
+from sampleprop.costs import Costs, Group, others
+from sampleprop.estimator import AnyDraw, Estimator
 from sampleprop.estimators.pathwise.through_points import Draw as Through
 from sampleprop.estimators.pathwise.through_points import ThroughPoints
 from sampleprop.estimators.score.score_function import ScoreFunction
+from sampleprop.families import Discrete, Variables, recognize
+from sampleprop.tracing import inspectable, unwrapped
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -138,8 +141,8 @@ class _Setting:
 class _Node:
     """One random variable that has been drawn, and the costs yielded since."""
 
-    estimator: Estimator[Any]
-    dist: Distribution | None  # None where folding does without: each object that is kept costs the garbage collector
+    estimator: Estimator[Any, Any]
+    variables: Variables | None  # None when not needed later; fewer live objects make garbage collection cheaper
     draw: AnyDraw  # of a ThroughPoints with samples=None: the points without a sample dimension
     relaxed: Tensor | None  # [r, *batch, *event], where the estimator wants f between the discrete points; a leaf
     batch: torch.Size  # of what follows: [rows, *batch], or [*batch] for samples=None
@@ -148,21 +151,16 @@ class _Node:
     def fold(self, after: Tensor | None, group: Group | None) -> Tensor:
         """The expected cost of this variable and all that follows it, [*batch]."""
         name = self.estimator.name
-        costs = self.total(after)
-        rows = costs if self.estimator.adds_dimension else costs.unsqueeze(0)
+        total = self.total(after)
+        rows = total if self.estimator.adds_dimension else total.unsqueeze(0)
         hard = self.draw.points.shape[0]
         soft = hard if self.relaxed is None else hard + self.relaxed.shape[0]
-        combine: Callable[..., Tensor] = self.estimator.combine
-        if isinstance(self.estimator, Grouped):
-            combine = functools.partial(combine, group=group)
+        probes = None if self.draw.probes is None else noise.promote(rows[soft:].detach())
+        relaxed_f = None if self.relaxed is None else _tangent(name, self.relaxed, rows[hard:soft])
+        further = group if self.estimator.grouped else None
         with _frozen(self.estimator, self.relaxed is not None):
-            return combine(
-                self.dist,
-                self.draw,
-                rows[:hard],
-                probe_costs=None if self.draw.probes is None else rows[soft:].detach(),
-                relaxed_f=None if self.relaxed is None else _tangent(name, self.relaxed, rows[hard:soft]),
-            )
+            costs = Costs(noise.promote(rows[:hard]), probes, relaxed_f, group=further)
+            return self.estimator.estimate(self.variables, self.draw, costs)
 
     def total(self, after: Tensor | None) -> Tensor:
         """What is charged to this variable, given what follows."""
@@ -175,7 +173,7 @@ class _Node:
         return costs
 
     @property
-    def chain(self) -> type[Estimator[Any]] | None:
+    def chain(self) -> type[Estimator[Any, Any]] | None:
         """Variables of one chain that follow one another fold at once: those with neither dimension nor baseline."""
         estimator = self.estimator
         if estimator.adds_dimension:
@@ -253,7 +251,7 @@ def _fold_chain(
     """Variables of one chain, the first one first; they have one batch shape."""
     last = nodes[-1].total(after)
     terms = [_total(node.costs, None) for node in nodes[:-1]]
-    costs = noise.raised(
+    costs = noise.promote(
         torch.stack([torch.zeros_like(last) if c is None else c for c in terms] + [last])
     )  # [t, *batch]
     if nodes[0].chain is ThroughPoints:
@@ -273,13 +271,13 @@ def _fold_chain(
 
 def _log_probs(nodes: list[_Node]) -> Tensor:
     """The log-probability of each variable, [t, *batch]; at once where they are of one kind."""
-    dists = [node.dist for node in nodes if node.dist is not None]  # all: none of these is ThroughPoints
-    known = [v for v in map(families.discrete, dists) if v is not None]
+    variables = [node.variables for node in nodes if node.variables is not None]  # all: none of these is ThroughPoints
+    known = [v for v in variables if isinstance(v, Discrete)]
     if len(known) == len(nodes) and len({(type(v), v.logits.shape, v.logits.dtype, v.dtype) for v in known}) == 1:
         together = replace(known[0], logits=torch.stack([v.logits for v in known]))
         return together.log_prob(torch.cat([node.draw.points for node in nodes]))
-    pairs = zip(dists, nodes, strict=True)
-    return torch.stack([families.log_prob(dist, node.draw.points).squeeze(0) for dist, node in pairs])
+    pairs = zip(variables, nodes, strict=True)
+    return torch.stack([v.log_prob(node.draw.points).squeeze(0) for v, node in pairs])
 
 
 def _particles(what: str, shape: torch.Size, setting: _Setting) -> None:
@@ -298,7 +296,10 @@ def _draw(item: Any, nodes: list[_Node], setting: _Setting) -> tuple[_Node, Tens
             "`x = yield dist, estimator`."
         )
     dist, estimator = item
-    refusal = estimator.refusal(dist)
+    if not isinstance(dist, Distribution):
+        raise TypeError(checks.no_distribution(estimator.name, dist))
+    variables = recognize(dist)
+    refusal = estimator.refusal_of(variables)
     if refusal is not None:
         raise TypeError(refusal)
     if nodes and dist.batch_shape != nodes[-1].batch:
@@ -309,22 +310,22 @@ def _draw(item: Any, nodes: list[_Node], setting: _Setting) -> tuple[_Node, Tens
         )
     if not nodes:
         _particles("The first distribution", dist.batch_shape, setting)
-    checks.possible(estimator.name, dist)
+    checks.possible(estimator.name, variables)
     if isinstance(estimator, ThroughPoints) and not estimator.adds_dimension:
-        sent = estimator.one(dist, setting.generator)
+        sent = estimator.one(variables, setting.generator)
         return _Node(estimator, None, Through(sent), None, dist.batch_shape), sent
-    draw = estimator.propose(dist, generator=setting.generator)
-    relaxed = _relaxed_points(estimator, dist, draw)
+    draw = estimator.draw(variables, setting.generator)
+    relaxed = _relaxed_points(estimator, variables, draw)
     if not estimator.adds_dimension:
         if relaxed is not None or draw.probes is not None or draw.points.shape[0] != 1:
             raise ValueError(
                 f"{estimator.name} evaluates f at several points, which need a dimension; got samples=None. Give a number."
             )
         sent = draw.points.squeeze(0)
-        return _Node(estimator, dist, draw, None, dist.batch_shape), sent if sent.requires_grad else sent.clone()
+        return _Node(estimator, variables, draw, None, dist.batch_shape), sent if sent.requires_grad else sent.clone()
     parts = [part for part in (draw.points, relaxed, draw.probes) if part is not None]
     sent = torch.cat(parts)  # a copy, so that a program that writes into its variable does not reach the draw
-    return _Node(estimator, dist, draw, relaxed, sent.shape[:1] + dist.batch_shape), sent
+    return _Node(estimator, variables, draw, relaxed, sent.shape[:1] + dist.batch_shape), sent
 
 
 def _charge(cost: Any, nodes: list[_Node], before: list[Tensor]) -> None:
@@ -353,7 +354,7 @@ def _finite(costs: list[Tensor]) -> None:
     for alike in kinds.values():
         with torch.no_grad():
             together = torch.stack(alike)  # [t, *batch]
-        if not families.inspectable(together) or together.is_cuda:
+        if not inspectable(together) or together.is_cuda:
             checks.finite("A program", together, "raise")
             continue
         index = checks.first_nonfinite(together)
@@ -366,22 +367,19 @@ def _total(costs: list[Tensor], after: Tensor | None) -> Tensor | None:
     return functools.reduce(torch.add, terms) if terms else None
 
 
-def _relaxed_points(estimator: Estimator[Any], dist: Distribution, draw: AnyDraw) -> Tensor | None:
-    """Where `combine` will evaluate f itself: found by letting it, with a cost that only notes the points."""
-    if estimator.needs == "black box" or draw.points.requires_grad:
+def _relaxed_points(estimator: Estimator[Any, Any], variables: Variables, draw: AnyDraw) -> Tensor | None:
+    """Where `estimate` will evaluate f itself: found by letting it, with a cost that only notes the points."""
+    if not estimator.calls_f:
         return None
     noted: list[Tensor] = []
 
     def note(points: Tensor) -> Tensor:
-        plain = points
-        while torch._C._functorch.is_functorch_wrapped_tensor(plain):
-            plain = torch._C._functorch.get_unwrapped(plain)
-        noted.append(plain.detach())
-        return points.new_zeros(points.shape[: 1 + len(dist.batch_shape)])
+        noted.append(unwrapped(points))
+        return points.new_zeros(points.shape[: 1 + len(variables.batch_shape)])
 
-    zeros = draw.points.new_zeros(draw.points.shape[: 1 + len(dist.batch_shape)])
+    zeros = draw.points.new_zeros(draw.points.shape[: 1 + len(variables.batch_shape)])
     with torch.no_grad(), _frozen(estimator, True):
-        estimator.combine(dist, draw, zeros, relaxed_f=note)
+        estimator.estimate(variables, draw, Costs(noise.promote(zeros), None, note))
     return torch.cat(noted).requires_grad_() if noted else None
 
 
@@ -410,7 +408,7 @@ def _tangent(name: str, relaxed: Tensor, costs: Tensor) -> Callable[[Tensor], Te
 
 
 @contextmanager
-def _frozen(estimator: Estimator[Any], frozen: bool) -> Iterator[None]:
+def _frozen(estimator: Estimator[Any, Any], frozen: bool) -> Iterator[None]:
     """Keep control variates as they are: the tangent has no second derivative to train them by."""
     if not (frozen and estimator.training):
         yield

@@ -47,7 +47,7 @@ class ExponentialTemperature:
 
     def __init__(
         self,
-        estimator: Estimator[Any],
+        estimator: Estimator[Any, Any],
         *,
         start: float = 1.0,
         end: float = 0.5,
@@ -100,7 +100,7 @@ class ExponentialTemperature:
         buffer.fill_(self.temperature)
 
 
-def _lack(estimator: Estimator[Any], argument: str) -> str:
+def _lack(estimator: Estimator[Any, Any], argument: str) -> str:
     learned = [name for name in estimator.learns if argument in name]
     if learned:
         return (

@@ -39,12 +39,12 @@ def _name(value: Any) -> str:
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=_name)
-def test_has_a_problem(variant: sp.Estimator[Any]) -> None:
+def test_has_a_problem(variant: sp.Estimator[Any, Any]) -> None:
     assert variant in FIRST, f"no exact problem for {variant}: add one to certificates/problems.py"
 
 
 @pytest.mark.parametrize(("variant", "problem"), UNBIASED, ids=_name)
-def test_unbiased(variant: sp.Estimator[Any], problem: Problem, record_property: Any) -> None:
+def test_unbiased(variant: sp.Estimator[Any, Any], problem: Problem, record_property: Any) -> None:
     certificate = certify(variant, problem)
     record_property("certificate", f"{certificate.estimator} on {certificate.problem}")
     record_property("sees", certificate.sees)
@@ -54,13 +54,13 @@ def test_unbiased(variant: sp.Estimator[Any], problem: Problem, record_property:
 
 
 @pytest.mark.parametrize(("variant", "problem"), VALUE_ONLY, ids=_name)
-def test_value_and_theta_of_biased(variant: sp.Estimator[Any], problem: Problem) -> None:
+def test_value_and_theta_of_biased(variant: sp.Estimator[Any, Any], problem: Problem) -> None:
     certificate = certify(variant, problem)
     assert max(certificate.z["value"], certificate.z["θ"]) < THRESHOLD, str(certificate)
 
 
 @pytest.mark.parametrize("variant", BIASED, ids=_name)
-def test_biased_is_caught(variant: sp.Estimator[Any]) -> None:
+def test_biased_is_caught(variant: sp.Estimator[Any, Any]) -> None:
     certificates = (certify(variant, problem) for owner, problem in PAIRS if owner is variant)
     assert any(certificate.z["along"] > 2 * THRESHOLD for certificate in certificates)
 
@@ -74,7 +74,7 @@ LEARNING = [(variant, problem) for variant, problem in VARIED if variant.learns]
 
 
 @pytest.mark.parametrize(("variant", "problem"), LEARNING, ids=_name)
-def test_control_variate_ten_times_too_big(variant: sp.Estimator[Any], problem: Problem) -> None:
+def test_control_variate_ten_times_too_big(variant: sp.Estimator[Any, Any], problem: Problem) -> None:
     """A control variate that leaks 2 % of its size leaks 20 % when it is ten times as big."""
     excessive = copy.deepcopy(variant)
     with torch.no_grad():
@@ -85,14 +85,14 @@ def test_control_variate_ten_times_too_big(variant: sp.Estimator[Any], problem: 
     assert max(certificate.z["φ"], certificate.z["along"]) < THRESHOLD, str(certificate)
 
 
-def _several(variant: sp.Estimator[Any]) -> sp.Estimator[Any]:
+def _several(variant: sp.Estimator[Any, Any]) -> sp.Estimator[Any, Any]:
     """The variant with samples to spare."""
     several = copy.deepcopy(variant)
     several.samples = 4 * several.samples_step
     return several
 
 
-def _takes_gaps(variant: sp.Estimator[Any], problem: Problem) -> bool:
+def _takes_gaps(variant: sp.Estimator[Any, Any], problem: Problem) -> bool:
     """Whether the variant can leave samples out at all."""
     phi, theta = problem.rows(3)
     dist = problem.dist(phi)
@@ -115,12 +115,12 @@ def _takes_gaps(variant: sp.Estimator[Any], problem: Problem) -> bool:
 GAPS = [
     (_several(variant), problem)
     for variant, problem in VARIED
-    if hasattr(variant, "samples") and _takes_gaps(variant, problem)
+    if "samples" in vars(variant) and _takes_gaps(variant, problem)
 ]
 
 
 @pytest.mark.parametrize(("variant", "problem"), GAPS, ids=_name)
-def test_unbiased_with_gaps(variant: sp.Estimator[Any], problem: Problem) -> None:
+def test_unbiased_with_gaps(variant: sp.Estimator[Any, Any], problem: Problem) -> None:
     """Half of the rows lose their first sample, whatever it is."""
     generator = Generator().manual_seed(0)
     combine = variant.combine
@@ -136,7 +136,7 @@ def test_unbiased_with_gaps(variant: sp.Estimator[Any], problem: Problem) -> Non
     assert max(certificate.z.values()) < THRESHOLD, str(certificate)
 
 
-def _gradients(variant: sp.Estimator[Any], problem: Problem, scale: float, shift: float) -> Tensor:
+def _gradients(variant: sp.Estimator[Any, Any], problem: Problem, scale: float, shift: float) -> Tensor:
     """[replicates, coordinates] of the gradient for scale * f + shift, with the same noise at each call."""
     replicates = 20_011
     generator = Generator().manual_seed(crc32(variant.label.encode()))
@@ -157,14 +157,14 @@ PAIRED = threshold(sum(2 * FIRST[variant].phi.numel() for variant in FIRST), RAN
 
 
 @pytest.mark.parametrize("variant", [v for v in FIRST if v.unbiased and v.objective == "mean"], ids=_name)
-def test_twice_the_cost_twice_the_gradient(variant: sp.Estimator[Any]) -> None:
+def test_twice_the_cost_twice_the_gradient(variant: sp.Estimator[Any, Any]) -> None:
     problem = FIRST[variant]
     once, twice = _gradients(variant, problem, 1.0, 0.0), _gradients(variant, problem, 2.0, 0.0)
     assert _largest_z(twice - 2 * once) < PAIRED
 
 
 @pytest.mark.parametrize("variant", list(FIRST), ids=_name)
-def test_a_constant_cost_changes_nothing(variant: sp.Estimator[Any]) -> None:
+def test_a_constant_cost_changes_nothing(variant: sp.Estimator[Any, Any]) -> None:
     problem = FIRST[variant]
     plain, shifted = _gradients(variant, problem, 1.0, 0.0), _gradients(variant, problem, 1.0, 3.0)
     assert _largest_z(shifted - plain) < PAIRED

@@ -24,7 +24,7 @@ BY_NAME = {problem.name: problem for problem in PROBLEMS}
 BITS, CLASSES = "six coupled bits", "five classes"
 
 
-def rejected(estimator: sp.Estimator[Any], problem: str, parts: tuple[str, ...] = ("φ", "along")) -> bool:
+def rejected(estimator: sp.Estimator[Any, Any], problem: str, parts: tuple[str, ...] = ("φ", "along")) -> bool:
     """Whether the certificate fails in one of the parts."""
     certificate = certify(estimator, BY_NAME[problem])
     return max(certificate.z[part] for part in parts) > THRESHOLD
@@ -55,7 +55,7 @@ class CoefficientOfTheSameSamples(Baseline):
     """The optimal coefficient with the sample's own cost and score in it."""
 
     def value(self, dist: Distribution, points: Tensor, costs: Tensor, *rest: Any) -> Tensor:
-        (score,) = families.score(dist, points)
+        (score,) = families.recognize(dist).scores(points)
         weight = score.square().flatten(costs.dim()).sum(-1)
         return ((weight * costs).sum(0) / weight.sum(0)).expand_as(costs)
 
@@ -90,7 +90,7 @@ def _first(points: Tensor) -> Tensor:
 
 
 def _first_mean(dist: Distribution) -> Tensor:
-    return 2 * families.variables(dist).probs[..., 0]
+    return 2 * families.recognize(dist).probs[..., 0]
 
 
 @pytest.mark.parametrize("problem", [BITS, CLASSES])
@@ -106,7 +106,7 @@ def _first_mean(dist: Distribution) -> Tensor:
     ],
     ids=str,
 )
-def test_wrong_baseline(mutant: sp.Estimator[Any], problem: str) -> None:
+def test_wrong_baseline(mutant: sp.Estimator[Any, Any], problem: str) -> None:
     assert rejected(mutant, problem)
 
 
@@ -119,7 +119,7 @@ class FlippedSign(sp.ScoreFunction):
     """Minus the score term, which a loss to be maximized would want."""
 
     def combine(self, dist: Distribution, draw: Any, costs: Tensor, **arguments: Any) -> Tensor:
-        log_prob = families.log_prob(dist, draw.points)
+        log_prob = families.recognize(dist).log_prob(draw.points)
         return average(costs - costs.detach() * (log_prob - log_prob.detach()))
 
 
@@ -127,7 +127,7 @@ class MeanOverTheEvent(sp.ScoreFunction):
     """log p averaged over the event dimension instead of summed."""
 
     def combine(self, dist: Distribution, draw: Any, costs: Tensor, **arguments: Any) -> Tensor:
-        log_prob = families.log_prob(dist, draw.points) / dist.event_shape.numel()
+        log_prob = families.recognize(dist).log_prob(draw.points) / dist.event_shape.numel()
         return average(costs + costs.detach() * (log_prob - log_prob.detach()))
 
 
@@ -141,7 +141,7 @@ class SamplesSummed(sp.ScoreFunction):
 
 @pytest.mark.parametrize("problem", [BITS, CLASSES])
 @pytest.mark.parametrize("mutant", [FlippedSign(), MeanOverTheEvent(), SamplesSummed()], ids=str)
-def test_wrong_score_term(mutant: sp.Estimator[Any], problem: str) -> None:
+def test_wrong_score_term(mutant: sp.Estimator[Any, Any], problem: str) -> None:
     assert rejected(mutant, problem)
 
 
@@ -149,7 +149,7 @@ class MissingDetach(sp.ScoreFunction):
     """f log p with f attached: θ gets ∇_θ f log p besides ∇_θ f."""
 
     def combine(self, dist: Distribution, draw: Any, costs: Tensor, **arguments: Any) -> Tensor:
-        weighed = costs * families.log_prob(dist, draw.points)
+        weighed = costs * families.recognize(dist).log_prob(draw.points)
         return average(costs + weighed - weighed.detach())
 
 
@@ -158,13 +158,13 @@ class LeakingControlVariate(sp.ScoreFunction):
 
     def combine(self, dist: Distribution, draw: Any, costs: Tensor, **arguments: Any) -> Tensor:
         with torch.enable_grad():
-            greedy = arguments["relaxed_f"](families.mode(dist).unsqueeze(0)).squeeze(0)
+            greedy = arguments["relaxed_f"](families.recognize(dist).mode().unsqueeze(0)).squeeze(0)
         return super().combine(dist, draw, costs, **arguments) + greedy - greedy.detach()
 
 
 @pytest.mark.parametrize("problem", [BITS, CLASSES])
 @pytest.mark.parametrize("mutant", [MissingDetach(), LeakingControlVariate()], ids=str)
-def test_wrong_gradient_for_theta(mutant: sp.Estimator[Any], problem: str) -> None:
+def test_wrong_gradient_for_theta(mutant: sp.Estimator[Any, Any], problem: str) -> None:
     assert rejected(mutant, problem, ("θ",))
 
 
@@ -275,10 +275,11 @@ class Scaled(sp.ScoreFunction):
         self.factor = factor
 
     def combine(self, dist: Distribution, draw: Any, costs: Tensor, **arguments: Any) -> Tensor:
-        logits = families.variables(dist).logits
+        logits = families.recognize(dist).logits
         advantage = (costs - costs.mean(0)).detach() / (self.draws - 1)
         gradient = (
-            advantage.reshape(advantage.shape + (1,) * (logits.dim() - 1)) * families.score(dist, draw.points)[0]
+            advantage.reshape(advantage.shape + (1,) * (logits.dim() - 1))
+            * families.recognize(dist).scores(draw.points)[0]
         ).sum(0)
         return surrogate(self.name, costs.mean(0), (logits,), (self.factor * gradient,))
 

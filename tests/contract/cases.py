@@ -23,12 +23,12 @@ def over(those: list[Case]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("variant", "kind"), those, ids=name)
 
 
-def free(variant: sp.Estimator[Any]) -> bool:
+def free(variant: sp.Estimator[Any, Any]) -> bool:
     """Whether the variant is of any shape: a control variate of known mean is a function for one shape."""
     return not any(isinstance(module, sp.KnownMean) for module in variant.modules())
 
 
-def attached(variant: sp.Estimator[Any], kind: Kind) -> bool:
+def attached(variant: sp.Estimator[Any, Any], kind: Kind) -> bool:
     """Whether the points carry a path to φ."""
     return bool(variant.propose(kind.dist(kind.phi(2))).points.requires_grad)
 
@@ -45,7 +45,7 @@ DETACHED = [case for case in CASES if case not in ATTACHED]
 
 def once(those: list[Case]) -> list[Case]:
     """Each variant once, on that of its kinds which fewest variants before it have, so that every kind occurs."""
-    chosen: dict[sp.Estimator[Any], Kind] = {}
+    chosen: dict[sp.Estimator[Any, Any], Kind] = {}
     for variant, _ in those:
         if variant not in chosen:
             kinds = [kind for owner, kind in those if owner is variant]
@@ -56,7 +56,7 @@ def once(those: list[Case]) -> list[Case]:
 EACH = once(CASES)  # for what depends on the estimator only
 
 
-def tell(variant: sp.Estimator[Any], kind: Kind, phi: Tensor, draw: Any, costs: Tensor | None = None) -> Tensor:
+def tell(variant: sp.Estimator[Any, Any], kind: Kind, phi: Tensor, draw: Any, costs: Tensor | None = None) -> Tensor:
     """The second half of `expect`, by hand."""
     dist = kind.dist(phi)
     weights, event_ndim = theta(), len(dist.event_shape)
@@ -69,7 +69,7 @@ def tell(variant: sp.Estimator[Any], kind: Kind, phi: Tensor, draw: Any, costs: 
     return variant.combine(dist, draw, costs, probe_costs=probe_costs, relaxed_f=f)
 
 
-def shares(variant: sp.Estimator[Any], kind: Kind) -> Tensor:
+def shares(variant: sp.Estimator[Any, Any], kind: Kind) -> Tensor:
     """The weight of each cost in the value."""
     phi = kind.phi(BATCH)
     draw = variant.propose(kind.dist(phi), generator=Generator().manual_seed(0))

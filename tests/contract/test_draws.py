@@ -18,7 +18,7 @@ from sampleprop import families
 
 
 @over(CASES)
-def test_draw_is_detached_where_f_may_be_a_black_box(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_draw_is_detached_where_f_may_be_a_black_box(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     draw = variant.propose(kind.dist(kind.phi(BATCH)))
     attached = [field for field in tensors(draw) if field.requires_grad]
     assert all(field is draw.points for field in attached)
@@ -26,7 +26,7 @@ def test_draw_is_detached_where_f_may_be_a_black_box(variant: sp.Estimator[Any],
 
 
 @over([(variant, kind) for variant, kind in CASES if variant.exact_forward])
-def test_points_are_true_samples(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_points_are_true_samples(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     dist = kind.dist(kind.phi(BATCH))
     points = variant.propose(dist).points
     assert points.dtype == dist.sample().dtype
@@ -36,7 +36,7 @@ def test_points_are_true_samples(variant: sp.Estimator[Any], kind: Kind) -> None
 
 
 @over(CASES)
-def test_the_generator_decides_and_the_global_random_state_stays(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_the_generator_decides_and_the_global_random_state_stays(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     results = []
     for global_seed in (0, 1):
         torch.manual_seed(global_seed)
@@ -50,7 +50,7 @@ def test_the_generator_decides_and_the_global_random_state_stays(variant: sp.Est
 
 
 @over(CASES)
-def test_ask_and_tell_is_expect(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_ask_and_tell_is_expect(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi = kind.phi(BATCH)
     by_hand = tell(variant, kind, phi, variant.propose(kind.dist(phi), generator=Generator().manual_seed(3)))
     at_once = estimate(variant, kind, phi, theta(), seed=3)
@@ -59,7 +59,7 @@ def test_ask_and_tell_is_expect(variant: sp.Estimator[Any], kind: Kind) -> None:
 
 
 @over(DETACHED)
-def test_draw_survives_no_grad_saving_and_pickling(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_draw_survives_no_grad_saving_and_pickling(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi = kind.phi(BATCH)
     draw = variant.propose(kind.dist(phi), generator=Generator().manual_seed(3))
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_draw_survives_no_grad_saving_and_pickling(variant: sp.Estimator[Any], k
 
 
 @over(ATTACHED)
-def test_points_that_lost_their_path_are_refused(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_points_that_lost_their_path_are_refused(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi = kind.phi(BATCH)
     with torch.no_grad():
         draw = variant.propose(kind.dist(phi))
@@ -86,7 +86,7 @@ def test_points_that_lost_their_path_are_refused(variant: sp.Estimator[Any], kin
 
 
 @over(CASES)
-def test_combine_is_deterministic_and_changes_nothing(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_combine_is_deterministic_and_changes_nothing(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     estimator = copy.deepcopy(variant).train()
     state = copy.deepcopy(estimator.state_dict())
     phi = kind.phi(BATCH)

@@ -27,7 +27,7 @@ WITH_MASKS = [(variant, kind) for variant, kind in CASES if kind in MASKED]
 
 
 @over(WITH_MASKS)
-def test_impossible_outcomes_are_never_shown_to_f(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_impossible_outcomes_are_never_shown_to_f(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     logits, fixed = (torch.tensor(numbers) for numbers in MASKED[kind])
     phi = logits.expand(BATCH, *logits.shape).clone().requires_grad_()
     masked = ~fixed.isnan()
@@ -46,7 +46,7 @@ def test_impossible_outcomes_are_never_shown_to_f(variant: sp.Estimator[Any], ki
 
 
 @over([(variant, kind) for variant, kind in CASES if kind is INTEGERS])
-def test_impossible_integers_are_never_shown_to_f(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_impossible_integers_are_never_shown_to_f(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     logits = torch.tensor([[-INF, 0.2, 0.5], [-INF, 0.1, -INF]])
     phi = logits.expand(BATCH, 2, 3).clone().requires_grad_()
     seen = []
@@ -69,7 +69,7 @@ SATURATED = [(variant, kind) for variant, kind in CASES if kind in (BITS, ONE_BI
 
 @pytest.mark.parametrize("size", [20.0, 1e4])
 @over(SATURATED)
-def test_saturated_logits_stay_finite(variant: sp.Estimator[Any], kind: Kind, size: float) -> None:
+def test_saturated_logits_stay_finite(variant: sp.Estimator[Any, Any], kind: Kind, size: float) -> None:
     signs = torch.randn(64, *kind.shape, generator=Generator().manual_seed(2)).sign()
     phi, weights = (size * signs).requires_grad_(), theta()
     value = estimate(variant, kind, phi, weights)
@@ -87,7 +87,7 @@ WITH_PROBS = [(variant, kind) for variant, kind in CASES if kind in BY_PROBS]
 
 
 @over(WITH_PROBS)
-def test_certain_probabilities_without_gradient(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_certain_probabilities_without_gradient(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     probs = torch.tensor(CERTAIN[kind])
     dist = BY_PROBS[kind](probs.expand(BATCH, *probs.shape))
     weights = theta()
@@ -118,7 +118,7 @@ def test_costs_with_the_event_left_are_refused() -> None:
 
 
 @over(EACH)
-def test_a_draw_for_another_shape_is_refused(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_a_draw_for_another_shape_is_refused(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     draw = variant.propose(kind.dist(kind.phi(BATCH)))
     with pytest.raises(ValueError, match=f"{variant.name} needs points .* Combine with a distribution of the shape"):
         tell(variant, kind, kind.phi(BATCH + 1), draw)
@@ -132,7 +132,7 @@ def _spoiled(costs: Tensor, spoil: float) -> Tensor:
 
 
 @over(DETACHED)
-def test_nonfinite_costs_stay_in_their_row(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_nonfinite_costs_stay_in_their_row(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi = kind.phi(BATCH)
     event_ndim = len(kind.dist(phi).event_shape)
     value = sp.expect(
@@ -145,7 +145,7 @@ def test_nonfinite_costs_stay_in_their_row(variant: sp.Estimator[Any], kind: Kin
     assert gradient[others].isfinite().all()
 
 
-def _drops(variant: sp.Estimator[Any], kind: Kind) -> bool:
+def _drops(variant: sp.Estimator[Any, Any], kind: Kind) -> bool:
     """Whether the variant can leave samples out, when one is told."""
     try:
         estimate(variant, kind, kind.phi(BATCH), theta(), nonfinite="drop")
@@ -155,7 +155,7 @@ def _drops(variant: sp.Estimator[Any], kind: Kind) -> bool:
     return True
 
 
-def _with_more_samples(variant: sp.Estimator[Any]) -> sp.Estimator[Any]:
+def _with_more_samples(variant: sp.Estimator[Any, Any]) -> sp.Estimator[Any, Any]:
     several = copy.deepcopy(variant)
     several.samples = 4 * several.samples_step
     return several
@@ -165,7 +165,7 @@ DROPPING = [(_with_more_samples(variant), kind) for variant, kind in EACH if _dr
 
 
 @over(DROPPING)
-def test_dropped_costs_do_not_count(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_dropped_costs_do_not_count(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     """Whatever stood in the place of the cost, the result is the same and finite. (That it is right: certificates.)"""
     phi = kind.phi(BATCH)
     dist = kind.dist(phi)
@@ -190,7 +190,7 @@ BLACK_BOX = [(variant, kind) for variant, kind in CASES if variant.needs == "bla
 
 
 @over(BLACK_BOX)
-def test_f_outside_torch(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_f_outside_torch(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi = kind.phi(BATCH)
     dist = kind.dist(phi)
     event = tuple(range(-len(dist.event_shape), 0))
@@ -201,7 +201,7 @@ def test_f_outside_torch(variant: sp.Estimator[Any], kind: Kind) -> None:
 
 
 @over([case for case in BLACK_BOX if case[0].objective == "mean"])
-def test_f_that_ignores_x(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_f_that_ignores_x(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi, weights = kind.phi(BATCH), theta()
     value = sp.expect(lambda x: weights.sum().expand(x.shape[0], BATCH), kind.dist(phi), variant)
     by_phi, by_theta = gradients(value, phi, weights)
@@ -211,7 +211,7 @@ def test_f_that_ignores_x(variant: sp.Estimator[Any], kind: Kind) -> None:
 
 
 @over([(v, kind) for v, kind in EACH if hasattr(v, "allow_unused") and v.objective == "mean"])
-def test_f_with_no_path_to_x_is_allowed_when_told(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_f_with_no_path_to_x_is_allowed_when_told(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     told, phi, weights = copy.deepcopy(variant), kind.phi(BATCH), theta()
     told.allow_unused = True
     value = sp.expect(lambda x: weights.sum().expand(x.shape[0], BATCH), kind.dist(phi), told)

@@ -17,7 +17,7 @@ from variants import VARIANTS
 
 
 @over(EACH)
-def test_copies_are_the_same_estimator(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_copies_are_the_same_estimator(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     fresh = copy.deepcopy(variant)
     fresh.load_state_dict(variant.state_dict())
     phi = kind.phi(BATCH)
@@ -31,7 +31,7 @@ def test_copies_are_the_same_estimator(variant: sp.Estimator[Any], kind: Kind) -
 
 
 @pytest.mark.parametrize("estimator", sp.REGISTER, ids=lambda estimator: estimator.__name__)
-def test_built_without_arguments_it_has_its_plain_name(estimator: type[sp.Estimator[Any]]) -> None:
+def test_built_without_arguments_it_has_its_plain_name(estimator: type[sp.Estimator[Any, Any]]) -> None:
     assert repr(estimator()) == f"{estimator.__name__}()"
     assert getattr(sp, estimator.__name__) is estimator
 
@@ -46,7 +46,7 @@ LEARNING = [(variant, kind) for variant, kind in CASES if variant.learns]
 
 
 @over(LEARNING)
-def test_training_leaves_the_gradient_alone(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_training_leaves_the_gradient_alone(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     """The loss of the control variate reaches neither φ nor θ, and in eval mode there is none."""
     training, phi, weights = copy.deepcopy(variant).train(), kind.phi(BATCH), theta()
     found, expected = (
@@ -61,7 +61,7 @@ def test_training_leaves_the_gradient_alone(variant: sp.Estimator[Any], kind: Ki
 
 
 @over(LEARNING)
-def test_maximizing_trains_the_same_way(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_maximizing_trains_the_same_way(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     training, phi, weights = copy.deepcopy(variant).train(), kind.phi(BATCH), theta()
     parameters = [parameter for parameter in training.parameters() if parameter.requires_grad]
     down = torch.autograd.grad(estimate(training, kind, phi, weights).sum(), parameters)
@@ -72,12 +72,12 @@ def test_maximizing_trains_the_same_way(variant: sp.Estimator[Any], kind: Kind) 
 
 
 @over([(variant, kind) for variant, kind in EACH if variant.learns])
-def test_a_step_of_training_lowers_the_variance(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_a_step_of_training_lowers_the_variance(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     """On the same noise: what falls is the squared gradient, whose mean is the variance and a constant."""
     training, phi, weights = copy.deepcopy(variant).train(), kind.phi(1), theta()
     phi = phi.detach().expand(20_000, *phi.shape[1:]).requires_grad_()
 
-    def square(estimator: sp.Estimator[Any]) -> float:
+    def square(estimator: sp.Estimator[Any, Any]) -> float:
         return gradients(estimate(estimator, kind, phi, weights), phi)[0].square().sum().item() / len(phi)
 
     before = square(training)

@@ -25,7 +25,7 @@ REFUSED = "estimates first derivatives only; got a derivative of its gradient"
 
 
 @over(FIRST_ORDER)
-def test_second_and_mixed_derivatives_of_the_gradient_are_refused(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_second_and_mixed_derivatives_of_the_gradient_are_refused(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi, weights = kind.phi(BATCH), theta()
     (first,) = torch.autograd.grad(estimate(variant, kind, phi, weights).sum(), phi, create_graph=True)
     with pytest.raises(RuntimeError, match=f"{variant.name} {REFUSED}"):
@@ -35,7 +35,7 @@ def test_second_and_mixed_derivatives_of_the_gradient_are_refused(variant: sp.Es
 
 
 @over(once([case for case in FIRST_ORDER if case in DETACHED]))
-def test_mixed_derivative_the_other_way_is_refused(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_mixed_derivative_the_other_way_is_refused(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi, weights = kind.phi(BATCH), theta()
     (first,) = torch.autograd.grad(estimate(variant, kind, phi, weights).sum(), weights, create_graph=True)
     with pytest.raises(RuntimeError, match=f"{variant.name} {REFUSED}"):
@@ -43,7 +43,7 @@ def test_mixed_derivative_the_other_way_is_refused(variant: sp.Estimator[Any], k
 
 
 @over(once(FIRST_ORDER))
-def test_second_derivative_behind_an_encoder_is_refused(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_second_derivative_behind_an_encoder_is_refused(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     """The chain rule through tanh alone would give something, and it would be wrong."""
     inputs, weights = kind.phi(BATCH), theta()
     value = estimate(variant, kind, 2 * inputs.tanh(), weights)
@@ -53,7 +53,7 @@ def test_second_derivative_behind_an_encoder_is_refused(variant: sp.Estimator[An
 
 
 @over([case for case in ATTACHED if case[1] is GAMMA])
-def test_second_derivative_of_gamma_samples_is_refused(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_second_derivative_of_gamma_samples_is_refused(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi, weights = kind.phi(BATCH), theta()
     (first,) = torch.autograd.grad(estimate(variant, kind, phi, weights).sum(), phi, create_graph=True)
     with pytest.raises(RuntimeError, match=r"not implemented|first derivatives only"):
@@ -61,7 +61,7 @@ def test_second_derivative_of_gamma_samples_is_refused(variant: sp.Estimator[Any
 
 
 @over(once([case for case in FIRST_ORDER if free(case[0]) and case[1] is not GAMMA]))
-def test_second_derivative_under_functional_transforms_is_refused(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_second_derivative_under_functional_transforms_is_refused(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi, weights = kind.phi(3).detach(), theta().detach()
     event_ndim = len(kind.dist(phi).event_shape)
 
@@ -77,19 +77,19 @@ def test_second_derivative_under_functional_transforms_is_refused(variant: sp.Es
         vmap(grad(slope), randomness="different")(phi)
 
 
-def _as_function_of_costs(variant: sp.Estimator[Any], kind: Kind) -> Callable[[Tensor], Tensor]:
+def _as_function_of_costs(variant: sp.Estimator[Any, Any], kind: Kind) -> Callable[[Tensor], Tensor]:
     """The value at the points of seed 0, by the costs there."""
     if variant.objective == "log-mean-exp":
         dist = kind.dist(kind.phi(BATCH))
         points = variant.propose(dist, generator=Generator().manual_seed(0)).points
-        log_q = families.log_prob(dist, points).detach()
+        log_q = families.recognize(dist).log_prob(points).detach()
         return lambda costs: (costs - log_q).logsumexp(0)
     share = shares(variant, kind)
     return lambda costs: (share * costs).sum(0)
 
 
 @over(FIRST_ORDER)
-def test_second_derivative_by_theta_is_right(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_second_derivative_by_theta_is_right(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi, weights = kind.phi(BATCH), theta()
     dist = kind.dist(phi)
 

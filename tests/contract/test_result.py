@@ -17,7 +17,7 @@ from sampleprop import noise
 
 
 @over(CASES)
-def test_result_has_the_batch_shape_and_finite_gradients(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_result_has_the_batch_shape_and_finite_gradients(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi, weights = kind.phi(BATCH), theta()
     value = estimate(variant, kind, phi, weights)
     assert value.shape == (BATCH,)
@@ -27,7 +27,7 @@ def test_result_has_the_batch_shape_and_finite_gradients(variant: sp.Estimator[A
 
 
 @over(FREE)
-def test_batch_of_two_dimensions(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_batch_of_two_dimensions(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi = kind.phi(2, 3)
     value = estimate(variant, kind, phi, theta())
     (gradient,) = gradients(value, phi)
@@ -36,7 +36,7 @@ def test_batch_of_two_dimensions(variant: sp.Estimator[Any], kind: Kind) -> None
 
 
 @over(once(FREE))
-def test_no_batch(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_no_batch(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     """Every pair without a batch: the tests of `vmap`."""
     phi = kind.phi()
     value = estimate(variant, kind, phi, theta())
@@ -46,7 +46,7 @@ def test_no_batch(variant: sp.Estimator[Any], kind: Kind) -> None:
 
 
 @over(CASES)
-def test_empty_batch(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_empty_batch(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi, weights = kind.phi(0), theta()
     with unchecked():
         value = estimate(variant, kind, phi, weights)
@@ -57,7 +57,7 @@ def test_empty_batch(variant: sp.Estimator[Any], kind: Kind) -> None:
 
 
 @over(CASES)
-def test_rows_of_a_batch_are_separate(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_rows_of_a_batch_are_separate(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     """The cost of one row moves neither value nor gradient of another."""
     phi, weights = kind.phi(BATCH), theta()
     event_ndim = len(kind.dist(phi).event_shape)
@@ -82,7 +82,7 @@ def test_rows_of_a_batch_are_separate(variant: sp.Estimator[Any], kind: Kind) ->
 @over(
     once([(variant, kind) for variant, kind in CASES if kind is not GAMMA])
 )  # which torch draws in full precision only
-def test_parameters_of_other_precision(variant: sp.Estimator[Any], kind: Kind, dtype: torch.dtype) -> None:
+def test_parameters_of_other_precision(variant: sp.Estimator[Any, Any], kind: Kind, dtype: torch.dtype) -> None:
     phi, weights = kind.phi(BATCH, dtype=dtype), theta(dtype)
     value = estimate(variant, kind, phi, weights)
     by_phi, by_theta = gradients(value, phi, weights)
@@ -94,7 +94,7 @@ def test_parameters_of_other_precision(variant: sp.Estimator[Any], kind: Kind, d
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode], ids=lambda mode: mode.__name__)
 @over(EACH)
-def test_without_gradients(variant: sp.Estimator[Any], kind: Kind, mode: Callable[[], Any]) -> None:
+def test_without_gradients(variant: sp.Estimator[Any, Any], kind: Kind, mode: Callable[[], Any]) -> None:
     with mode():
         value = estimate(variant, kind, kind.phi(BATCH), theta())
     assert not value.requires_grad
@@ -102,6 +102,6 @@ def test_without_gradients(variant: sp.Estimator[Any], kind: Kind, mode: Callabl
 
 
 @over(EACH)
-def test_context_is_accepted(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_context_is_accepted(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     value = estimate(variant, kind, kind.phi(BATCH), theta(), context=torch.randn(BATCH, 2))
     assert value.shape == (BATCH,)

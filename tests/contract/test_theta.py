@@ -13,7 +13,7 @@ from kinds import BITS, CLASSES, ONE_BIT, ONE_HOTS, Kind, cost, estimate, gradie
 
 
 @over(CASES)
-def test_theta_hears_of_the_costs_only(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_theta_hears_of_the_costs_only(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     """∇_θ is the chain rule through the costs of `draw.points`: nothing comes from relaxed points, probes or noise."""
     phi, weights = kind.phi(BATCH), theta()
     dist = kind.dist(phi)
@@ -31,7 +31,7 @@ EVEN = [case for case in CASES if case[0].exact_forward and bool((shares(*case).
 
 
 @over(EVEN)
-def test_gradient_by_theta_is_the_mean_over_the_points(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_gradient_by_theta_is_the_mean_over_the_points(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi, weights = kind.phi(BATCH), theta()
     dist = kind.dist(phi)
     points = variant.propose(dist, generator=Generator().manual_seed(5)).points.detach()
@@ -45,7 +45,7 @@ def test_most_estimators_weigh_their_samples_evenly() -> None:
 
 
 @over([(v, kind) for v, kind in CASES if v.exact_forward and kind in (BITS, ONE_BIT, CLASSES, ONE_HOTS)])
-def test_relaxed_points_do_not_leak_into_theta(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_relaxed_points_do_not_leak_into_theta(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     """A term that vanishes at every true sample, x (1 - x), gives θ nothing at all."""
     phi, weight = kind.phi(BATCH), torch.ones((), requires_grad=True)
     event = tuple(range(-len(kind.shape), 0))

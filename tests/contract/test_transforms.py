@@ -18,7 +18,7 @@ from variants import VARIANTS
 
 
 @over([(variant, kind) for variant, kind in FREE if kind not in (GAMMA, POISSON)])
-def test_vmap(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_vmap(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     """With the same noise in every copy, `vmap` gives what a loop gives. (torch's own samplers cannot do that.)"""
     phi, weights, event_ndim = kind.phi(4).detach(), theta().detach(), len(kind.dist(kind.phi()).event_shape)
 
@@ -36,7 +36,7 @@ def test_vmap(variant: sp.Estimator[Any], kind: Kind) -> None:
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's, on its Gamma sampler
 @over(FREE)
-def test_vmap_with_different_noise(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_vmap_with_different_noise(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi, weights, event_ndim = kind.phi(4).detach(), theta().detach(), len(kind.dist(kind.phi()).event_shape)
 
     def one(phi: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def test_vmap_with_different_noise(variant: sp.Estimator[Any], kind: Kind) -> No
 
 
 @over(FREE)
-def test_functional_gradient(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_functional_gradient(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi, weights = kind.phi(BATCH), theta().detach()
     event_ndim = len(kind.dist(phi).event_shape)
 
@@ -75,7 +75,7 @@ COMPILED = [
 
 
 @over(COMPILED)
-def test_compiles_in_one_piece(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_compiles_in_one_piece(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     def step(phi: Tensor, weights: Tensor) -> Tensor:
         dist = kind.dist(phi)
         return sp.expect(lambda x: cost(x, weights, len(dist.event_shape)), dist, training)
@@ -93,12 +93,12 @@ def test_compiles_in_one_piece(variant: sp.Estimator[Any], kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=name)
-def test_says_why_it_does_not_compile(variant: sp.Estimator[Any]) -> None:
+def test_says_why_it_does_not_compile(variant: sp.Estimator[Any, Any]) -> None:
     assert variant.compiles is True or len(variant.compiles) > 10
 
 
 @over(EACH)
-def test_inside_activation_checkpointing(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_inside_activation_checkpointing(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     """The draw is made twice, the first time without gradients, with the same noise."""
     phi, weights = kind.phi(BATCH), theta()
     event_ndim = len(kind.dist(phi).event_shape)
@@ -117,7 +117,7 @@ def test_inside_activation_checkpointing(variant: sp.Estimator[Any], kind: Kind)
 
 
 @over(EACH)
-def test_autocast(variant: sp.Estimator[Any], kind: Kind) -> None:
+def test_autocast(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     phi, layer = kind.phi(BATCH), nn.Linear(1, 1)
     event_ndim = len(kind.dist(phi).event_shape)
 

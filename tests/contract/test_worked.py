@@ -1,7 +1,14 @@
-"""`combine` on numbers worked out by hand: each estimator carries one example, whose comment shows the arithmetic."""
+"""The example in each estimator's docstring, worked out by hand there: run in float64 and compared to all its digits.
+
+The same lines are run as a doctest in float32, where they are compared as printed.
+"""
 
 from __future__ import annotations
 
+import doctest
+import inspect
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,24 +17,39 @@ import torch
 import sampleprop as sp
 
 
-@pytest.mark.parametrize("estimator", sp.REGISTER, ids=lambda estimator: estimator.__name__)
-def test_worked_example(estimator: type[sp.Estimator[Any]]) -> None:
-    worked = estimator.worked()
-    assert type(worked.estimator) is estimator
-    parameter = worked.parameter.clone().requires_grad_()
-    dist = worked.dist(parameter)
-    draw = worked.draw(dist)
-    probe_costs = None if draw.probes is None else worked.f(draw.probes)
-    value = worked.estimator.combine(dist, draw, worked.f(draw.points), probe_costs=probe_costs, relaxed_f=worked.f)
-    (gradient,) = torch.autograd.grad(value.sum(), parameter)
-    # The numbers are exact; only float32 coefficients of control variates, where there are any, are not.
-    torch.testing.assert_close(value, worked.value, rtol=1e-7, atol=1e-12)
-    torch.testing.assert_close(gradient, worked.gradient, rtol=1e-7, atol=1e-12)
+@pytest.fixture
+def _float64() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
 
 
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"(?<![\w.])-?\d+\.?\d*(?:e-?\d+)?", text)]
+
+
+@pytest.mark.usefixtures("_float64")
 @pytest.mark.parametrize("estimator", sp.REGISTER, ids=lambda estimator: estimator.__name__)
-def test_worked_example_tells_something(estimator: type[sp.Estimator[Any]]) -> None:
-    """Neither number is zero by symmetry: a lost factor or sign would show."""
-    worked = estimator.worked()
-    assert worked.value.abs().min() > 0
-    assert worked.gradient.abs().max() > 0
+def test_worked_example(estimator: type[sp.Estimator[Any, Any]]) -> None:
+    """`combine` is called on given numbers; the printed value and gradient are exact decimals, and not zero."""
+    examples = doctest.DocTestParser().get_examples(inspect.getdoc(estimator) or "")
+    assert any(".combine(" in example.source for example in examples)
+    names = dict(vars(inspect.getmodule(estimator)))  # as a doctest has them
+    torch.set_printoptions(precision=12)
+    try:
+        printed = []
+        for example in examples:
+            if not example.want:
+                exec(example.source, names)
+                continue
+            found = _numbers(repr(eval(example.source, names)))
+            wanted = _numbers(example.want)
+            assert len(found) == len(wanted), example.source
+            # Only float32 coefficients of control variates, where there are any, are not exact.
+            assert found == pytest.approx(wanted, rel=1e-7, abs=1e-10), example.source
+            printed.append(wanted)
+    finally:
+        torch.set_printoptions(profile="default")
+    assert any(len(numbers) >= 2 for numbers in printed), "the example prints the value and the gradient"
+    assert all(any(numbers) for numbers in printed), "nothing is zero by symmetry: a lost factor or sign would show"

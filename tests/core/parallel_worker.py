@@ -24,8 +24,8 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal
 from torch.nn.parallel import DistributedDataParallel
 
 import sampleprop as sp
-from sampleprop import discrete, families, parallel
-from sampleprop.estimator import Group
+from sampleprop import families, parallel
+from sampleprop.costs import Group
 from sampleprop.estimators.score.score_function import Draw
 
 ROWS, SIZE = 5, 3
@@ -98,7 +98,7 @@ def combined(samples: int | None, baseline: sp.Baseline | None, kind: str, point
     phi, theta = leaves()
     estimator = sp.ScoreFunction(samples, baseline=copy.deepcopy(baseline)).double()
     dist = KINDS[kind](phi)
-    probes = families.mode(dist).unsqueeze(0) if isinstance(baseline, sp.SelfCritical) else None
+    probes = families.recognize(dist).mode().unsqueeze(0) if isinstance(baseline, sp.SelfCritical) else None
     value = estimator.combine(
         dist,
         Draw(points, probes),
@@ -115,11 +115,11 @@ def split_draws() -> Iterator[tuple[str, float]]:
     everyone = Group(process_group=distributed.group.WORLD)
     for kind, make in KINDS.items():
         for baseline in baselines():
-            points = families.sample(make(leaves()[0].detach()), 4, torch.Generator().manual_seed(1))
+            points = families.recognize(make(leaves()[0].detach())).sample(4, torch.Generator().manual_seed(1))
             single = combined(4, baseline, kind, points)
             yield f"{kind}, {baseline}", largest(combined(2, baseline, kind, part(points), group=everyone), single)
         for samples in (1, None):
-            points = families.sample(make(leaves()[0].detach()), 2, torch.Generator().manual_seed(2))
+            points = families.recognize(make(leaves()[0].detach())).sample(2, torch.Generator().manual_seed(2))
             mine = combined(samples, None, kind, part(points), group=everyone)
             yield f"{kind}, samples={samples} on each rank", largest(mine, combined(2, None, kind, points))
 
@@ -175,7 +175,7 @@ def second_derivatives() -> Iterator[tuple[str, float]]:
         return list(torch.autograd.grad(along, (phi, theta)))
 
     for kind, make in KINDS.items():
-        points = families.sample(make(leaves()[0].detach()), 4, torch.Generator().manual_seed(3))
+        points = families.recognize(make(leaves()[0].detach())).sample(4, torch.Generator().manual_seed(3))
         mine = hessian(2, kind, part(points), Group(process_group=distributed.group.WORLD))
         yield f"{kind}, second derivative", largest(mine, hessian(4, kind, points, None))
 
@@ -255,12 +255,12 @@ def programs() -> Iterator[tuple[str, float]]:
 
         def run(noise: Tensor, samples: int | None = samples, **setting: Any) -> list[Tensor]:
             parts = iter([noise[0].transpose(0, 1)[:1], noise[1].transpose(0, 1)])
-            uniform, discrete.noise.uniform = discrete.noise.uniform, lambda *_: next(parts).clone()
+            uniform, noise.uniform = noise.uniform, lambda *_: next(parts).clone()
             phi, theta = leaves()
             value = two_bits.using(own_noise(), particles=noise.shape[1], **setting)(
                 phi.expand(noise.shape[1], -1, -1), theta, samples
             )
-            discrete.noise.uniform = uniform
+            noise.uniform = uniform
             return [value.detach(), *derivatives(value, [phi, theta])]
 
         mine = run(part(noise.transpose(0, 1)).transpose(0, 1), process_group=everyone)
@@ -279,7 +279,7 @@ def refusals() -> Iterator[tuple[str, str]]:
             return f"{type(error).__name__}: {error}"
         return "nothing"
 
-    def run(estimator: sp.Estimator[Any] | None, generator: torch.Generator | None) -> object:
+    def run(estimator: sp.Estimator[Any, Any] | None, generator: torch.Generator | None) -> object:
         return sp.expect(lambda x: x.sum(-1), q, estimator, generator=generator, process_group=world)
 
     same = torch.Generator().manual_seed(0)

@@ -15,7 +15,7 @@ from torch.distributions import Bernoulli, Independent, Normal
 import sampleprop as sp
 
 
-def run(estimator: sp.Estimator[Any], chunk: int | None, dropout: bool = False) -> tuple[list[Tensor], list[int]]:
+def run(estimator: sp.Estimator[Any, Any], chunk: int | None, dropout: bool = False) -> tuple[list[Tensor], list[int]]:
     """Value and gradients, and how many points f got each time."""
     torch.manual_seed(0)
     phi = torch.tensor([[0.3, -0.5, 0.8], [0.1, 0.9, -0.4]], dtype=torch.float64, requires_grad=True)

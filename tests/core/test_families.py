@@ -10,7 +10,7 @@ import torch
 from torch.distributions import Bernoulli, Categorical, ContinuousBernoulli, Independent, Normal, OneHotCategorical
 
 import sampleprop as sp
-from sampleprop import discrete, families
+from sampleprop import families, noise
 
 
 @pytest.mark.parametrize("logit", [0.0, 1e-3, -0.0199, 0.0201, -0.3, 2.0, -8.0, 30.0, -200.0])
@@ -33,9 +33,11 @@ def test_continuous_bernoulli_has_no_step_where_the_series_begins():
     samples = []
     for logit in (-0.02 - 1e-12, -0.02 + 1e-12):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(families.noise, "uniform", lambda *_: u)
+            patch.setattr(noise, "uniform", lambda *_: u)
             samples.append(
-                families.rsample(ContinuousBernoulli(logits=torch.full((999,), logit, dtype=torch.float64)), 1)
+                families.recognize(ContinuousBernoulli(logits=torch.full((999,), logit, dtype=torch.float64))).rsample(
+                    1
+                )
             )
     assert torch.allclose(samples[0], samples[1], rtol=0, atol=1e-10)
 
@@ -62,7 +64,7 @@ class Noisy(Normal):
 )
 def test_a_subclass_that_would_lose_its_state_is_refused(dist, message):
     with pytest.raises(TypeError, match=message):
-        families.with_parameters(dist, families.parameters(dist))
+        families.with_parameters(dist, families.recognize(dist).parameters)
 
 
 @pytest.mark.parametrize("dist", [Normal(torch.zeros(2), 1.0), Independent(Bernoulli(torch.full((2,), 0.3)), 1)])
@@ -70,7 +72,7 @@ def test_parameters_that_were_read_as_another_kind_do_not_hinder(dist):
     base, _ = families.unwrap(dist)
     assert base.variance.shape == (2,)
     assert base.entropy().shape == (2,)  # computes and keeps the logits of a Bernoulli
-    made = families.with_parameters(dist, families.parameters(dist))
+    made = families.with_parameters(dist, families.recognize(dist).parameters)
     assert made.batch_shape == dist.batch_shape
 
 
@@ -128,11 +130,11 @@ def test_a_stray_sample_at_the_edge_does_no_harm():
     q = torch.distributions.Beta(torch.ones(1000), torch.ones(1000))
     points = q.sample((1,))
     points[0, 0] = torch.finfo(points.dtype).tiny
-    assert families.log_prob(q, points).isfinite().all()
+    assert families.recognize(q).log_prob(points).isfinite().all()
 
 
 @pytest.mark.parametrize("kind", [Categorical, OneHotCategorical])
-@pytest.mark.parametrize("count", [1, 2, 7, discrete.FEW, discrete.FEW + 1])
+@pytest.mark.parametrize("count", [1, 2, 7, families.discrete.FEW, families.discrete.FEW + 1])
 def test_classes_are_drawn_by_their_probabilities_and_masked_ones_never(kind, count):
     """Both ways of drawing; the row's middle classes are masked, and so is the last one."""
     logits = torch.linspace(-1.0, 2.0, count, dtype=torch.float64).repeat(3, 1)
@@ -140,7 +142,7 @@ def test_classes_are_drawn_by_their_probabilities_and_masked_ones_never(kind, co
     masked[-1] = count > 2
     logits[:, masked] = -torch.inf
     k, dist = 40_000, kind(logits=logits)
-    points = families.sample(dist, k, torch.Generator().manual_seed(count))
+    points = families.recognize(dist).sample(k, torch.Generator().manual_seed(count))
     shares = (points if kind is OneHotCategorical else torch.nn.functional.one_hot(points, count)).double().mean(0)
     assert torch.equal(shares.sum(-1), torch.ones(3, dtype=torch.float64))
     assert (shares[:, masked] == 0).all()
@@ -155,7 +157,7 @@ def test_log_probabilities_of_masked_classes(kind):
     logits = torch.tensor([0.0, -torch.inf, 1.0], dtype=torch.float64, requires_grad=True)
     dist = kind(logits=logits)
     points = torch.arange(3) if kind is Categorical else torch.eye(3, dtype=torch.float64)
-    found = families.log_prob(dist, points)
+    found = families.recognize(dist).log_prob(points)
     torch.testing.assert_close(found, logits.log_softmax(-1))
     (slopes,) = torch.autograd.grad(found[0], logits)
     torch.testing.assert_close(slopes, torch.tensor([1.0, 0.0, 0.0]).double() - logits.detach().softmax(-1))

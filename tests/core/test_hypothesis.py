@@ -71,13 +71,13 @@ def problems(draw: st.DrawFn, family: str) -> Problem:
     return Problem(family, phi.to(dtype).requires_grad_(), len(event))
 
 
-def _takes(estimator: sp.Estimator[Any], family: str) -> bool:
+def _takes(estimator: sp.Estimator[Any, Any], family: str) -> bool:
     phi = torch.zeros(2, 2, 2)
     return estimator.refusal(Problem(family, phi, 1).dist(phi)) is None
 
 
 @st.composite
-def examples(draw: st.DrawFn, kind: type[sp.Estimator[Any]]) -> tuple[Problem, sp.Estimator[Any]]:
+def examples(draw: st.DrawFn, kind: type[sp.Estimator[Any, Any]]) -> tuple[Problem, sp.Estimator[Any, Any]]:
     """Any variant with any family that it takes, and any number of samples that it can draw."""
     # A control variate of known mean is a function for one shape.
     free = [
@@ -91,7 +91,7 @@ def examples(draw: st.DrawFn, kind: type[sp.Estimator[Any]]) -> tuple[Problem, s
     return problem, chosen.train(draw(st.booleans()))
 
 
-def _needed(estimator: sp.Estimator[Any]) -> int:
+def _needed(estimator: sp.Estimator[Any, Any]) -> int:
     """The samples that its baseline leaves out of."""
     others = (sp.LeaveOneOut, sp.OptimalCoefficient)
     return 2 if any(isinstance(module, others) for module in estimator.modules()) else 1
@@ -101,7 +101,7 @@ def _needed(estimator: sp.Estimator[Any]) -> int:
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=EXAMPLES < 25)
 @given(data=st.data(), seed=st.integers(0, 2**16))
 def test_right_shapes_and_finite_numbers_or_a_refusal(
-    kind: type[sp.Estimator[Any]], data: st.DataObject, seed: int
+    kind: type[sp.Estimator[Any, Any]], data: st.DataObject, seed: int
 ) -> None:
     """A refusal names the estimator. Otherwise: shapes, dtypes, finite numbers, nothing for masked logits, the same result
     for the same noise, and each number affine in f."""
@@ -136,7 +136,7 @@ def test_right_shapes_and_finite_numbers_or_a_refusal(
             torch.testing.assert_close(one + three, 2 * two, rtol=0, atol=unit)
 
 
-def _run(problem: Problem, estimator: sp.Estimator[Any], seed: int, factor: float = 1.0) -> tuple[Tensor, ...]:
+def _run(problem: Problem, estimator: sp.Estimator[Any, Any], seed: int, factor: float = 1.0) -> tuple[Tensor, ...]:
     weights = torch.tensor([1.1, 0.6], dtype=noise.working_dtype(problem.phi.dtype), requires_grad=True)
     dist = problem.dist(problem.phi)
     event_ndim = len(dist.event_shape)

@@ -14,9 +14,9 @@ import torch
 from torch import Generator, Tensor
 
 import sampleprop as sp
-from certificates.certify import threshold
 from certificates.pairs import PAIRS
-from certificates.problems import Problem
+from sampleprop.certificates.problems import Problem
+from sampleprop.certificates.trial import threshold
 
 ROWS = 60_013
 SECOND = [
@@ -43,7 +43,7 @@ def _hessian(value: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("variant", "problem"), SECOND, ids=str)
-def test_hessian(variant: sp.Estimator[Any], problem: Problem) -> None:
+def test_hessian(variant: sp.Estimator[Any, Any], problem: Problem) -> None:
     phi, theta = problem.rows(1)
     exact = _hessian(problem.exact(variant, phi, theta), phi, theta)  # [count, parameters, parameters]
     replicates = ROWS // problem.count

@@ -35,9 +35,9 @@ def test_unknown_families_are_refused_by_their_helpers() -> None:
     with pytest.raises(
         TypeError, match="This estimator needs Bernoulli, OneHotCategorical or Categorical variables; got Normal"
     ):
-        families.variables(td.Normal(0.0, 1.0))
+        families.recognize(td.Normal(0.0, 1.0))
     transformed = td.TransformedDistribution(td.Normal(0.0, 1.0), [td.SigmoidTransform()])
     with pytest.raises(
         TypeError, match="The gradient by the parameters of TransformedDistribution needs a distribution that"
     ):
-        families.parameters(transformed)
+        families.recognize(transformed).parameters

@@ -210,7 +210,7 @@ class Slow(sp.Enumerate):
         return super().combine(*args, **kwargs)
 
 
-def recommended(*estimators: sp.Estimator[Any], f: Any = smooth, **arguments: Any) -> Recommendation:
+def recommended(*estimators: sp.Estimator[Any, Any], f: Any = smooth, **arguments: Any) -> Recommendation:
     """On three bits, with short rounds."""
     return sp.recommend(f, arguments.pop("dist", bits()), estimators, **{"budget": 6, "replicates": 512} | arguments)
 
@@ -424,7 +424,7 @@ def _evil(of: Any, **fields: Any) -> Any:
     return dataclasses.replace(of, **fields)
 
 
-def _named(name: str) -> type[sp.Estimator[Any]]:
+def _named(name: str) -> type[sp.Estimator[Any, Any]]:
     return type(name, (sp.ScoreFunction,), {})
 
 
@@ -437,7 +437,7 @@ def test_the_tables_in_a_notebook_escape_what_they_show(make: Callable[[str], An
 
 
 @pytest.mark.parametrize("kind", sp.REGISTER, ids=lambda kind: kind.__name__)
-def test_every_estimator_shows_its_facts(kind: type[sp.Estimator[Any]]) -> None:
+def test_every_estimator_shows_its_facts(kind: type[sp.Estimator[Any, Any]]) -> None:
     shown = kind()._repr_html_()
     assert f"<caption>{kind.__name__}(" in shown
     assert f"<th>unbiased</th><td>{'yes' if kind().unbiased else 'no'}</td>" in shown

@@ -304,5 +304,5 @@ def test_everything_else_is_torchs():
     trained = Beta(torch.tensor(0.5, requires_grad=True), 1.0)
     twin = pickle.loads(pickle.dumps(copy.deepcopy(Beta(a, b))))
     assert twin.log_prob(torch.tensor(0.5)).shape == (2,)
-    assert set(sp.families.parameters(trained)) == {"concentration1", "concentration0"}
+    assert set(sp.families.recognize(trained).parameters) == {"concentration1", "concentration0"}
     assert Gamma(0.5, 1.0).rsample().shape == Beta(0.5, 1.0).rsample().shape == ()

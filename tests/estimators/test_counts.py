@@ -120,7 +120,7 @@ def grid(law: Law) -> Tensor:
 def exact(law: Law) -> tuple[Tensor, Tensor]:
     """Value and gradient by the sum over all outcomes."""
     leaf, points = law.phi.clone().requires_grad_(), grid(law)
-    probability = families.log_prob(law.dist(leaf), points).exp()
+    probability = families.recognize(law.dist(leaf)).log_prob(points).exp()
     assert abs(probability.sum().item() - 1) < 1e-12
     value = (probability * law.f(points)).sum()
     return value.detach(), torch.autograd.grad(value, leaf)[0]
@@ -170,7 +170,7 @@ def test_sampler_follows_the_law_and_the_generator(name: str) -> None:
     assert not torch.equal(one[0], different)
     assert torch.equal(before, torch.get_rng_state())
     dist = law.dist(law.phi)
-    points = families.sample(dist, ROWS, Generator().manual_seed(5))
+    points = families.recognize(dist).sample(ROWS, Generator().manual_seed(5))
     assert largest_z(points, dist.mean) < Z
     assert largest_z((points - dist.mean).square(), dist.variance) < Z
 
@@ -187,7 +187,7 @@ def test_jumps_are_unbiased(name: str, estimator: sp.Estimator) -> None:
 def every_draw(law: Law) -> tuple[Draw, Tensor]:
     """Each pair of outcomes with each of its alternatives, as the rows of a batch; and their probabilities, [rows]."""
     points, probability = possible(law)
-    neighbours, weights, _ = jumps(law.dist(law.phi), points)  # [pairs, 2, sides]
+    neighbours, weights, _ = jumps(families.recognize(law.dist(law.phi)), points)  # [pairs, 2, sides]
     merged = weights.sum((1, 2)) == 0
     shares = weights / weights.sum((1, 2), keepdim=True).clamp_min(1e-300)
     shares[:, 0, 0] += merged
@@ -204,7 +204,7 @@ def every_draw(law: Law) -> tuple[Draw, Tensor]:
 def possible(law: Law) -> tuple[Tensor, Tensor]:
     """Every pair of possible outcomes, [pairs, 2], and its probability, [pairs]."""
     points = grid(law)
-    probability = families.log_prob(law.dist(law.phi), points).exp()
+    probability = families.recognize(law.dist(law.phi)).log_prob(points).exp()
     return points[probability > 0], probability[probability > 0]
 
 
@@ -229,7 +229,7 @@ def test_sum_over_all_points_is_exact(name: str, monkeypatch: pytest.MonkeyPatch
     """Of the GO gradient, which has no other noise."""
     law = LAWS[name]
     points, probability = possible(law)
-    monkeypatch.setattr(families, "sample", lambda dist, k, generator: points[None])
+    monkeypatch.setattr(families.Other, "sample", lambda variables, k, generator: points[None])
     draw = GOGradient().propose(law.dist(law.phi.expand(len(points), *law.phi.shape)))
     found = mean_gradient(GOGradient(), law, draw, probability)
     torch.testing.assert_close(found, exact(law)[1], rtol=1e-9, atol=1e-9)
@@ -248,7 +248,7 @@ def test_rates_are_the_derivative_of_the_distribution_function(name: str, v: int
 
     mass = masses(law.phi)
     slope = torch.autograd.functional.jacobian(lambda phi: masses(phi).cumsum(0), law.phi)[:, v]
-    neighbours, weights, directions = (x[:, v, 0] for x in jumps(law.dist(law.phi), points))
+    neighbours, weights, directions = (x[:, v, 0] for x in jumps(families.recognize(law.dist(law.phi)), points))
     up, down = -slope / mass, torch.cat((float64(0.0), slope[:-1])) / mass
     shown = mass > 1e-6
     expected = torch.where(neighbours > axis, up, down)[shown]
@@ -415,7 +415,7 @@ def test_what_has_no_order_or_is_not_known_is_refused(estimator: sp.Estimator) -
             sp.expect(lambda x: x.sum(-1), dist, estimator)
     dist = Poisson(torch.ones(3))
     draw = estimator.propose(dist)
-    with pytest.raises(ValueError, match="needs the costs of the moved points; got none"):
+    with pytest.raises(ValueError, match="needs the costs of its probes too; got none"):
         estimator.combine(dist, draw, draw.points)
 
 
@@ -429,7 +429,7 @@ def test_wrong_rates_are_seen(mutant: str, monkeypatch: pytest.MonkeyPatch) -> N
     law = LAWS["negative binomial by probs"]
 
     def wrong(dist: Distribution, x: Tensor) -> Jumps:
-        right = jumps(dist, x)
+        right = jumps(families.recognize(dist), x)
         return Jumps(right.neighbours, weigh(right.weights, x.unsqueeze(-1)), sign * right.directions)
 
     monkeypatch.setattr("sampleprop.estimators.coupled.jumps.jumps", wrong)
@@ -449,7 +449,7 @@ def test_relaxed_counts_tend_to_the_exact_gradient(name: str) -> None:
     """At τ = 1 the bias is seen; at τ = 0.1 at least nine tenths of it are gone, up to five standard errors."""
     law = LAWS[name]
     leaf, points = law.phi.clone().requires_grad_(), grid(law)
-    value = (families.log_prob(law.dist(leaf), points).exp() * smooth(points)).sum()
+    value = (families.recognize(law.dist(leaf)).log_prob(points).exp() * smooth(points)).sum()
     (expected,) = torch.autograd.grad(value, leaf)
     gaps, errors = [], []
     for temperature in (1.0, 0.1):

@@ -102,7 +102,7 @@ def test_the_built_in_problems_fit_together(name: str) -> None:
 def test_the_exact_gradients_are_right(name: str) -> None:
     """By 262 thousand samples of the score function, |z| < 5: for 60 numbers a false alarm once in 29,000 seeds."""
     problem = problems.find(name)()
-    named = families.parameters(problem.dist)
+    named = families.recognize(problem.dist).parameters
     leaves = {key: p.detach().double().expand(1024, *p.shape).clone().requires_grad_() for key, p in named.items()}
     dist = families.with_parameters(problem.dist, leaves)
     value = sampleprop.expect(problem.f, dist, ScoreFunction(256), generator=torch.Generator().manual_seed(0))

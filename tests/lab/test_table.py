@@ -28,7 +28,7 @@ Z_UNBIASED = 5.1
 Z_BIASED = 7.0
 
 METHODS = {method.name: method for method in table.methods()}
-KINDS: dict[str, type[Estimator[Any]]] = {kind().name: kind for kind in REGISTER}
+KINDS: dict[str, type[Estimator[Any, Any]]] = {kind().name: kind for kind in REGISTER}
 FAMILIES = ("Bernoulli", "one-hot", "categorical", "continuous")
 TAKEN = [(name, family) for name in KINDS for family in METHODS[name].takes if family in FAMILIES]
 REFUSED = [(name, family) for name in KINDS for family in FAMILIES if family not in METHODS[name].takes]
@@ -72,7 +72,7 @@ def _mean(family: str, parameter: Tensor) -> Tensor:
     """The expectation of `_cost`, differentiable."""
     dist = _dist(family, parameter)
     if family != "continuous":
-        variables = families.variables(dist)
+        variables = families.recognize(dist)
         support = variables.support().reshape(-1, *(1,) * (parameter.dim() - 1), *dist.event_shape)
         return (variables.log_prob(support).exp() * _cost(family)(support)).sum(0)
     location, variance = parameter @ WEIGHTS, (SCALE * WEIGHTS).square().sum()
@@ -112,7 +112,7 @@ def _probes(family: str) -> tuple[Any, Tensor, Any]:
         frequencies = torch.tensor([[1.0, 0, 0], [0, 2.0, 0], [0.5, -0.5, 1.0], [0, 0, 3.0]], dtype=torch.float64)
         means = (frequencies @ LOGITS + 0.3).cos() * (-(frequencies * SCALE).square().sum(-1) / 2).exp()
         return lambda x: ((x * frequencies).sum(-1) + 0.3).cos(), means, lambda x: bool(x.isfinite().all())
-    variables = families.variables(_dist(family, LOGITS))
+    variables = families.recognize(_dist(family, LOGITS))
     states = _vector(variables.support(), family)  # [states, 3]
     means = variables.log_prob(variables.support()).exp()
 

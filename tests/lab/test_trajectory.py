@@ -79,13 +79,13 @@ def test_the_variance_is_that_of_the_checkpoint() -> None:
 @pytest.mark.parametrize("name", ["toy", "categorical", "normal", "poisson", "mixture"])
 def test_the_path_leads_downhill_on_the_built_in_problems(name: str) -> None:
     problem = problems.find(name)()
-    before = {key: p.detach().clone() for key, p in families.parameters(problem.dist).items()}
+    before = {key: p.detach().clone() for key, p in families.recognize(problem.dist).parameters.items()}
     stops = list(path(problem.f, problem.dist, checkpoints=3, steps=20))
     values = [stop.value for stop in stops]
     assert values == sorted(values, reverse=True)
-    moved = families.parameters(stops[-1].dist)
+    moved = families.recognize(stops[-1].dist).parameters
     assert all(not torch.equal(moved[key], p) for key, p in before.items())
-    assert all(torch.equal(families.parameters(problem.dist)[key], p) for key, p in before.items())
+    assert all(torch.equal(families.recognize(problem.dist).parameters[key], p) for key, p in before.items())
 
 
 def test_a_step_is_one_of_adam_with_the_exact_gradient() -> None:
@@ -94,7 +94,7 @@ def test_a_step_is_one_of_adam_with_the_exact_gradient() -> None:
     scale = torch.tensor([0.5, 3.0], dtype=F64, requires_grad=True)
     f = lambda x: x.square().sum(-1)  # noqa: E731
     _, stop = path(f, Independent(Normal(loc, scale), 1), checkpoints=2, steps=1, rate=0.1)
-    moved = families.parameters(stop.dist)
+    moved = families.recognize(stop.dist).parameters
     torch.testing.assert_close(moved["loc"], torch.tensor([0.9, -1.9], dtype=F64))
     torch.testing.assert_close(moved["scale"], scale.detach() * torch.tensor(-0.1, dtype=F64).exp())
 
@@ -102,7 +102,7 @@ def test_a_step_is_one_of_adam_with_the_exact_gradient() -> None:
 def test_what_requires_no_gradient_stays() -> None:
     loc, scale = torch.ones(2, requires_grad=True), torch.full((2,), 0.5)
     *_, stop = path(lambda x: x.square().sum(-1), Independent(Normal(loc, scale), 1), checkpoints=2, steps=3)
-    moved = families.parameters(stop.dist)
+    moved = families.recognize(stop.dist).parameters
     assert torch.equal(moved["scale"], scale)
     assert bool((moved["loc"] < loc).all())
 
@@ -124,7 +124,7 @@ def test_parameters_stay_where_they_may_be() -> None:
     concentration = torch.tensor([0.3, 4.0], dtype=F64, requires_grad=True)
     dist = Independent(Gamma(concentration, torch.ones(2, dtype=F64)), 1)
     *_, stop = path(lambda x: x.sum(-1), dist, checkpoints=2, steps=30)
-    assert bool((families.parameters(stop.dist)["concentration"] > 0).all())
+    assert bool((families.recognize(stop.dist).parameters["concentration"] > 0).all())
 
 
 def test_the_loop_ends_with_an_interruption() -> None:

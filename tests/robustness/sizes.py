@@ -59,7 +59,7 @@ def empty_event(subject: Subject) -> Verdict:
 @condition("one sample where two are needed")
 def one_sample(subject: Subject) -> Verdict:
     """Refused where it is built; meaningless where one sample will do."""
-    if not hasattr(subject.estimator, "samples"):
+    if "samples" not in vars(subject.estimator):
         return meaningless("has no number of samples")
     kind = type(subject.estimator)
     if kind().samples_least < 2:

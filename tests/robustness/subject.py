@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 class Subject:
     """The first variant of an estimator and the first kind of variable that it takes."""
 
-    estimator: sp.Estimator[Any]
+    estimator: sp.Estimator[Any, Any]
     kind: Kind
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ class Subject:
 
     def several(self) -> Subject | None:
         """With more samples, of which some can be lost; None where their number is not an argument."""
-        if not hasattr(self.estimator, "samples"):
+        if "samples" not in vars(self.estimator):
             return None
         several = copy.deepcopy(self.estimator)
         several.samples = 4 * several.samples_step
@@ -98,7 +98,7 @@ class Subject:
     def exact(self, phi: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
         """The estimator's objective, [*batch], by summing over all possible states; differentiable."""
         dist = self.kind.dist(phi)
-        variables = families.variables(dist)
+        variables = families.recognize(dist)
         states = variables.support()
         states = states.reshape(-1, *(1,) * len(variables.batch_shape), *states.shape[1:])
         states = states.expand(-1, *variables.batch_shape, *states.shape[1 + len(variables.batch_shape) :])

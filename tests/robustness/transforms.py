@@ -152,7 +152,7 @@ def compiled(subject: Subject) -> Verdict:
     return RIGHT
 
 
-def _copied(subject: Subject, other: sp.Estimator[Any]) -> Verdict:
+def _copied(subject: Subject, other: sp.Estimator[Any, Any]) -> Verdict:
     assert other.label == subject.estimator.label
     same(Subject(other, subject.kind).run(), subject.run(), rtol=0, atol=0)
     return RIGHT

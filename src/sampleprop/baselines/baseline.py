@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
-from sampleprop.estimator import Group
+from sampleprop.costs import Costs
+from sampleprop.families import Variables
 
 
 class Baseline(nn.Module, ABC):
@@ -23,38 +23,25 @@ class Baseline(nn.Module, ABC):
     samples_least: ClassVar[int] = 1
     probe_count: ClassVar[int] = 0
 
-    def refusal(self, dist: Distribution) -> str | None:
-        """Why this baseline cannot be had for `dist`, with the fix; None if it can."""
+    def refusal(self, variables: Variables) -> str | None:
+        """Why this baseline cannot be had for them, with the fix; None if it can."""
         return None
 
-    def probes(self, dist: Distribution) -> Tensor | None:
+    def probes(self, variables: Variables) -> Tensor | None:
         """Further points at which f is needed, [probe_count, *batch, *event], detached."""
         return None
 
     @abstractmethod
-    def value(
-        self,
-        dist: Distribution,
-        points: Tensor,
-        costs: Tensor,
-        probe_costs: Tensor | None,
-        context: Tensor | None,
-        keep: Tensor | None,
-        group: Group | None,
-    ) -> Tensor:
+    def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
         """Return b for each sample, [k, *batch], attached to nothing but the baseline's own parameters.
 
         Args:
-            dist: p_φ.
+            variables: p_φ.
             points: [k, *batch, *event].
-            costs: [k, *batch], detached.
-            probe_costs: [probe_count, *batch], or None.
-            context: [*batch, ...], or None.
-            keep: [k, *batch], False for samples that are left out; None for all.
-            group: further samples of the same batch elements; None where there are none.
+            costs: what f answered, detached, with what else is known of the samples.
         """
 
-    def mean(self, dist: Distribution) -> Tensor | None:
+    def mean(self, variables: Variables) -> Tensor | None:
         """E[b(x)], [*batch], attached to φ, for a b that depends on the sample; None where it does not."""
         return None
 

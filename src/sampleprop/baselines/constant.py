@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 
 from torch import Tensor
-from torch.distributions import Distribution
 
 from sampleprop.baselines.baseline import Baseline
-from sampleprop.estimator import Group
+from sampleprop.costs import Costs
+from sampleprop.families import Variables
 
 
 class Constant(Baseline):
@@ -36,17 +36,8 @@ class Constant(Baseline):
             raise ValueError(f"Constant needs a finite number; got {number}.")
         self.number = number
 
-    def value(
-        self,
-        dist: Distribution,
-        points: Tensor,
-        costs: Tensor,
-        probe_costs: Tensor | None,
-        context: Tensor | None,
-        keep: Tensor | None,
-        group: Group | None,
-    ) -> Tensor:
-        return costs.new_full((), self.number).expand_as(costs)
+    def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
+        return costs.points.new_full((), self.number).expand_as(costs.points)
 
     @property
     def label(self) -> str:

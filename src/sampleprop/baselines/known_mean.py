@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.distributions import Distribution
 
-from sampleprop import families
 from sampleprop.baselines.baseline import Baseline
-from sampleprop.estimator import Group
-from sampleprop.surrogate import differentiable_backward, surrogate, vjp
+from sampleprop.costs import Costs
+from sampleprop.families import Variables, with_parameters
+from sampleprop.surrogate import surrogate
+from sampleprop.tracing import differentiable_backward, transforms_active, vjp
 
 
 class KnownMean(Baseline):
@@ -50,41 +51,32 @@ class KnownMean(Baseline):
         self.b = b
         self.expectation = expectation
 
-    def value(
-        self,
-        dist: Distribution,
-        points: Tensor,
-        costs: Tensor,
-        probe_costs: Tensor | None,
-        context: Tensor | None,
-        keep: Tensor | None,
-        group: Group | None,
-    ) -> Tensor:
+    def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
         with torch.no_grad():
             b = self.b(points)
-        if b.shape != costs.shape:
+        if b.shape != costs.points.shape:
             raise ValueError(
-                f"KnownMean needs b(points) of shape [k, *batch] = {list(costs.shape)}; got {list(b.shape)}. Sum over the "
+                f"KnownMean needs b(points) of shape [k, *batch] = {list(costs.points.shape)}; got {list(b.shape)}. Sum over the "
                 "event, and keep the sample dimension."
             )
-        return b.to(costs.dtype)
+        return b.to(costs.points.dtype)
 
-    def mean(self, dist: Distribution) -> Tensor | None:
-        if 0 in dist.batch_shape:
+    def mean(self, variables: Variables) -> Tensor | None:
+        if 0 in variables.batch_shape:
             return None  # there is nothing to differentiate, and torch cannot rebuild every empty distribution
-        named = families.parameters(dist)
+        named = variables.parameters
 
         def expectation(*tensors: Tensor) -> Tensor:
-            mean = self.expectation(families.with_parameters(dist, dict(zip(named, tensors, strict=True))))
-            if mean.shape != dist.batch_shape:
+            mean = self.expectation(with_parameters(variables.dist, dict(zip(named, tensors, strict=True))))
+            if mean.shape != variables.batch_shape:
                 raise ValueError(
-                    f"KnownMean needs an expectation of shape [*batch] = {list(dist.batch_shape)}; got "
+                    f"KnownMean needs an expectation of shape [*batch] = {list(variables.batch_shape)}; got "
                     f"{list(mean.shape)}. Sum over the event."
                 )
             return mean
 
         inputs = tuple(named.values())
-        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        if torch.compiler.is_compiling() or transforms_active():
             # There a gradient is not differentiated again (compiled), or the surrogate refuses it.
             with torch.no_grad():
                 mean, pull = vjp(expectation, *inputs)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from sampleprop.baselines.baseline import Baseline
-from sampleprop.estimator import Group
+from sampleprop.costs import Costs
+from sampleprop.families import Variables
 
 
 class LearnedBaseline(Baseline):
@@ -37,25 +37,16 @@ class LearnedBaseline(Baseline):
         self.network = network
         self.offset = nn.Parameter(torch.zeros(1))  # not a scalar: FSDP takes none
 
-    def value(
-        self,
-        dist: Distribution,
-        points: Tensor,
-        costs: Tensor,
-        probe_costs: Tensor | None,
-        context: Tensor | None,
-        keep: Tensor | None,
-        group: Group | None,
-    ) -> Tensor:
-        prediction = self.offset.to(costs.dtype)
+    def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
+        prediction = self.offset.to(costs.points.dtype)
         if self.network is not None:
-            if context is None:
+            if costs.context is None:
                 raise ValueError("LearnedBaseline needs the context that its network reads; got none. Pass context=...")
-            predicted = self.network(context.detach())
-            if predicted.shape != costs.shape[1:]:
+            predicted = self.network(costs.context.detach())
+            if predicted.shape != costs.points.shape[1:]:
                 raise ValueError(
-                    f"LearnedBaseline needs one prediction for each batch element, shape {list(costs.shape[1:])}; the "
+                    f"LearnedBaseline needs one prediction for each batch element, shape {list(costs.points.shape[1:])}; the "
                     f"network returned {list(predicted.shape)}. Flatten or squeeze its last dimension."
                 )
             prediction = prediction + predicted
-        return prediction.to(costs.dtype).expand_as(costs)
+        return prediction.to(costs.points.dtype).expand_as(costs.points)

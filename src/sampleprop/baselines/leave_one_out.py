@@ -9,10 +9,10 @@ Differences from the papers: none.
 from __future__ import annotations
 
 from torch import Tensor
-from torch.distributions import Distribution
 
 from sampleprop.baselines.baseline import Baseline
-from sampleprop.estimator import Group, others
+from sampleprop.costs import Costs, others
+from sampleprop.families import Variables
 
 
 class LeaveOneOut(Baseline):
@@ -31,14 +31,5 @@ class LeaveOneOut(Baseline):
 
     samples_least = 2
 
-    def value(
-        self,
-        dist: Distribution,
-        points: Tensor,
-        costs: Tensor,
-        probe_costs: Tensor | None,
-        context: Tensor | None,
-        keep: Tensor | None,
-        group: Group | None,
-    ) -> Tensor:
-        return others(costs, keep, group)
+    def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
+        return others(costs.points, costs.keep, costs.group)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from sampleprop.baselines.baseline import Baseline
-from sampleprop.estimator import Group
+from sampleprop.costs import Costs
+from sampleprop.families import Variables
 
 
 class MovingAverage(Baseline):
@@ -36,14 +36,5 @@ class MovingAverage(Baseline):
         super().__init__()
         self.average = nn.Parameter(torch.tensor([float(start)]))  # not a scalar: FSDP takes none
 
-    def value(
-        self,
-        dist: Distribution,
-        points: Tensor,
-        costs: Tensor,
-        probe_costs: Tensor | None,
-        context: Tensor | None,
-        keep: Tensor | None,
-        group: Group | None,
-    ) -> Tensor:
-        return self.average.to(costs.dtype).expand_as(costs)
+    def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
+        return self.average.to(costs.points.dtype).expand_as(costs.points)

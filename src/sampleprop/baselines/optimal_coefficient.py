@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
-from sampleprop import families
 from sampleprop.baselines.baseline import Baseline
-from sampleprop.estimator import Group, totals
+from sampleprop.costs import Costs, totals
+from sampleprop.families import Variables
 
 
 class OptimalCoefficient(Baseline):
@@ -32,22 +31,13 @@ class OptimalCoefficient(Baseline):
 
     samples_least = 2
 
-    def value(
-        self,
-        dist: Distribution,
-        points: Tensor,
-        costs: Tensor,
-        probe_costs: Tensor | None,
-        context: Tensor | None,
-        keep: Tensor | None,
-        group: Group | None,
-    ) -> Tensor:
-        scores = families.score(dist, points)
-        squares = [s.square().unsqueeze(-1).flatten(costs.dim()).sum(-1) for s in scores]
+    def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
+        scores = variables.scores(points)
+        squares = [s.square().unsqueeze(-1).flatten(costs.points.dim()).sum(-1) for s in scores]
         weight = torch.stack(squares).sum(0)  # [k, *batch]
-        if keep is not None:
-            weight = weight * keep
-        weighted = weight * costs
-        all_weighted, all_weight = totals(weighted, weight, group=group)
+        if costs.keep is not None:
+            weight = weight * costs.keep
+        weighted = weight * costs.points
+        all_weighted, all_weight = totals(weighted, weight, group=costs.group)
         rest = all_weight - weight
         return (all_weighted - weighted) / torch.where(rest > 0, rest, 1.0)

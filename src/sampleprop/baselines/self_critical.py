@@ -7,11 +7,10 @@ Differences from the paper: none.
 from __future__ import annotations
 
 from torch import Tensor
-from torch.distributions import Distribution
 
-from sampleprop import families
 from sampleprop.baselines.baseline import Baseline
-from sampleprop.estimator import Group
+from sampleprop.costs import Costs
+from sampleprop.families import Variables
 
 
 class SelfCritical(Baseline):
@@ -28,27 +27,17 @@ class SelfCritical(Baseline):
 
     probe_count = 1
 
-    def refusal(self, dist: Distribution) -> str | None:
-        base, _ = families.unwrap(dist)
-        if type(base).mode is not Distribution.mode:
+    def refusal(self, variables: Variables) -> str | None:
+        if variables.knows_mode:
             return None
-        return f"SelfCritical needs a distribution that knows its mode; got {type(base).__name__}. Use LeaveOneOut."
+        return f"SelfCritical needs a distribution that knows its mode; got {variables.kind}. Use LeaveOneOut."
 
-    def probes(self, dist: Distribution) -> Tensor:
-        return families.mode(dist).unsqueeze(0)  # [1, *batch, *event]
+    def probes(self, variables: Variables) -> Tensor:
+        return variables.mode().unsqueeze(0)  # [1, *batch, *event]
 
-    def value(
-        self,
-        dist: Distribution,
-        points: Tensor,
-        costs: Tensor,
-        probe_costs: Tensor | None,
-        context: Tensor | None,
-        keep: Tensor | None,
-        group: Group | None,
-    ) -> Tensor:
-        if probe_costs is None:
+    def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
+        if costs.probe_costs is None:
             raise ValueError(
                 "SelfCritical needs the cost of the greedy point; got none. Pass probe_costs=f(draw.probes)."
             )
-        return probe_costs.detach().to(costs.dtype).expand_as(costs)
+        return costs.probes.to(costs.points.dtype).expand_as(costs.points)

@@ -24,10 +24,10 @@ TIMINGS = 7
 class Candidate(NamedTuple):
     """An estimator with the evaluations of f that it may spend on one estimate."""
 
-    estimator: Estimator[Any]
+    estimator: Estimator[Any, Any]
     budget: int
 
-    def configured(self, dist: Distribution) -> Estimator[Any] | None:
+    def configured(self, dist: Distribution) -> Estimator[Any, Any] | None:
         """The configuration that spends them, never the caller's object; None where they are too few, or it refuses."""
         if self.estimator.refusal(dist) is not None:
             return None
@@ -35,7 +35,7 @@ class Candidate(NamedTuple):
         return None if configured is None else copy.deepcopy(configured)
 
 
-def candidates(dist: Distribution, allow_biased: bool) -> list[Estimator[Any]]:
+def candidates(dist: Distribution, allow_biased: bool) -> list[Estimator[Any, Any]]:
     """The estimators of E[f] in the register that take the distribution, and their variants that need no argument of the user's."""
     made = [_fresh(variant) for kind in REGISTER for variant in (kind(), *kind.variants())]
     return [
@@ -48,7 +48,7 @@ def candidates(dist: Distribution, allow_biased: bool) -> list[Estimator[Any]]:
     ]
 
 
-def entered(given: Iterable[Estimator[Any]], dist: Distribution, budget: int) -> dict[str, Candidate]:
+def entered(given: Iterable[Estimator[Any, Any]], dist: Distribution, budget: int) -> dict[str, Candidate]:
     """Each configuration once, by its label; those that do not fit too, for `compare` to say so."""
     found: dict[str, Candidate] = {}
     for estimator in given:
@@ -64,7 +64,7 @@ def entered(given: Iterable[Estimator[Any]], dist: Distribution, budget: int) ->
 
 
 def affordable(
-    problem: Problem, given: Iterable[Estimator[Any]], most: int, milliseconds: float, generator: Generator
+    problem: Problem, given: Iterable[Estimator[Any, Any]], most: int, milliseconds: float, generator: Generator
 ) -> tuple[dict[str, Candidate], list[Skipped]]:
     """As `entered`, each with the largest of `budgets` that takes no more than the time; and those for which there is none."""
     found: dict[str, Candidate] = {}
@@ -99,12 +99,12 @@ def budgets(most: int) -> Sequence[int]:
     return sorted({n for half in doubled for n in (half, 3 * half // 2) if n <= most} | {most})
 
 
-def code(estimator: Estimator[Any]) -> str:
+def code(estimator: Estimator[Any, Any]) -> str:
     """What to paste: `sp.REBAR(samples=2, coupled=True)`. A network or a function of the user's is named only."""
     return f"sp.{estimator.name}({', '.join(f'{name}={_written(v)}' for name, v in _arguments(estimator).items())})"
 
 
-def _milliseconds(problem: Problem, estimator: Estimator[Any], generator: Generator) -> float:
+def _milliseconds(problem: Problem, estimator: Estimator[Any, Any], generator: Generator) -> float:
     """The median time of one estimate, warmed up."""
     tally = Tally(estimator, generator)
     for _ in range(1 + TIMINGS):
@@ -112,7 +112,7 @@ def _milliseconds(problem: Problem, estimator: Estimator[Any], generator: Genera
     return 1000 * statistics.median(tally.seconds[1:])
 
 
-def _arguments(estimator: Estimator[Any]) -> dict[str, Any]:
+def _arguments(estimator: Estimator[Any, Any]) -> dict[str, Any]:
     """Those that are not the defaults."""
     given = {}
     for name, parameter in inspect.signature(type(estimator)).parameters.items():
@@ -125,7 +125,7 @@ def _arguments(estimator: Estimator[Any]) -> dict[str, Any]:
     return given
 
 
-def _fresh(estimator: Estimator[Any]) -> Estimator[Any] | None:
+def _fresh(estimator: Estimator[Any, Any]) -> Estimator[Any, Any] | None:
     """The same with new baselines; None where one of them cannot be made without arguments."""
     try:
         arguments = {name: type(v)() if isinstance(v, nn.Module) else v for name, v in _arguments(estimator).items()}

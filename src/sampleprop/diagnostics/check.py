@@ -11,7 +11,6 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from sampleprop import families
 from sampleprop.diagnostics.cost import LINES, Cost, indifference, jump, mixing, randomness, varied
 from sampleprop.diagnostics.findings import Check, Finding, Report
 from sampleprop.diagnostics.measure import GROUPS, Tally, device_of, devices, instance
@@ -20,12 +19,13 @@ from sampleprop.diagnostics.replicates import Problem
 from sampleprop.diagnostics.statistics import POWER, Bias, counted, percent, plus_minus, student
 from sampleprop.estimator import Estimator
 from sampleprop.expectation import expect
+from sampleprop.families import recognize
 
 
 def check(
     f: Callable[[Tensor], Any],
     dist: Distribution,
-    estimator: Estimator[Any],
+    estimator: Estimator[Any, Any],
     *,
     context: Tensor | None = None,
     replicates: int = 2048,
@@ -94,10 +94,10 @@ def check(
     return report.check(estimator, bias)
 
 
-def _check_cost(report: Report, cost: Cost, estimator: Estimator[Any], seed: int) -> None:
+def _check_cost(report: Report, cost: Cost, estimator: Estimator[Any, Any], seed: int) -> None:
     dist = cost.dist
     generator = Generator(device_of(dist)).manual_seed(seed + 1)
-    points = families.sample(dist, 2 * LINES, generator)
+    points = recognize(dist).sample(2 * LINES, generator)
     finding, repeatable = randomness(cost, points)
     report.found(finding, "f gives the same points the same costs")
     if not repeatable:
@@ -108,7 +108,7 @@ def _check_cost(report: Report, cost: Cost, estimator: Estimator[Any], seed: int
     points = varied(cost, points, generator)
     finding, tested = indifference(cost, points)
     _tell(report, finding, tested, "the cost depends on x", "f ignores x")
-    continuous = points.is_floating_point() and not families.is_discrete(dist)
+    continuous = points.is_floating_point() and not recognize(dist).is_discrete
     # A derivative at the discrete points themselves (needs "differentiable") is no path between them.
     followed = estimator.needs != "black box" if continuous else estimator.needs == "relaxed"
     if followed and points.is_floating_point():
@@ -128,7 +128,9 @@ def _tell(report: Report, finding: Finding | None, tested: bool, passed: str, na
         report.unchecked.append(f"whether {name}: all draws were the same point, the distribution being so sure of it")
 
 
-def _check_gradient(report: Report, problem: Problem, estimator: Estimator[Any], size: int, seed: int) -> Bias | None:
+def _check_gradient(
+    report: Report, problem: Problem, estimator: Estimator[Any, Any], size: int, seed: int
+) -> Bias | None:
     tally = Tally(estimator, problem.generator(seed + 2))
     reference = Reference(problem, None, problem.generator(seed + 3), target(estimator))
     try:
@@ -188,7 +190,7 @@ def _check_value(report: Report, tally: Tally, reference: Reference, rounding: f
     )
 
 
-def _check_bias(report: Report, bias: Bias, estimator: Estimator[Any], reference: Reference) -> None:
+def _check_bias(report: Report, bias: Bias, estimator: Estimator[Any, Any], reference: Reference) -> None:
     power = f"the reference is {reference.describe()}"
     if math.isfinite(bias.visible):
         power = (

@@ -24,7 +24,7 @@ Progress = Callable[[str, int, int], None]
 def compare(
     f: Callable[[Tensor], Any],
     dist: Distribution,
-    estimators: Iterable[Estimator[Any]],
+    estimators: Iterable[Estimator[Any, Any]],
     *,
     budget: int = 16,
     exact: Exact | None = None,
@@ -128,13 +128,13 @@ def _check_numbers(budget: int, replicates: int, train_steps: int) -> None:
         raise ValueError(f"compare needs train_steps of 0 or more; got {train_steps}.")
 
 
-def _given(estimators: Iterable[Estimator[Any]]) -> list[Estimator[Any]]:
+def _given(estimators: Iterable[Estimator[Any, Any]]) -> list[Estimator[Any, Any]]:
     if isinstance(estimators, Estimator):
         estimators = (estimators,)
     return [instance("compare", estimator) for estimator in estimators]
 
 
-def _configured(given: Iterable[Estimator[Any]], dist: Distribution, budget: int) -> Iterator[Estimator[Any]]:
+def _configured(given: Iterable[Estimator[Any, Any]], dist: Distribution, budget: int) -> Iterator[Estimator[Any, Any]]:
     """Those that take the distribution and fit the budget, as they will be measured."""
     for estimator in given:
         configured = None if estimator.refusal(dist) else estimator.for_budget(dist, budget)
@@ -143,7 +143,7 @@ def _configured(given: Iterable[Estimator[Any]], dist: Distribution, budget: int
 
 
 def _prepare(
-    problem: Problem, given: Estimator[Any], wanted: Target, budget: int, train_steps: int, seed: int
+    problem: Problem, given: Estimator[Any, Any], wanted: Target, budget: int, train_steps: int, seed: int
 ) -> Tally | Skipped:
     """Configure, try and train an estimator; or say why it cannot take part."""
     refusal = given.refusal(problem.dist)

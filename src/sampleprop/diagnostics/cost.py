@@ -10,8 +10,9 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from sampleprop import checks, families
+from sampleprop import checks
 from sampleprop.diagnostics.findings import Finding
+from sampleprop.families import recognize
 from sampleprop.surrogate import unsqueeze_to
 
 CELLS = 8
@@ -78,7 +79,7 @@ def mixing(cost: Cost, points: Tensor, generator: Generator) -> tuple[Finding | 
     """Replace one cell of the points at a time: every other cost must stay. Also, whether a cell could be replaced."""
     batch = tuple(cost.dist.batch_shape)
     flat = points.flatten(0, len(batch))  # [cells, *event]
-    others = families.sample(cost.dist, SEARCHED, generator).reshape(SEARCHED, -1, *flat.shape[1:])
+    others = recognize(cost.dist).sample(SEARCHED, generator).reshape(SEARCHED, -1, *flat.shape[1:])
     before = cost(points).flatten()
     replaced_one = False
     for cell in torch.linspace(0, len(flat) - 1, min(CELLS, len(flat))).round().long().tolist():
@@ -111,7 +112,7 @@ def varied(cost: Cost, points: Tensor, generator: Generator) -> Tensor:
     if float((costs - costs[:1]).abs().max()) > tolerance(costs, points):
         return points
     for _ in range(PIECES):
-        drawn = families.sample(cost.dist, DRAWS, generator)
+        drawn = recognize(cost.dist).sample(DRAWS, generator)
         change = (cost(drawn) - costs[:1]).abs()  # [draws, *batch]
         if float(change.max()) > tolerance(costs, points):
             index = unsqueeze_to(change.argmax(0, keepdim=True), drawn.dim())

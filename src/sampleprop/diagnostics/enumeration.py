@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sampleprop import families
 from sampleprop.diagnostics.replicates import MOST_CELLS, MOST_NUMBERS, Problem
 from sampleprop.diagnostics.statistics import NOTHING, Unseen
 from sampleprop.estimator import AnyDraw
 from sampleprop.estimators.exact.enumerate import Enumerate
+from sampleprop.families import Bernoullis, Discrete
 
 ENUMERABLE = 4096
 FEW = 20  # an outcome expected less often than this has no reliable spread
@@ -38,7 +38,8 @@ class Enumeration:
         gradients = torch.autograd.grad(result.sum(), leaves)
         self.value = result.detach().double().reshape(problem.batch)
         self.gradient = torch.cat([g.reshape(-1) for g in gradients]).double()
-        self._variables = families.variables(problem.dist)
+        assert isinstance(problem.variables, Discrete)
+        self._variables = problem.variables
         self._base = self._outcome_probs().shape[-1]
 
     @property
@@ -92,10 +93,10 @@ class Enumeration:
     def _outcomes(self, points: Tensor) -> Tensor:
         """Which outcome each variable has: [n, *batch, *event, outcomes]."""
         ones = self._variables.one_hot(points) > 0.5
-        return torch.stack([ones, ~ones], -1) if isinstance(self._variables, families.Bernoullis) else ones
+        return torch.stack([ones, ~ones], -1) if isinstance(self._variables, Bernoullis) else ones
 
     def _outcome_probs(self) -> Tensor:
         logits = self._variables.logits.detach()
-        if isinstance(self._variables, families.Bernoullis):
+        if isinstance(self._variables, Bernoullis):
             return torch.stack([logits.sigmoid(), (-logits).sigmoid()], -1)
         return logits.exp()

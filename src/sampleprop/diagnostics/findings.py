@@ -86,7 +86,7 @@ class Report:
         elif otherwise:
             self.passed.append(otherwise)
 
-    def check(self, estimator: Estimator[Any], bias: Bias | None) -> Check:
+    def check(self, estimator: Estimator[Any, Any], bias: Bias | None) -> Check:
         order = ("error", "warning", "note")
         findings = sorted(self.findings, key=lambda finding: order.index(finding.severity))
         return Check(estimator.label, tuple(findings), tuple(self.passed), tuple(self.unchecked), bias)

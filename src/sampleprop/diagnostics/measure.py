@@ -20,7 +20,7 @@ GROUPS = 32
 class Tally:
     """The replicates of one estimator: group means, and the moments that give the variance."""
 
-    def __init__(self, estimator: Estimator[Any], generator: Generator) -> None:
+    def __init__(self, estimator: Estimator[Any, Any], generator: Generator) -> None:
         self.estimator = estimator
         self.label = estimator.label
         self.trained = 0
@@ -70,7 +70,7 @@ def timed(problem: Problem, tally: Tally) -> None:
     tally.estimator.eval()
 
 
-def instance(name: str, estimator: object) -> Estimator[Any]:
+def instance(name: str, estimator: object) -> Estimator[Any, Any]:
     """Refuse what is no estimator object."""
     if isinstance(estimator, Estimator):
         return estimator

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution
 
-from sampleprop import checks, families, noise
+from sampleprop import checks, noise
 from sampleprop.diagnostics.measure import instance
 from sampleprop.diagnostics.reference import target, unbiased
 from sampleprop.diagnostics.replicates import Estimates, Problem
@@ -20,6 +20,8 @@ from sampleprop.diagnostics.running import Average, Drift
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.exact.enumerate import Enumerate
 from sampleprop.expectation import expect
+from sampleprop.families import Discrete
+from sampleprop.tracing import transforms_active
 
 AVERAGES = ("variance", "signal", "zero rows", "gap", "bias", "along", "gradient")
 DRIFTS = ("bias", "along", "own")
@@ -85,7 +87,7 @@ class Monitor:
         *,
         every: int = 50,
         bias_every: int = 8,
-        reference: Estimator[Any] | None = None,
+        reference: Estimator[Any, Any] | None = None,
         decay: float = 0.9,
         seed: int = 0,
         name: str = "",
@@ -120,7 +122,7 @@ class Monitor:
         self,
         f: Callable[[Tensor], Any],
         dist: Distribution,
-        estimator: Estimator[Any],
+        estimator: Estimator[Any, Any],
         *,
         context: Tensor | None = None,
         generator: Generator | None = None,
@@ -142,7 +144,7 @@ class Monitor:
         self,
         f: Callable[[Tensor], Any],
         dist: Distribution,
-        estimator: Estimator[Any],
+        estimator: Estimator[Any, Any],
         *,
         context: Tensor | None = None,
         nonfinite: checks.Nonfinite = "raise",
@@ -157,7 +159,7 @@ class Monitor:
             problem = Problem(f, dist, context, "drop" if nonfinite == "drop" else "propagate")
             found = None if self.probes % self.bias_every else self._unbiased(problem, estimator)
             generator = problem.generator((self.seed << 32) + self.probes + self.skipped)
-            with noise.borrowed(generator):
+            with noise.seed_global(generator):
                 # One in a call, as in the training: memory of that size is at hand.
                 own = problem.estimates(estimator, 2, generator, at_once=1)
                 other = None if found is None else found[0].estimates(found[1], 2, generator, at_once=1)
@@ -215,7 +217,7 @@ class Monitor:
         numbers = ", ".join(f"{name} {number:.3g}" for name, number in self.averages().items())
         return f"Monitor(every={self.every}), {self.probes} probes{': ' if numbers else ''}{numbers}"
 
-    def _unbiased(self, problem: Problem, estimator: Estimator[Any]) -> tuple[Problem, Estimator[Any]] | None:
+    def _unbiased(self, problem: Problem, estimator: Estimator[Any, Any]) -> tuple[Problem, Estimator[Any, Any]] | None:
         wanted = target(estimator)
         if self.reference is not None:
             refusal = self.reference.refusal(problem.dist)
@@ -224,12 +226,14 @@ class Monitor:
             if refusal is not None:
                 raise TypeError(refusal)
             return problem, self.reference
-        variables = families.discrete(problem.dist)
-        if wanted.objective == "mean" and variables is not None and variables.support_size <= FEW_STATES:
+        variables = problem.variables
+        if wanted.objective == "mean" and isinstance(variables, Discrete) and variables.support_size <= FEW_STATES:
             return problem, Enumerate()
         return unbiased(problem, wanted, SAMPLES)
 
-    def _measure(self, problem: Problem, estimator: Estimator[Any], own: Estimates, other: Estimates | None) -> None:
+    def _measure(
+        self, problem: Problem, estimator: Estimator[Any, Any], own: Estimates, other: Estimates | None
+    ) -> None:
         # Both have two independent estimates, so products of two have the product of the means as their mean.
         size = math.prod(problem.batch)
         first, second = own.gradients  # [coordinates]
@@ -260,7 +264,7 @@ SAMPLES = 4  # of the reference
 
 
 def _refuse_traced() -> None:
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling() or transforms_active():
         raise RuntimeError(
             "Monitor needs eager code, for its probes are no part of the step; got torch.compile or torch.func. Compile the "
             "model and the cost, not the step, or call monitor.probe(...) beside the compiled step."
@@ -268,7 +272,7 @@ def _refuse_traced() -> None:
 
 
 @contextmanager
-def _evaluating(*estimators: Estimator[Any] | None) -> Iterator[None]:
+def _evaluating(*estimators: Estimator[Any, Any] | None) -> Iterator[None]:
     """Keep control variates from training, and give every module its mode back."""
     training: list[nn.Module] = [m for e in estimators if e is not None for m in e.modules() if m.training]
     for module in training:

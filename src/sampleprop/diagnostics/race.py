@@ -21,7 +21,7 @@ FEWER = 1024  # replicates of what fewer samples would give
 BEATEN = 4.0  # standard errors of the difference
 TIE = 0.05  # of the smaller number
 
-Measure = Callable[[Sequence[Estimator[Any]], int, int, int], Comparison]  # estimators, budget, replicates, round
+Measure = Callable[[Sequence[Estimator[Any, Any]], int, int, int], Comparison]  # estimators, budget, replicates, round
 
 
 class Score(NamedTuple):

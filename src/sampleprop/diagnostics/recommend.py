@@ -36,7 +36,7 @@ ABOUT_F = ("f mixes rows", "f ignores x")  # no estimator helps
 def recommend(
     f: Callable[[Tensor], Any],
     dist: Distribution,
-    estimators: Iterable[Estimator[Any]] | None = None,
+    estimators: Iterable[Estimator[Any, Any]] | None = None,
     *,
     budget: int | None = None,
     milliseconds: float | None = None,
@@ -88,7 +88,7 @@ def recommend(
     most = budget or (USUAL if milliseconds is None else MOST)
     problem = Problem(f, dist, context)
 
-    def measure(group: Sequence[Estimator[Any]], budget: int, replicates: int, number: int) -> Comparison:
+    def measure(group: Sequence[Estimator[Any, Any]], budget: int, replicates: int, number: int) -> Comparison:
         return compare(
             f,
             dist,
@@ -162,7 +162,9 @@ def _check_numbers(budget: int | None, milliseconds: float | None, averaged: int
         raise ValueError(f"recommend needs a positive number of milliseconds; got {milliseconds}. Use None for any.")
 
 
-def _given(estimators: Iterable[Estimator[Any]] | None, dist: Distribution, allow_biased: bool) -> list[Estimator[Any]]:
+def _given(
+    estimators: Iterable[Estimator[Any, Any]] | None, dist: Distribution, allow_biased: bool
+) -> list[Estimator[Any, Any]]:
     if estimators is None:
         return candidates(dist, allow_biased)
     given = [instance("recommend", e) for e in ((estimators,) if isinstance(estimators, Estimator) else estimators)]
@@ -193,7 +195,7 @@ def _leave_out(race: Race, field: dict[str, Candidate], best: str, found: Check)
             race.left_out[label] = wrong.message
 
 
-def _of_its_own(estimator: Estimator[Any], row: Row, dist: Distribution) -> tuple[bool, int, int, float, float]:
+def _of_its_own(estimator: Estimator[Any, Any], row: Row, dist: Distribution) -> tuple[bool, int, int, float, float]:
     """What an estimator asks for and gives, in the order in which it matters between equals."""
     return (
         bool(estimator.learns),

@@ -37,7 +37,7 @@ class Recommendation:
         allow_biased: whether biased estimators took part.
     """
 
-    estimator: Estimator[Any]
+    estimator: Estimator[Any, Any]
     row: Row
     ties: tuple[str, ...]
     clear: bool
@@ -91,7 +91,7 @@ class Recommendation:
 
 def reasons(
     race: Race,
-    estimator: Estimator[Any],
+    estimator: Estimator[Any, Any],
     row: Row,
     best: str,
     standing: Sequence[str],

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from sampleprop import families
 from sampleprop.diagnostics.enumeration import ENUMERABLE, Enumeration
 from sampleprop.diagnostics.measure import Tally
 from sampleprop.diagnostics.replicates import Problem
@@ -19,6 +18,7 @@ from sampleprop.estimators.multisample.importance_weighted import ImportanceWeig
 from sampleprop.estimators.multisample.vimco import VIMCO
 from sampleprop.estimators.pathwise.pathwise import Pathwise
 from sampleprop.estimators.score.score_function import ScoreFunction
+from sampleprop.families import Discrete
 
 EXAMPLES = 3  # draws that show what an estimator shows to f by design, not by chance
 LONG_RUN = 16  # evaluations that the reference spends for each that an estimator spends
@@ -39,16 +39,16 @@ class Target(NamedTuple):
 MEAN = Target("mean")
 
 
-def target(estimator: Estimator[Any]) -> Target:
+def target(estimator: Estimator[Any, Any]) -> Target:
     """What an estimator estimates; the bound of one sample is the ELBO."""
     if estimator.objective == "log-mean-exp" and estimator.draws > 1:
         return Target("log-mean-exp", estimator.draws)
     return Target("elbo" if estimator.objective == "log-mean-exp" else estimator.objective)
 
 
-def unbiased(problem: Problem, wanted: Target, samples: int) -> tuple[Problem, Estimator[Any]] | None:
+def unbiased(problem: Problem, wanted: Target, samples: int) -> tuple[Problem, Estimator[Any, Any]] | None:
     """An estimator of the target that is unbiased for every f that it takes, and the problem to give it; or None."""
-    candidates: tuple[Estimator[Any], ...] = (ScoreFunction(samples), Pathwise(samples))
+    candidates: tuple[Estimator[Any, Any], ...] = (ScoreFunction(samples), Pathwise(samples))
     if wanted.objective == "log-mean-exp":
         candidates = (VIMCO(wanted.samples), ImportanceWeighted(wanted.samples))
     elif wanted.objective == "elbo":
@@ -75,8 +75,8 @@ class Reference:
         self.text = f"none: no estimator that is unbiased for every f takes this distribution and objective ({wanted})"
         if exact is not None:
             self._gradient = _flat(problem, exact)
-        variables = families.discrete(problem.dist)
-        small = variables is not None and variables.support_size <= ENUMERABLE
+        variables = problem.variables
+        small = isinstance(variables, Discrete) and variables.support_size <= ENUMERABLE
         if small and wanted.objective == "mean" and _repeatable(problem):
             self._enumeration = Enumeration(problem)
             self.text = f"exact, by enumeration of {self._enumeration.states} states"
@@ -163,7 +163,7 @@ def judge(tally: Tally, reference: Reference, rounding: float) -> Bias | None:
 
 def _repeatable(problem: Problem) -> bool:
     """Whether f is a function: of a random one a single enumeration is not the mean."""
-    points = families.sample(problem.dist, 2, problem.generator(0))
+    points = problem.variables.sample(2, problem.generator(0))
     with torch.no_grad():
         first, second = (problem.costs("f", points).double() for _ in range(2))
     return torch.allclose(first, second, rtol=1e-4)

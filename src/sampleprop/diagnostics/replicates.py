@@ -11,10 +11,11 @@ import torch.distributions as td
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from sampleprop import checks, families
+from sampleprop import checks
 from sampleprop.diagnostics.cost import any_number
 from sampleprop.estimator import Estimator
 from sampleprop.expectation import expect
+from sampleprop.families import recognize, unwrap, with_parameters
 
 MOST_CELLS = 2**15  # costs that one call of f computes at most, replicates included
 MOST_NUMBERS = 2**23  # numbers in the points of one call
@@ -31,7 +32,7 @@ class Estimates(NamedTuple):
 class Problem:
     """E_{x ~ p_φ}[f(x)] with its gradient by the parameters of p_φ, f held fixed.
 
-    The gradient is by those of `families.parameters(dist)` that require one, or by all where none does.
+    The gradient is by those of `Variables.parameters` that require one, or by all where none does.
 
     Args:
         f: from [k, *batch, *event] to [k, *batch].
@@ -60,11 +61,12 @@ class Problem:
         self.dist = dist
         self.context = context
         self.nonfinite: checks.Nonfinite = nonfinite
-        self.parameters = {name: p.detach() for name, p in families.parameters(dist).items()}
-        attached = [name for name, p in families.parameters(dist).items() if p.requires_grad]
+        self.variables = recognize(dist)
+        self.parameters = {name: p.detach() for name, p in self.variables.parameters.items()}
+        attached = [name for name, p in self.variables.parameters.items() if p.requires_grad]
         self.measured = attached or list(self.parameters)
         self.batch = tuple(dist.batch_shape)
-        self.fixed = families.with_parameters(dist, self.parameters)
+        self.fixed = with_parameters(dist, self.parameters)
         self.device = next(iter(self.parameters.values())).device
         self.rounding = 64 * max(torch.finfo(self.parameters[name].dtype).eps for name in self.measured)
 
@@ -77,7 +79,7 @@ class Problem:
         """The same with f - log q for f: its mean is the ELBO, whose gradient has no part by the log q inside."""
 
         def f(points: Tensor) -> Tensor:
-            return self.costs("f", points) - families.log_prob(self.fixed, points).detach()
+            return self.costs("f", points) - recognize(self.fixed).log_prob(points).detach()
 
         return Problem(f, self.dist, self.context, self.nonfinite)
 
@@ -89,7 +91,7 @@ class Problem:
         leaves = {name: p.expand(count, *p.shape).clone() for name, p in self.parameters.items()}
         measured = tuple(leaves[name].requires_grad_() for name in self.measured)
         rows = {name: self._rows(leaf) for name, leaf in leaves.items()}
-        return families.with_parameters(self._source(count), rows), measured
+        return with_parameters(self._source(count), rows), measured
 
     def fits(self, evaluations: int) -> int:
         """How many estimates one call can hold."""
@@ -97,7 +99,7 @@ class Problem:
         return max(1, min(MOST_CELLS // cells, MOST_NUMBERS // (cells * _product(self.dist.event_shape))))
 
     def estimates(
-        self, estimator: Estimator[Any], count: int, generator: Generator, at_once: int | None = None
+        self, estimator: Estimator[Any, Any], count: int, generator: Generator, at_once: int | None = None
     ) -> Estimates:
         """`count` independent estimates of the value and the gradient, `at_once` in a call, or as many as memory allows."""
         parts, left = [], count
@@ -111,7 +113,7 @@ class Problem:
             parts[0].evaluations,
         )
 
-    def _estimates(self, estimator: Estimator[Any], count: int, generator: Generator) -> Estimates:
+    def _estimates(self, estimator: Estimator[Any, Any], count: int, generator: Generator) -> Estimates:
         result, leaves, evaluations = self._run(estimator, count, generator)
         gradients = torch.autograd.grad(result.sum(), leaves, allow_unused=True)
         flat = [
@@ -129,7 +131,7 @@ class Problem:
         parts = [part.reshape(len(gradients), _product(self.batch), -1) for part in gradients.split(sizes, 1)]
         return torch.cat(parts, 2)
 
-    def step(self, estimator: Estimator[Any], generator: Generator) -> None:
+    def step(self, estimator: Estimator[Any, Any], generator: Generator) -> None:
         """One estimate with all that a training step would compute for the distribution and the control variate."""
         result, leaves, _ = self._run(estimator, 1, generator)
         own = [p for p in estimator.parameters() if p.requires_grad]
@@ -137,7 +139,7 @@ class Problem:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def train(self, estimator: Estimator[Any], steps: int, generator: Generator) -> None:
+    def train(self, estimator: Estimator[Any, Any], steps: int, generator: Generator) -> None:
         """Train the estimator's own parameters with Adam on this problem."""
         own = [p for p in estimator.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(own, lr=TRAINING_RATE)
@@ -153,7 +155,7 @@ class Problem:
             parameter.grad = None
 
     def _run(
-        self, estimator: Estimator[Any], count: int, generator: Generator
+        self, estimator: Estimator[Any, Any], count: int, generator: Generator
     ) -> tuple[Tensor, tuple[Tensor, ...], int]:
         dist, leaves = self.copies(count)
         evaluated = 0
@@ -186,7 +188,7 @@ class Problem:
 
     def _source(self, count: int) -> Distribution:
         """The distribution whose fixed parameters (a number of trials) `with_parameters` reads, one for each row."""
-        base, event_ndim = families.unwrap(self.dist)
+        base, event_ndim = unwrap(self.dist)
         fixed = {
             name: value
             for name, constraint in base.arg_constraints.items()

@@ -11,13 +11,13 @@ import torch.distributions as td
 from torch import Tensor
 from torch.distributions import Distribution
 
-from sampleprop import families
 from sampleprop.diagnostics.compare import Progress, compare
 from sampleprop.diagnostics.comparison import Comparison
 from sampleprop.diagnostics.measure import devices
 from sampleprop.diagnostics.reference import MEAN, Reference, Target, target
 from sampleprop.diagnostics.replicates import Problem
 from sampleprop.estimator import Estimator
+from sampleprop.families import recognize, unwrap, with_parameters
 
 EVALUATIONS = 256  # of f for a step; a long run takes 16 times as many
 
@@ -48,7 +48,7 @@ class Checkpoint:
 def trajectory(
     f: Callable[[Tensor], Any],
     dist: Distribution,
-    estimators: Iterable[Estimator[Any]],
+    estimators: Iterable[Estimator[Any, Any]],
     *,
     checkpoints: int = 5,
     steps: int = 100,
@@ -147,7 +147,7 @@ def path(
     for step in range(steps + 1):
         moved = {name: transforms[name](tensor) for name, tensor in free.items()}
         leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in moved.items()}
-        here = families.with_parameters(dist, start.parameters | leaves)
+        here = with_parameters(dist, start.parameters | leaves)
         _refuse_lost(here, leaves, step)
         value, gradient = _reference(Problem(f, here, context), wanted, seed, generator)
         if step in stops:
@@ -161,7 +161,7 @@ def path(
         optimizer.step()
 
 
-def _wanted(estimators: Iterable[Estimator[Any]], dist: Distribution, budget: int) -> Target:
+def _wanted(estimators: Iterable[Estimator[Any, Any]], dist: Distribution, budget: int) -> Target:
     """What the first estimator that takes part estimates, as in `compare`."""
     for estimator in estimators:
         configured = None if estimator.refusal(dist) else estimator.for_budget(dist, budget)
@@ -191,7 +191,7 @@ def _free(dist: Distribution, name: str) -> Any:
         return td.transform_to(_constraint(dist, name))
     except NotImplementedError:
         raise TypeError(
-            f"A trajectory needs parameters that can be moved freely; got {name} of {type(families.unwrap(dist)[0]).__name__}, "
+            f"A trajectory needs parameters that can be moved freely; got {name} of {type(unwrap(dist)[0]).__name__}, "
             "whose bounds depend on others. Let the gradient be asked for other parameters only."
         ) from None
 
@@ -199,7 +199,7 @@ def _free(dist: Distribution, name: str) -> Any:
 def _refuse_lost(dist: Distribution, names: Iterable[str], step: int) -> None:
     """Refuse parameters that are not finite, or that have passed bounds which move themselves."""
     for name in names:
-        value = families.parameters(dist)[name].detach()
+        value = recognize(dist).parameters[name].detach()
         if not bool((_constraint(dist, name).check(value) & value.isfinite().all()).all()):
             raise ValueError(
                 f"A trajectory needs parameters inside their bounds; got {name} outside after {step} steps. Take a smaller rate "
@@ -208,7 +208,7 @@ def _refuse_lost(dist: Distribution, names: Iterable[str], step: int) -> None:
 
 
 def _constraint(dist: Distribution, name: str) -> Any:
-    base, _ = families.unwrap(dist)
+    base, _ = unwrap(dist)
     if not isinstance(base, td.MixtureSameFamily) or name in base.arg_constraints:
         return base.arg_constraints[name]
     return td.constraints.real if name == "weights" else _constraint(base.component_distribution, name)

@@ -31,7 +31,7 @@ class Angle:
     """
 
     def __init__(self, concentration: Tensor, power: int) -> None:
-        self.concentration, self.power = noise.raised(concentration), power
+        self.concentration, self.power = noise.promote(concentration), power
         self.kappa = self.concentration.detach()
         tiny = torch.finfo(self.kappa.dtype).tiny
         # The mode solves m cos θ = κ sin² θ; this is the curvature of -log g to the right of it, at the least.

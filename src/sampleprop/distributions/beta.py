@@ -17,7 +17,7 @@ from torch import Generator, Size, Tensor
 from torch.distributions.utils import broadcast_all
 
 from sampleprop.distributions.log_gamma import log_gamma, refuse_infinite
-from sampleprop.reparameterized import Reparameterized
+from sampleprop.families.reparameterized import Reparameterized
 
 
 class Beta(Reparameterized, td.Beta):

@@ -13,7 +13,7 @@ import torch.distributions as td
 from torch import Generator, Size, Tensor
 
 from sampleprop.distributions.log_gamma import log_gamma, refuse_infinite
-from sampleprop.reparameterized import Reparameterized
+from sampleprop.families.reparameterized import Reparameterized
 
 
 class Dirichlet(Reparameterized, td.Dirichlet):

@@ -17,7 +17,7 @@ from torch.distributions.utils import broadcast_all
 from torch.special import zeta
 
 from sampleprop import noise
-from sampleprop.reparameterized import Reparameterized
+from sampleprop.families.reparameterized import Reparameterized
 
 
 class GeneralizedExtremeValue(Reparameterized):

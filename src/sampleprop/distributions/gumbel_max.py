@@ -13,7 +13,9 @@ import torch
 from torch import Generator, Tensor
 from torch.autograd import Function
 
-from sampleprop import families, noise
+from sampleprop import noise
+from sampleprop.families import one_hot
+from sampleprop.tracing import inspectable
 
 
 def gumbel_max(logits: Tensor, *, generator: Generator | None = None) -> Tensor:
@@ -84,7 +86,7 @@ def _scores(logits: Tensor, generator: Generator | None) -> Tensor:
 
 
 def _one_hots(name: str, logits: Tensor, classes: Tensor) -> Tensor:
-    points = families.one_hot(classes, logits.shape[-1], logits.dtype)
+    points = one_hot(classes, logits.shape[-1], logits.dtype)
     result: Tensor = _WithoutDerivative.apply(name, points, logits)  # type: ignore[no-untyped-call]
     return result
 
@@ -98,7 +100,7 @@ def _require(name: str, logits: Tensor, k: int) -> None:
             f"{name} needs k from 1 to the number of classes; got k={k!r} for logits of shape {list(logits.shape)}. The "
             "classes are the last dimension."
         )
-    if not families.inspectable(logits):
+    if not inspectable(logits):
         return
     finite = logits.isfinite()
     undefined = (~finite & (logits != -torch.inf)).any(-1)  # [...]

@@ -14,8 +14,8 @@ import torch.distributions as td
 from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
 
-from sampleprop import families
-from sampleprop.reparameterized import Reparameterized
+from sampleprop.families import recognize
+from sampleprop.families.reparameterized import Reparameterized
 from sampleprop.surrogate import guarded
 
 
@@ -66,11 +66,11 @@ class ImplicitReparameterization(Reparameterized):
         return self.base_dist.variance
 
     def draw(self, shape: Size, generator: Generator | None = None) -> Tensor:
-        z = families.sample(self.base_dist, shape.numel(), generator).reshape(shape + self.batch_shape)
+        z = recognize(self.base_dist).sample(shape.numel(), generator).reshape(shape + self.batch_shape)
         if not torch.is_grad_enabled():
             return z
         u = self.base_dist.cdf(z)
-        if not u.requires_grad and families.attached(self.base_dist):
+        if not u.requires_grad and recognize(self.base_dist).attached:
             raise RuntimeError(
                 f"ImplicitReparameterization needs a cdf that is differentiable in φ; {type(self.base_dist).__name__}.cdf "
                 "gives a tensor without graph, so the gradient would be zero. Write the cdf in torch, without detach, or "
@@ -100,7 +100,7 @@ def cdf_refusal(name: str, dist: Distribution) -> str | None:
     if not isinstance(dist, Distribution):
         return f"{name} needs a torch.distributions object; got {type(dist).__name__}. Pass Normal(loc, scale), say."
     kind = type(dist).__name__
-    if families.is_discrete(dist):
+    if recognize(dist).is_discrete:
         return f"{name} needs a continuous distribution; got {kind}. Use ScoreFunction, or an estimator for its family."
     if dist.event_shape:
         return (

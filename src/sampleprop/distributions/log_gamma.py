@@ -13,9 +13,10 @@ import torch
 from torch import Generator, Size, Tensor
 from torch.autograd import Function
 
-from sampleprop import families, noise
+from sampleprop import noise
 from sampleprop.distributions.quadrature import gauss_legendre
 from sampleprop.surrogate import guarded
+from sampleprop.tracing import inspectable
 
 TERMS = 19  # of the series, for x below 1: 1 / 20! is below the rounding error
 NODES = 20  # of the quadrature: a relative error of 1e-8 at most
@@ -33,13 +34,16 @@ def log_gamma(name: str, concentration: Tensor, shape: Size, generator: Generato
     """
     a = concentration.double().expand(shape + concentration.shape)
     with torch.no_grad():
-        y = torch._standard_gamma(a + 1, **noise.given(generator)).log() - noise.exponential(a.shape, a, generator) / a
+        y = (
+            torch._standard_gamma(a + 1, **noise.generator_option(generator)).log()
+            - noise.exponential(a.shape, a, generator) / a
+        )
     return guarded(name, _Attach.apply(a, y))  # type: ignore[no-untyped-call]
 
 
 def refuse_infinite(name: str, infinite: Tensor, dtype: torch.dtype, log: str) -> None:
     """Refuse points at an end of the support where the density is infinite: samples come to lie there by rounding."""
-    if families.inspectable(infinite) and bool(infinite.any()):
+    if inspectable(infinite) and bool(infinite.any()):
         raise ValueError(
             f"{name}.log_prob needs points inside the support where a concentration is below 1; got one at its end, where the "
             f"density is infinite: what is nearer than {dtype} can tell is rounded to it. Draw with rsample_{log} and use "

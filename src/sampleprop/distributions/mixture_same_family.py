@@ -16,10 +16,13 @@ import torch.nn.functional as F
 from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
 
-from sampleprop import families, noise
+from sampleprop import noise
 from sampleprop.distributions.implicit import cdf_refusal
-from sampleprop.reparameterized import Reparameterized
-from sampleprop.surrogate import guarded, value_and_grad
+from sampleprop.families import recognize, unwrap
+from sampleprop.families.parameters import categorical_logits
+from sampleprop.families.reparameterized import Reparameterized
+from sampleprop.surrogate import guarded
+from sampleprop.tracing import value_and_grad
 
 
 class MixtureSameFamily(Reparameterized, td.MixtureSameFamily):
@@ -66,7 +69,7 @@ class MixtureSameFamily(Reparameterized, td.MixtureSameFamily):
         td.MixtureSameFamily.__init__(self, mixture_distribution, component_distribution, validate_args)
 
     def draw(self, shape: Size, generator: Generator | None = None) -> Tensor:
-        log_weights = families.variables(self.mixture_distribution).logits
+        log_weights = categorical_logits(self.mixture_distribution)
         log_weights = log_weights.expand(*self.batch_shape, log_weights.shape[-1])  # [*batch, K]
         z = self._choose(log_weights.detach(), shape.numel(), generator)
         if torch.is_grad_enabled():
@@ -81,17 +84,17 @@ class MixtureSameFamily(Reparameterized, td.MixtureSameFamily):
     def _choose(self, log_weights: Tensor, k: int, generator: Generator | None) -> Tensor:
         """Draw from every component and keep one: [k, *batch, *event], without graph."""
         scores = log_weights + noise.gumbel((k, *log_weights.shape), log_weights, generator)
-        every = families.sample(self.component_distribution, k, generator)  # [k, *batch, K, *event]
+        every = recognize(self.component_distribution).sample(k, generator)  # [k, *batch, K, *event]
         dim = every.dim() - len(self.event_shape) - 1
         index = scores.argmax(-1).reshape(k, *self.batch_shape, *(1 for _ in range(len(self.event_shape) + 1)))
         return every.gather(dim, index.expand(k, *self.batch_shape, 1, *self.event_shape)).squeeze(dim)
 
     def _attach(self, log_weights: Tensor, z: Tensor) -> Tensor:
         """Give z its derivative, -(∂S/∂z)⁻¹ ∂S/∂φ. Below, D is the number of coordinates."""
-        base, event_ndim = families.unwrap(self.component_distribution)
+        base, event_ndim = unwrap(self.component_distribution)
 
         def flat(x: Tensor) -> Tensor:
-            return noise.raised(x.flatten(-event_ndim) if event_ndim else x.unsqueeze(-1))
+            return noise.promote(x.flatten(-event_ndim) if event_ndim else x.unsqueeze(-1))
 
         at = z.unsqueeze(-1 - event_ndim)  # [k, *batch, 1, *event]
         at = at.expand(z.shape[0], *base.batch_shape)  # [k, *batch, K, *event]
@@ -115,7 +118,7 @@ class MixtureSameFamily(Reparameterized, td.MixtureSameFamily):
 
 
 def _refuse(components: Distribution) -> None:
-    base, _ = families.unwrap(components)
+    base, _ = unwrap(components)
     if isinstance(base, Distribution) and base.event_shape:
         raise TypeError(
             "MixtureSameFamily needs components whose coordinates are independent, such as Independent(Normal(loc, scale), "

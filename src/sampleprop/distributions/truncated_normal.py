@@ -17,8 +17,9 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 from torch.special import erfcx, ndtri
 
-from sampleprop import families, noise
-from sampleprop.reparameterized import Reparameterized
+from sampleprop import noise
+from sampleprop.families.reparameterized import Reparameterized
+from sampleprop.tracing import inspectable
 
 
 class TruncatedNormal(Reparameterized):
@@ -67,7 +68,7 @@ class TruncatedNormal(Reparameterized):
     ) -> None:
         self.loc, self.scale, self.low, self.high = broadcast_all(loc, scale, low, high)
         super().__init__(self.loc.shape, validate_args=validate_args)
-        if self._validate_args and families.inspectable(self.low) and not bool((self.low < self.high).all()):
+        if self._validate_args and inspectable(self.low) and not bool((self.low < self.high).all()):
             raise ValueError(
                 "TruncatedNormal needs low < high; got an empty interval. Exchange the bounds, or widen it."
             )

@@ -16,7 +16,7 @@ from torch.distributions.utils import broadcast_all
 
 from sampleprop import noise
 from sampleprop.distributions.angle import Angle
-from sampleprop.reparameterized import Reparameterized
+from sampleprop.families.reparameterized import Reparameterized
 from sampleprop.surrogate import guarded
 
 

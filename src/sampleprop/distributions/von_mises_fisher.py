@@ -15,10 +15,11 @@ import torch
 from torch import Generator, Size, Tensor
 from torch.distributions import constraints
 
-from sampleprop import families, noise
+from sampleprop import noise
 from sampleprop.distributions.angle import Angle
-from sampleprop.reparameterized import Reparameterized
+from sampleprop.families.reparameterized import Reparameterized
 from sampleprop.surrogate import guarded
+from sampleprop.tracing import inspectable
 
 
 class _UnitVector(constraints.Constraint):
@@ -76,7 +77,7 @@ class VonMisesFisher(Reparameterized):
         batch = torch.broadcast_shapes(loc.shape[:-1], concentration.shape)
         self.loc, self.concentration = loc.expand(*batch, loc.shape[-1]), concentration.expand(batch)
         super().__init__(batch, loc.shape[-1:], validate_args=validate_args)
-        if self._validate_args and families.inspectable(loc) and not bool((loc.detach().norm(dim=-1) > 0).all()):
+        if self._validate_args and inspectable(loc) and not bool((loc.detach().norm(dim=-1) > 0).all()):
             raise ValueError("VonMisesFisher needs a loc with a direction; got a vector of length 0. Give it a length.")
 
     @property
@@ -130,7 +131,7 @@ class VonMisesFisher(Reparameterized):
         return Angle(self.concentration, self.event_shape[0] - 2)
 
     def _direction(self) -> Tensor:
-        loc = noise.raised(self.loc)
+        loc = noise.promote(self.loc)
         direction: Tensor = loc / loc.norm(dim=-1, keepdim=True)
         return direction
 

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from sampleprop import noise
 from sampleprop.checks import first_nonfinite
-from sampleprop.families import inspectable
+from sampleprop.tracing import inspectable
 
 
 def real(name: str, argument: str, x: Any) -> Tensor:
     """Require a tensor of real numbers; return it in float32 at least."""
     if not isinstance(x, Tensor) or x.is_complex():
         raise TypeError(f"{name} needs {argument} as a tensor of real numbers; got {_kind(x)}. Convert it first.")
-    return noise.raised(x)
+    return noise.promote(x)
 
 
 def floating(name: str, argument: str, x: Any) -> None:

@@ -70,7 +70,7 @@ def importance_ratio(
     """
     arguments.floating(NAME, "log_prob", log_prob)
     arguments.floating(NAME, "behaviour_log_prob", behaviour_log_prob)
-    log_prob, behaviour = noise.raised(log_prob), noise.raised(behaviour_log_prob)
+    log_prob, behaviour = noise.promote(log_prob), noise.promote(behaviour_log_prob)
     arguments.same_shape(NAME, "behaviour_log_prob", behaviour, "log_prob", log_prob.shape)
     arguments.detached(
         NAME, "behaviour_log_prob", behaviour, "the policy that drew is fixed, and its gradient would cancel"

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sampleprop.estimator import others
-from sampleprop.families import inspectable
+from sampleprop.costs import others
 from sampleprop.functional import arguments
+from sampleprop.tracing import inspectable
 
 
 def leave_one_out(costs: Tensor, dim: int, mask: Tensor | None = None) -> Tensor:
@@ -49,7 +49,7 @@ def leave_one_out(costs: Tensor, dim: int, mask: Tensor | None = None) -> Tensor
     dim = arguments.dimension(name, "dim", dim, values.shape)
     if mask is not None:
         arguments.flags(name, "mask", mask, "costs", values.shape)
-    arguments.finite(name, "costs", values, mask, fix="Mend f, or leave such draws out by the mask.")
+    arguments.finite(name, "costs", values, mask, fix="Fix f, or leave such draws out by the mask.")
     company(name, "dim", values.shape, dim, mask)
     return over_group(values, dim, mask)
 

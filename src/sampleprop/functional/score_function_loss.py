@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from sampleprop import noise
-from sampleprop.families import inspectable
 from sampleprop.functional import arguments
 from sampleprop.functional.leave_one_out import company, over_group
 from sampleprop.functional.reward_to_go import reward_to_go
 from sampleprop.surrogate import surrogate
+from sampleprop.tracing import inspectable
 
 Normalize = Literal["draws", "tokens", "length"]
 NAME = "score_function_loss"
@@ -99,7 +99,7 @@ def score_function_loss(
         >>> loss.backward()
     """
     arguments.floating(NAME, "log_prob", log_prob)
-    log_prob, cost = noise.raised(log_prob), arguments.real(NAME, "cost", cost)
+    log_prob, cost = noise.promote(log_prob), arguments.real(NAME, "cost", cost)
     time = None if time_dim is None else arguments.dimension(NAME, "time_dim", time_dim, log_prob.shape)
     _refuse_shapes(log_prob, cost, time)
     _refuse_options(log_prob, cost, time, normalize, as_weights)

@@ -126,7 +126,7 @@ class _SequenceLogProb(Function):
             if wanted[0]:
                 by_hidden.append(by_logits @ weight)
             if wanted[1]:
-                by_weight = _plus(by_weight, noise.raised(by_logits.mT @ h))
+                by_weight = _plus(by_weight, noise.promote(by_logits.mT @ h))
         return (
             torch.cat(by_hidden) if wanted[0] else None,
             None if by_weight is None else by_weight.to(weight.dtype),

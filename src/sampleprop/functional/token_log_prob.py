@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from sampleprop import checks, noise
-from sampleprop.families import inspectable
 from sampleprop.functional import arguments
+from sampleprop.tracing import inspectable
 
 
 def token_log_prob(logits: Tensor, tokens: Tensor, *, temperature: float = 1.0, mask: Tensor | None = None) -> Tensor:
@@ -91,14 +91,14 @@ def certain(name: str, argument: str, value: Tensor) -> Tensor:
 
 def log_prob(logits: Tensor, tokens: Tensor, mask: Tensor | None, temperature: float) -> Tensor:
     """[...], from logits [..., vocabulary], in float32 at least."""
-    scaled = noise.raised(logits) / temperature if temperature != 1 else noise.raised(logits)
+    scaled = noise.promote(logits) / temperature if temperature != 1 else noise.promote(logits)
     value = scaled.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - scaled.logsumexp(-1)
     return value if mask is None else torch.where(mask, value, 0)
 
 
 def slope(logits: Tensor, tokens: Tensor, mask: Tensor | None, temperature: float, weight: Tensor) -> Tensor:
     """The derivative of (weight * log_prob).sum() by the logits, [..., vocabulary]; differentiable itself."""
-    scaled = noise.raised(logits) / temperature if temperature != 1 else noise.raised(logits)
+    scaled = noise.promote(logits) / temperature if temperature != 1 else noise.promote(logits)
     weight = weight.unsqueeze(-1) / temperature
     result = (-weight * scaled.softmax(-1)).scatter_add(-1, tokens.unsqueeze(-1), weight)
     return result if mask is None else torch.where(mask.unsqueeze(-1), result, 0)

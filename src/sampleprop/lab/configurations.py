@@ -39,17 +39,17 @@ def split(text: str) -> tuple[str, ...]:
     return tuple(made(part).name + part[len(part.partition("(")[0]) :] for part in texts)
 
 
-def made(text: str) -> Estimator[Any]:
+def made(text: str) -> Estimator[Any, Any]:
     """The estimator of one configuration, a name with or without arguments: numbers, texts, baselines.
 
     Raises:
         ValueError: for a name that there is not, and for arguments that its class refuses.
     """
-    found: Estimator[Any] = _called(ast.parse(text, mode="eval").body, text, REGISTER, "estimator")
+    found: Estimator[Any, Any] = _called(ast.parse(text, mode="eval").body, text, REGISTER, "estimator")
     return found
 
 
-def named(names: Sequence[str]) -> list[type[Estimator[Any]]]:
+def named(names: Sequence[str]) -> list[type[Estimator[Any, Any]]]:
     """The estimators of these names, in any case.
 
     Raises:

@@ -26,11 +26,11 @@ from torch.distributions import (
 )
 from torch.nn import functional
 
-from sampleprop import families
 from sampleprop.diagnostics.reference import Exact
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily
 from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.expectation import expect
+from sampleprop.families import recognize
 
 TRAINING_STEPS = 500
 TRAINING_IMAGES = 1500
@@ -187,7 +187,7 @@ def _quadratic(title: str, base: Distribution, generator: torch.Generator, budge
     def f(x: Tensor) -> Tensor:
         return ((x * a).sum(-1) - 1).square()
 
-    parameters = families.parameters(base)
+    parameters = recognize(base).parameters
     value = f(base.mean) + (a.square() * base.variance).sum(-1)
     exact = dict(zip(parameters, torch.autograd.grad(value, tuple(parameters.values())), strict=True))
     return Problem(title, f, Independent(base, 1), exact, budget=budget)

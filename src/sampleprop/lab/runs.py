@@ -69,7 +69,7 @@ class Settings:
         own = {"t": self.t, "dim": self.dim} if piece.problem == "toy" else {}
         return problems.find(piece.problem, seed=piece.seed, **own)()  # type: ignore[arg-type]
 
-    def candidates(self, problem: problems.Problem) -> list[Estimator[Any]]:
+    def candidates(self, problem: problems.Problem) -> list[Estimator[Any, Any]]:
         """The estimators in the order in which they are compared."""
         made = [configurations.made(text) for text in self.estimators]
         if self.selection == "default":
@@ -132,7 +132,7 @@ def measure(piece: Piece, settings: Settings, progress: Progress | None = None, 
             "train_steps": settings.train_steps,
         }
 
-        def compared(taking_part: list[Estimator[Any]], budget: int, replicates: int, stage: str) -> Comparison:
+        def compared(taking_part: list[Estimator[Any, Any]], budget: int, replicates: int, stage: str) -> Comparison:
             comparison = diagnostics.compare(
                 problem.f,
                 problem.dist,

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal, OneHotCategorical
 
-from sampleprop import families
 from sampleprop.estimator import Estimator, Needs
 from sampleprop.estimators import REGISTER
+from sampleprop.families import recognize
 
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
 SIZE = 10
@@ -143,7 +143,7 @@ def _around(path: Path) -> tuple[str, str]:
     return before + BEGIN, END + rest.partition(END)[2]
 
 
-def _method(estimator: Estimator[Any]) -> Method:
+def _method(estimator: Estimator[Any, Any]) -> Method:
     asked = distributions()
     takes = tuple(name for name, dist in asked.items() if estimator.refusal(dist) is None)
     own = _own(estimator)
@@ -173,15 +173,15 @@ def _counted(takes: Sequence[str]) -> str:
     return next(kind for kind in _SIZES if kind in takes)
 
 
-def _own(estimator: Estimator[Any]) -> Distribution:
+def _own(estimator: Estimator[Any, Any]) -> Distribution:
     """A distribution that the estimator surely takes: that of its worked example."""
     worked = type(estimator).worked()
     return worked.dist(worked.parameter)
 
 
 def _own_kind(dist: Distribution) -> str:
-    kind = "discrete" if families.is_discrete(dist) else "continuous"
-    return f"{kind}: {type(families.unwrap(dist)[0]).__name__}"
+    kind = "discrete" if recognize(dist).is_discrete else "continuous"
+    return f"{kind}: {recognize(dist).kind}"
 
 
 def _kinds(takes: Sequence[str]) -> str:

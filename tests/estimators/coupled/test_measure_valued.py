@@ -446,7 +446,7 @@ def test_a_draw_without_the_probes_of_a_trained_parameter_is_refused() -> None:
         MeasureValued().combine(
             Normal(mean, scale.requires_grad_()), draw, draw.points.sin(), probe_costs=draw.probes.sin()
         )
-    with pytest.raises(ValueError, match="needs the costs of the replaced points; got none"):
+    with pytest.raises(ValueError, match="needs the costs of its probes too; got none"):
         MeasureValued().combine(Normal(mean, 1.0), draw, draw.points.sin())
 
 

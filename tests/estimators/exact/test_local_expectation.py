@@ -40,14 +40,14 @@ LOGITS = {
 
 def every_pivot(make, logits, f):
     """Value and gradient for each pivot, with its probability: [states], [states, ...], [states]."""
-    variables = families.variables(make(logits))
+    variables = families.recognize(make(logits))
     states = variables.support()
     probability = variables.log_prob(states).exp()
     states, probability = states[probability > 0], probability[probability > 0]
     phi = logits.expand(len(states), *logits.shape).clone().requires_grad_()
     dist = make(phi)
     points = states.unsqueeze(0)
-    draw = Draw(points, _changes(families.variables(dist), points))
+    draw = Draw(points, _changes(families.recognize(dist), points))
     value = sp.LocalExpectation().combine(dist, draw, f(points), probe_costs=f(draw.probes))
     value.sum().backward()
     return value.detach(), phi.grad, probability
@@ -89,7 +89,7 @@ def test_the_variance_is_below_that_of_the_score_function_with_the_exact_mean(ki
     _, gradients, probability = every_pivot(make, logits, wave)
     value, gradient = exact(make, logits, wave)
     mine = probability @ (gradients - gradient).square().flatten(1).sum(1)
-    variables = families.variables(make(logits))
+    variables = families.recognize(make(logits))
     states = variables.support()
     p = variables.log_prob(states).exp()
     costs = wave(states.unsqueeze(1)).squeeze(1)
@@ -100,7 +100,7 @@ def test_the_variance_is_below_that_of_the_score_function_with_the_exact_mean(ki
 def test_each_pivot_is_changed_in_every_place_to_every_other_class():
     points = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     dist = onehots(torch.zeros(2, 3, dtype=torch.float64))
-    probes = _changes(families.variables(dist), points.unsqueeze(0))
+    probes = _changes(families.recognize(dist), points.unsqueeze(0))
     found = {tuple(x.argmax(-1).tolist()) for x in probes}
     assert len(probes) == 4
     assert found == {(1, 2), (2, 2), (0, 0), (0, 1)}

@@ -35,7 +35,7 @@ def tuples(points: Tensor, masses: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def means(
-    estimator: sp.Estimator[Any],
+    estimator: sp.Estimator[Any, Any],
     dist: Callable[[Tensor], Distribution],
     draw: Callable[[Distribution, Tensor], Any],
     f: ModelF,
@@ -245,7 +245,7 @@ def reparameterized(module: Any) -> Callable[[Distribution, Tensor], Any]:
     return lambda q, epsilon: module.Draw(q.loc + q.scale * epsilon)  # type: ignore[attr-defined]
 
 
-MODULES: dict[type[sp.Estimator[Any]], Any] = {
+MODULES: dict[type[sp.Estimator[Any, Any]], Any] = {
     ImportanceWeighted: importance_weighted,
     DoublyReparameterized: doubly_reparameterized,
     StickingTheLanding: sticking_the_landing,
@@ -260,7 +260,7 @@ PATHWISE = [
 ]
 
 
-def normal_means(estimator: sp.Estimator[Any], f: ModelF) -> Gradients:
+def normal_means(estimator: sp.Estimator[Any, Any], f: ModelF) -> Gradients:
     draw = reparameterized(MODULES[type(estimator)])
     return means(estimator, normal, draw, f, NORMAL_PHI, NORMAL_THETA, NODES, NORMAL_MASSES)
 
@@ -272,7 +272,7 @@ def normal_exact(f: ModelF, k: int) -> Gradients:
 
 @pytest.mark.parametrize("f", [gaussian, gaussian_of_phi])
 @pytest.mark.parametrize("estimator", PATHWISE, ids=str)
-def test_pathwise_is_the_bound_exactly(estimator: sp.Estimator[Any], f: ModelF) -> None:
+def test_pathwise_is_the_bound_exactly(estimator: sp.Estimator[Any, Any], f: ModelF) -> None:
     k = 1 if estimator.objective == "elbo" else estimator.draws
     close(normal_means(estimator, f), normal_exact(f, k), QUADRATURE)
 
@@ -304,7 +304,7 @@ def test_mutants_of_the_doubly_reparameterized_are_rejected(monkeypatch: pytest.
     assert (phi - expected_phi).norm() > 0.3 * expected_phi.norm()
 
 
-def _rows(estimator: sp.Estimator[Any], phi: Tensor, rows: int) -> Tensor:
+def _rows(estimator: sp.Estimator[Any, Any], phi: Tensor, rows: int) -> Tensor:
     """The gradient by φ of each of so many estimates, [rows, 2]."""
     leaves = phi.expand(rows, 2).clone().requires_grad_()
     value = sp.expect(
@@ -314,7 +314,7 @@ def _rows(estimator: sp.Estimator[Any], phi: Tensor, rows: int) -> Tensor:
 
 
 @pytest.mark.parametrize("estimator", [StickingTheLanding(), StickingTheLanding(3), DoublyReparameterized(4)], ids=str)
-def test_no_noise_at_the_posterior(estimator: sp.Estimator[Any]) -> None:
+def test_no_noise_at_the_posterior(estimator: sp.Estimator[Any, Any]) -> None:
     optimum = posterior(NORMAL_THETA)
     assert _rows(estimator, optimum, 100).abs().max() < 1e-12
     assert _rows(ImportanceWeighted(estimator.draws), optimum, 100).var(0).min() > 0.01
@@ -327,7 +327,7 @@ def test_signal_to_noise_as_samples_are_added() -> None:
     (one standard error), so a factor of 2 is 10 standard errors away from 4, and 1 as far from it.
     """
 
-    def ratio(estimator: sp.Estimator[Any]) -> float:
+    def ratio(estimator: sp.Estimator[Any, Any]) -> float:
         gradients = _rows(estimator, NORMAL_PHI, 20_000)[:, 0]
         return (gradients.mean().abs() / gradients.std()).item()
 
@@ -346,7 +346,7 @@ def test_one_sample_doubly_reparameterized_is_sticking_the_landing() -> None:
 def test_implicit_reparameterization() -> None:
     """Gamma: the gradients of all three agree in the mean, |z| < 4.9 (1e-6 for each of 4 comparisons)."""
 
-    def gradients(estimator: sp.Estimator[Any], seed: int) -> Tensor:
+    def gradients(estimator: sp.Estimator[Any, Any], seed: int) -> Tensor:
         phi = torch.tensor([0.6, 0.2], dtype=torch.float64).expand(40_000, 2).clone().requires_grad_()
         q = Gamma(phi[:, 0].exp(), phi[:, 1].exp())
         generator = Generator().manual_seed(seed)
@@ -376,7 +376,7 @@ def test_plain_gradient_follows_a_moving_support() -> None:
 
 # --- what θ gets, of second order ----------------------------------------------------------------------------------
 
-EVERY: list[tuple[sp.Estimator[Any], Callable[[Tensor], Distribution], Tensor, ModelF]] = [
+EVERY: list[tuple[sp.Estimator[Any, Any], Callable[[Tensor], Distribution], Tensor, ModelF]] = [
     (ImportanceWeighted(3), normal, NORMAL_PHI, gaussian),
     (DoublyReparameterized(3), normal, NORMAL_PHI, gaussian),
     (VIMCO(3), bits, BITS_PHI, bits_f),
@@ -388,7 +388,7 @@ EVERY: list[tuple[sp.Estimator[Any], Callable[[Tensor], Distribution], Tensor, M
     ("estimator", "dist", "phi", "f"), EVERY, ids=lambda v: str(v) if isinstance(v, sp.Estimator) else ""
 )
 def test_theta_gets_the_derivatives_of_the_log_mean_of_the_weights(
-    estimator: sp.Estimator[Any], dist: Callable[[Tensor], Distribution], phi: Tensor, f: ModelF
+    estimator: sp.Estimator[Any, Any], dist: Callable[[Tensor], Distribution], phi: Tensor, f: ModelF
 ) -> None:
     """The first and the second: given the samples, the bound is an ordinary function of θ."""
     phi = phi.clone().requires_grad_()
@@ -461,7 +461,7 @@ def test_bound_refuses_samples_that_are_not_reparameterized() -> None:
 
 
 @pytest.mark.parametrize("estimator", [ImportanceWeighted(), DoublyReparameterized(), StickingTheLanding()], ids=str)
-def test_discrete_variables_are_refused_where_samples_are_differentiated(estimator: sp.Estimator[Any]) -> None:
+def test_discrete_variables_are_refused_where_samples_are_differentiated(estimator: sp.Estimator[Any, Any]) -> None:
     fix = "ScoreFunction, with f less log q" if isinstance(estimator, StickingTheLanding) else "VIMCO"
     with pytest.raises(TypeError, match=rf"{estimator.name} needs a continuous .*; got Categorical, .* Use {fix}"):
         sp.expect(lambda z: z.double(), Categorical(logits=torch.zeros(3)), estimator)
@@ -470,7 +470,7 @@ def test_discrete_variables_are_refused_where_samples_are_differentiated(estimat
 @pytest.mark.parametrize(
     "estimator", [DoublyReparameterized(), StickingTheLanding(), VIMCO(), ReweightedWakeSleep()], ids=str
 )
-def test_a_moving_support_is_refused(estimator: sp.Estimator[Any]) -> None:
+def test_a_moving_support_is_refused(estimator: sp.Estimator[Any, Any]) -> None:
     dist = Uniform(0.0, torch.ones((), requires_grad=True))
     with pytest.raises(
         TypeError, match=rf"{estimator.name} needs a support .*; got Uniform, .* Use ImportanceWeighted"
@@ -479,7 +479,7 @@ def test_a_moving_support_is_refused(estimator: sp.Estimator[Any]) -> None:
 
 
 @pytest.mark.parametrize("estimator", [VIMCO, ReweightedWakeSleep])
-def test_one_sample_has_no_others(estimator: type[sp.Estimator[Any]]) -> None:
+def test_one_sample_has_no_others(estimator: type[sp.Estimator[Any, Any]]) -> None:
     with pytest.raises(
         ValueError, match=f"{estimator.__name__} needs a whole number of samples, at least 2; got samples=1"
     ):

@@ -71,7 +71,7 @@ def exact(f, dist, logits):
 def mean_gradient(monkeypatch, estimator, f, dist, logits):
     """The expectation of an estimator that needs no noise beyond the sample: the sum over all samples."""
     q = dist(logits)
-    variables = families.variables(q)
+    variables = families.recognize(q)
     support = variables.support()
     with monkeypatch.context() as patch:
         patch.setattr(type(variables), "sample", lambda self, k, generator=None: support)
@@ -97,7 +97,7 @@ def test_samples_follow_p(estimator, dist):
     torch.manual_seed(1)
     count = 10_000
     q = dist(LOGITS[0])
-    support = families.variables(q).support()
+    support = families.recognize(q).support()
     points = estimator.propose(q.expand((count,))).points.squeeze(0)
     observed = (points.unsqueeze(1) == support).all(-1).sum(0)
     expected = q.log_prob(support).exp() * count

@@ -126,7 +126,7 @@ def test_the_correction_is_what_autograd_gives_through_the_noise(problem: str, c
     dist, logits = PROBLEMS[problem]
     phi = (logits.log_softmax(-1) if problem == "one-hots" else logits).expand(5, *logits.shape).clone()
     phi.requires_grad_()
-    variables = families.variables(dist(phi))
+    variables = families.recognize(dist(phi))
     variables = dataclasses.replace(variables, logits=phi)  # for one-hots: without the projection of the normalization
     generator = torch.Generator().manual_seed(0)
     points, z, _, _ = conditional.propose(variables, 3, True, generator)
@@ -153,7 +153,7 @@ def test_the_correction_is_what_autograd_gives_through_the_noise(problem: str, c
 @both
 def test_the_conditional_noise_gives_the_same_sample(problem: str) -> None:
     dist, logits = PROBLEMS[problem]
-    variables = families.variables(dist(3 * logits))
+    variables = families.recognize(dist(3 * logits))
     draw = conditional.propose(variables, 2000, False, torch.Generator().manual_seed(0))
     torch.testing.assert_close(harden(variables, draw.conditional), draw.points)
     assert not torch.equal(draw.z, draw.conditional)
@@ -526,7 +526,7 @@ def test_small_probabilities_keep_their_precision() -> None:
     """In float32, at a logit of -20, the derivative by z̃ of a drawn 1 is that of float64."""
     results = []
     for dtype in (torch.float32, torch.float64):
-        variables = families.variables(bits(torch.tensor([-20.0, -16.0, -9.0], dtype=dtype)))
+        variables = families.recognize(bits(torch.tensor([-20.0, -16.0, -9.0], dtype=dtype)))
         z = torch.tensor([[0.5, 2.0, 0.01]], dtype=dtype)
         draw = conditional.Draw(torch.ones(1, 3, dtype=dtype), z, z.clone())
         y = torch.tensor([1.0, 2.0, 3.0], dtype=dtype)
@@ -688,7 +688,7 @@ def test_bad_arguments_are_refused() -> None:
 @pytest.mark.parametrize("estimator", [REBAR(), RELAX()], ids=str)
 def test_combine_asks_for_f_at_relaxed_points(estimator: sp.Estimator) -> None:
     draw = estimator.propose(bits(BITS))
-    with pytest.raises(ValueError, match="needs f at relaxed points"):
+    with pytest.raises(ValueError, match="needs f itself"):
         estimator.combine(bits(BITS), draw, draw.points.sum(-1))
 
 

@@ -61,7 +61,7 @@ def exact(make, logits, f=wave):
 
 def states_of(make, logits):
     """The possible joint states and their probabilities."""
-    variables = families.variables(make(logits))
+    variables = families.recognize(make(logits))
     states = variables.support()
     probability = variables.log_prob(states).detach().exp()
     return states[probability > 0], probability[probability > 0]

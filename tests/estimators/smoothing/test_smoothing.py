@@ -370,7 +370,7 @@ def test_arguments_are_checked(kind: type) -> None:
     with pytest.raises(ValueError, match=r"needs (sigma|step) above 0; got 0\.0"):
         make(kind, 1, 0.0)
     draw = kind().propose(Normal(torch.zeros(3), 1.0))
-    with pytest.raises(ValueError, match=r"needs the costs at the perturbed parameters; got none\. Pass probe_costs="):
+    with pytest.raises(ValueError, match=r"needs the costs of its probes too; got none\. Pass probe_costs="):
         kind().combine(Normal(torch.zeros(3), 1.0), draw, draw.points)
 
 

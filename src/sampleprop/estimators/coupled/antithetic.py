@@ -41,7 +41,7 @@ def weights(name: str, costs: Tensor, keep: Tensor | None) -> Tensor:
     """
     difference = differences(costs.detach())
     if keep is None:
-        return difference / difference.shape[0]
+        return difference if difference.shape[0] == 1 else difference / difference.shape[0]
     first, second = keep.chunk(2)
     whole = first & second
     comparable.require(name, whole.sum(0) > 0, "a whole pair of finite costs")

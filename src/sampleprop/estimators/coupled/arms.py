@@ -7,17 +7,17 @@ more; no Gaussian copula.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Source, Worked, average
+from sampleprop import checks
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import comparable, copulas
+from sampleprop.families import Bernoullis
 from sampleprop.surrogate import surrogate
 
 
@@ -26,7 +26,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class ARMS(Estimator[Draw]):
+class ARMS(Estimator[Bernoullis, Draw]):
     r"""Leave-one-out over samples that avoid each other, divided by how much they do.
 
     .. math::
@@ -55,15 +55,7 @@ class ARMS(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    families = (families.Bernoullis,)
-    source = Source(
-        key="dimitriev2021arms",
-        authors="Aleksandar Dimitriev and Mingyuan Zhou",
-        year=2021,
-        title="ARMS: Antithetic-REINFORCE-multi-sample gradient for binary variables",
-        venue="International Conference on Machine Learning",
-        arxiv="2105.14141",
-    )
+    source = cited("dimitriev2021arms")
 
     def __init__(self, samples: int = 4, *, copula: copulas.Copula = "systematic") -> None:
         super().__init__()
@@ -76,57 +68,26 @@ class ARMS(Estimator[Draw]):
     def samples_least(self) -> int:
         return 2
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def draw(self, variables: Bernoullis, generator: Generator | None) -> Draw:
         logits = variables.logits.detach()
         u = copulas.uniforms(self.copula, (self.draws, *logits.shape), logits, generator)
         # The rarer value is where u < min(p, 1 - p): Dirichlet numbers avoid each other more below than above.
         rare = u < _rarer(logits)
         return Draw((rare ^ (logits > 0)).to(variables.dtype))
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        variables = families.variables(dist)
-        value = average(costs, keep)
-        advantage = costs.detach() - value.detach()  # [samples, *batch]
-        if keep is None:
-            advantage = advantage / (costs.shape[0] - 1)
+    def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
+        value = costs.mean()
+        advantage = costs.fixed - value.detach()  # [samples, *batch]
+        if costs.keep is None:
+            advantage = advantage / (costs.points.shape[0] - 1)
         else:
-            comparable.require(self.name, keep.sum(0) > 1, "two finite costs")
-            advantage = keep * advantage / (keep.sum(0) - 1)
+            comparable.require(self.name, costs.keep.sum(0) > 1, "two finite costs.points")
+            advantage = costs.keep * advantage / (costs.keep.sum(0) - 1)
         with torch.no_grad():
-            gradient = variables.weighed_score(draw.points, advantage)  # [*batch, *event]
+            gradient = variables.weighted_score(draw.points, advantage)  # [*batch, *event]
         rarer = _rarer(variables.logits.detach())
         gradient = gradient / copulas.decorrelation(self.copula, draw.points.shape[0], rarer)
         return surrogate(self.name, value, (variables.logits,), (gradient,))
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return cls(), cls(2, copula="dirichlet")
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = 1/2, x = (1, 0, 0), f = (3, 1, 1), so f - 5/3 = (4, -2, -2)/3 and x - p = ±1/2: the sum is 4/3, half of it 2/3.
-        # P(x = x' = 1) = (2 √½ - 1)² = 3 - 2√2, so 1 - ρ = (1/2 - P) / (1/4) = 8√2 - 10.
-        return Worked(
-            estimator=cls(3, copula="dirichlet"),
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)),
-            f=lambda x: 1 + 2 * x,
-            value=torch.tensor(5 / 3, dtype=torch.float64),
-            gradient=torch.tensor(2 / 3 / (8 * math.sqrt(2) - 10), dtype=torch.float64),
-        )
 
 
 def _rarer(logits: Tensor) -> Tensor:

@@ -9,17 +9,18 @@ classes. The stick-breaking coupling is defined for pairs (DisARM-IW); here it t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as nnf
 from torch import Generator, Tensor
-from torch.distributions import Distribution, OneHotCategorical
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Source, Worked, average
+from sampleprop import checks
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import comparable, copulas
+from sampleprop.families import OneHots
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
 
@@ -29,7 +30,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class CARMS(Estimator[Draw]):
+class CARMS(Estimator[OneHots, Draw]):
     r"""Compares f over one-hot samples that avoid each other, each pair weighted by how likely it was.
 
     .. math::
@@ -65,15 +66,7 @@ class CARMS(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    families = (families.OneHots,)
-    source = Source(
-        key="dimitriev2021carms",
-        authors="Aleksandar Dimitriev and Mingyuan Zhou",
-        year=2021,
-        title="CARMS: Categorical-antithetic-REINFORCE multi-sample gradient estimator",
-        venue="Advances in Neural Information Processing Systems 34",
-        arxiv="2110.14002",
-    )
+    source = cited("dimitriev2021carms")
 
     def __init__(self, samples: int = 4, *, copula: copulas.Copula = "systematic") -> None:
         super().__init__()
@@ -86,8 +79,7 @@ class CARMS(Estimator[Draw]):
     def samples_least(self) -> int:
         return 2
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def draw(self, variables: OneHots, generator: Generator | None) -> Draw:
         logits = variables.logits.detach()
         order = _order(logits)
         beta = _sticks(logits, order)
@@ -96,26 +88,14 @@ class CARMS(Estimator[Draw]):
         first = nnf.pad(on.to(torch.uint8), (0, 1), value=1).argmax(-1, keepdim=True)
         return Draw((order.argsort(-1) == first).to(variables.dtype), order)
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        variables = families.variables(dist)
+    def estimate(self, variables: OneHots, draw: Draw, costs: Costs) -> Tensor:
         logits = variables.logits
-        value = average(costs, keep)
-        centred = costs.detach() - value.detach()  # changes no difference, and keeps the digits of a large common cost
+        value = costs.mean()
+        centred = costs.fixed - value.detach()  # changes no difference, and keeps the digits of a large common cost
         chosen = variables.one_hot(draw.points)
-        if keep is not None:
-            comparable.require(self.name, keep.sum(0) > 1, "two finite costs")
-            chosen = chosen * unsqueeze_to(keep, chosen.dim())
+        if costs.keep is not None:
+            comparable.require(self.name, costs.keep.sum(0) > 1, "two finite costs.points")
+            chosen = chosen * unsqueeze_to(costs.keep, chosen.dim())
         # [*batch, *variables, classes] in the order of the sticks: how many samples are in each class, and their costs' sum
         number = chosen.sum(0).gather(-1, draw.order)
         total = (unsqueeze_to(centred, chosen.dim()) * chosen).sum(0).gather(-1, draw.order)
@@ -128,24 +108,6 @@ class CARMS(Estimator[Draw]):
         gradient = (later + earlier) / (kept * (kept - 1))
         gradient = torch.zeros_like(gradient).scatter(-1, draw.order, gradient)
         return surrogate(self.name, value, (logits,), (gradient,))
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return cls(), cls(2, copula="dirichlet")
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = (3, 2, 1)/6 in the order (2, 1, 0) has sticks 1/6 and 2/5. Classes 1 and 0: the pair passes the first stick with
-        # probability 1 - 2/6 and parts at the second with 2/5, so P = 4/15 and r = (1/6) / (4/15) = 5/8; f = (4, 1).
-        return Worked(
-            estimator=cls(2),
-            parameter=torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64).log(),
-            dist=lambda logits: OneHotCategorical(logits=logits),
-            draw=lambda dist: Draw(torch.eye(3, dtype=torch.float64)[[1, 0]], torch.tensor([2, 1, 0])),
-            f=lambda x: x @ torch.tensor([1.0, 4.0, 0.0], dtype=torch.float64),
-            value=torch.tensor(2.5, dtype=torch.float64),
-            gradient=torch.tensor([-15 / 16, 15 / 16, 0.0], dtype=torch.float64),
-        )
 
 
 def _order(logits: Tensor) -> Tensor:

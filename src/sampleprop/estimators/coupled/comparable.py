@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sampleprop import families
+from sampleprop.tracing import inspectable
 
 
 def require(name: str, enough: Tensor, needed: str) -> None:
@@ -15,8 +15,8 @@ def require(name: str, enough: Tensor, needed: str) -> None:
         enough: [*batch], whether enough costs are kept.
         needed: what that is.
     """
-    if families.inspectable(enough) and not bool(enough.all()):
+    if inspectable(enough) and not bool(enough.all()):
         raise ValueError(
             f"{name} needs {needed} for each batch element; got fewer at batch index {(~enough).nonzero()[0].tolist()}. "
-            "Mend f, draw more samples, or use ScoreFunction, which can do with one."
+            "Fix f, draw more samples, or use ScoreFunction, which can do with one."
         )

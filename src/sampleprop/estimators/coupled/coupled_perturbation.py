@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.distributions as td
 from torch import Generator, Tensor
-from torch.distributions import Distribution
 
-from sampleprop import checks, families, noise
-from sampleprop.estimator import Estimator, F, Source, Worked, average
+from sampleprop import checks, noise
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import jumps
+from sampleprop.families import Variables, one_hot
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
 
@@ -27,7 +28,7 @@ class Draw(NamedTuple):
     moved: Tensor  # [k, *batch, *event, sides], whether it is this coordinate, to this side
 
 
-class CoupledPerturbation(Estimator[Draw]):
+class CoupledPerturbation(Estimator[Variables, Draw]):
     r"""Moves one coordinate to the outcome next to it, as a small change of the parameters would under the same noise.
 
     .. math::
@@ -71,74 +72,38 @@ class CoupledPerturbation(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    source = Source(
-        key="arya2022automatic",
-        authors="Gaurav Arya and Moritz Schauer and Frank Schäfer and Chris Rackauckas",
-        year=2022,
-        title="Automatic differentiation of programs with discrete randomness",
-        venue="Advances in Neural Information Processing Systems 35",
-        arxiv="2210.08572",
-    )
+    source = cited("arya2022automatic")
 
     def __init__(self, samples: int = 1) -> None:
         super().__init__()
         checks.samples("CoupledPerturbation", samples)
         self.samples = samples
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
+    def calls(self, variables: Variables) -> tuple[int, int]:
         return 2 * self.draws, 0
 
-    def refusal(self, dist: Distribution) -> str | None:
-        return super().refusal(dist) or jumps.refusal(self.name, dist)
+    def refuses(self, variables: Variables) -> str | None:
+        return jumps.refusal(self.name, variables)
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        points = families.sample(dist, self.draws, generator)
+    def draw(self, variables: Variables, generator: Generator | None) -> Draw:
+        points = variables.sample(self.draws, generator)
         with torch.no_grad():
-            neighbours, weights, _ = jumps.jumps(dist, points)
+            neighbours, weights, _ = jumps.jumps(variables, points)
             scores = (weights.log() + noise.gumbel(weights.shape, weights, generator)).flatten(
-                1 + len(dist.batch_shape)
+                1 + len(variables.batch_shape)
             )
             count = scores.shape[-1]
-            first = families.one_hot(scores.argmax(-1), count, torch.bool) if count else scores > 0
+            first = one_hot(scores.argmax(-1), count, torch.bool) if count else scores > 0
             moved = first.reshape(weights.shape)
             moves = moved & (weights > 0)
             target = (moves * neighbours).sum(-1) + points * ~moves.any(-1)  # [k, *batch, *event]
             return Draw(points, target.to(points.dtype), moved)
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        probe_costs = checks.probe_costs(self.name, dist, draw.probes, probe_costs, "the costs of the moved points")
-        _, parameter = jumps.given(dist)
+    def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
+        _, parameter = jumps.parameter_of(variables)
         with torch.no_grad():
-            _, weights, directions = jumps.jumps(dist, draw.points)
-            total = weights.flatten(costs.dim()).sum(-1)  # [k, *batch]
-            kept = draw.moved * unsqueeze_to(total * (probe_costs - costs), draw.moved.dim())
+            _, weights, directions = jumps.jumps(variables, draw.points)
+            total = weights.flatten(costs.points.dim()).sum(-1)  # [k, *batch]
+            kept = draw.moved * unsqueeze_to(total * (costs.probes - costs.points), draw.moved.dim())
             gradient = (unsqueeze_to(kept, directions.dim()) * directions).sum(kept.dim() - 1)  # [k, *batch, *event]
-        return surrogate(self.name, average(costs, keep), (parameter,), (average(gradient, keep),))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # Rates 2 and 2, x = (1, 3), the second moved to 4: weights 1 + 1, f = x₁ x₂ goes from 3 to 4, and 2 (4 - 3) = 2.
-        return Worked(
-            estimator=cls(),
-            parameter=torch.full((2,), 2.0, dtype=torch.float64),
-            dist=lambda rate: td.Independent(td.Poisson(rate), 1),
-            draw=lambda dist: Draw(
-                torch.tensor([[1.0, 3.0]], dtype=torch.float64),
-                torch.tensor([[1.0, 4.0]], dtype=torch.float64),
-                torch.tensor([[[False], [True]]]),
-            ),
-            f=lambda x: x.prod(-1),
-            value=torch.tensor(3.0, dtype=torch.float64),
-            gradient=torch.tensor([0.0, 2.0], dtype=torch.float64),
-        )
+        return surrogate(self.name, costs.mean(), (parameter,), (costs.average(gradient),))

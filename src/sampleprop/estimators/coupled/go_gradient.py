@@ -12,14 +12,15 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.distributions as td
 from torch import Generator, Tensor
-from torch.distributions import Distribution
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Source, Worked, average
+from sampleprop import checks
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import jumps
 from sampleprop.estimators.exact import changes
+from sampleprop.families import Integers, Variables
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
 
@@ -28,7 +29,7 @@ class Draw(NamedTuple):
     probes: Tensor  # [sides * coordinates * k, *batch, *event], detached: each sample with one coordinate moved
 
 
-class GOGradient(Estimator[Draw]):
+class GOGradient(Estimator[Variables, Draw]):
     r"""Takes the difference of f to the next outcome in place of a derivative, and weighs it as a path would.
 
     .. math::
@@ -63,68 +64,35 @@ class GOGradient(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    source = Source(
-        key="cong2019go",
-        authors="Yulai Cong and Miaoyun Zhao and Ke Bai and Lawrence Carin",
-        year=2019,
-        title="GO gradient for expectation-based objectives",
-        venue="International Conference on Learning Representations",
-        arxiv="1901.06020",
-    )
+    source = cited("cong2019go")
 
     def __init__(self, samples: int = 1) -> None:
         super().__init__()
         checks.samples("GOGradient", samples)
         self.samples = samples
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
-        sides = 2 if isinstance(families.discrete(dist), families.Integers) else 1
-        return self.draws * (1 + sides * math.prod(dist.event_shape)), 0
+    def calls(self, variables: Variables) -> tuple[int, int]:
+        sides = 2 if isinstance(variables, Integers) else 1
+        return self.draws * (1 + sides * math.prod(variables.event_shape)), 0
 
-    def refusal(self, dist: Distribution) -> str | None:
-        return super().refusal(dist) or jumps.refusal(self.name, dist)
+    def refuses(self, variables: Variables) -> str | None:
+        return jumps.refusal(self.name, variables)
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        points = families.sample(dist, self.draws, generator)
+    def draw(self, variables: Variables, generator: Generator | None) -> Draw:
+        points = variables.sample(self.draws, generator)
         with torch.no_grad():
-            neighbours, weights, _ = jumps.jumps(dist, points)
+            neighbours, weights, _ = jumps.jumps(variables, points)
             moved = torch.where(weights > 0, neighbours, points.unsqueeze(-1)).to(points.dtype).movedim(-1, 0)
-            return Draw(points, changes.one_at_a_time(points, moved, tuple(dist.event_shape), len(dist.batch_shape)))
+            return Draw(
+                points, changes.one_at_a_time(points, moved, tuple(variables.event_shape), len(variables.batch_shape))
+            )
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        probe_costs = checks.probe_costs(self.name, dist, draw.probes, probe_costs, "the costs of the moved points")
-        _, parameter = jumps.given(dist)
+    def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
+        _, parameter = jumps.parameter_of(variables)
         with torch.no_grad():
-            _, weights, directions = jumps.jumps(dist, draw.points)
-            rises = changes.rises(costs, probe_costs, tuple(dist.event_shape), weights.shape[-1])
+            _, weights, directions = jumps.jumps(variables, draw.points)
+            rises = changes.rises(costs.points, costs.probes, tuple(variables.event_shape), weights.shape[-1])
             rises = rises.movedim(0, -1)  # [k, *batch, *event, sides]
             moves = unsqueeze_to(weights * rises, directions.dim()) * directions
             gradient = moves.sum(weights.dim() - 1)  # [k, *batch, *event] (and the classes of integers)
-        return surrogate(self.name, average(costs, keep), (parameter,), (average(gradient, keep),))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # x = (1, 3) with rates 2 and 2: the weights are 1, and f = x₁ x₂ = 3 becomes 6 for x₁ = 2, 4 for x₂ = 4.
-        return Worked(
-            estimator=cls(),
-            parameter=torch.full((2,), 2.0, dtype=torch.float64),
-            dist=lambda rate: td.Independent(td.Poisson(rate), 1),
-            draw=lambda dist: Draw(
-                torch.tensor([[1.0, 3.0]], dtype=torch.float64),
-                torch.tensor([[2.0, 3.0], [1.0, 4.0]], dtype=torch.float64),
-            ),
-            f=lambda x: x.prod(-1),
-            value=torch.tensor(3.0, dtype=torch.float64),
-            gradient=torch.tensor([3.0, 1.0], dtype=torch.float64),
-        )
+        return surrogate(self.name, costs.mean(), (parameter,), (costs.average(gradient),))

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributions as td
 from torch import Tensor
-from torch.distributions import Distribution
 from torch.nn import functional
 
-from sampleprop import families, noise
+from sampleprop import noise
+from sampleprop.families import Discrete, Integers, OneHots, Variables
 
 COUNTS = (td.Poisson, td.Binomial, td.Geometric, td.NegativeBinomial)
 
@@ -26,15 +26,15 @@ class Jumps(NamedTuple):
     directions: Tensor  # [k, *batch, *event, sides], or [..., sides, C] for integers: the gradient for a weight of 1
 
 
-def refusal(name: str, dist: Distribution) -> str | None:
-    """Why the outcomes of `dist` are not known to be in an order with known rates, with the fix; None if they are."""
-    base, _ = families.unwrap(dist)
-    if isinstance(families.discrete(dist), families.OneHots):
+def refusal(name: str, variables: Variables) -> str | None:
+    """Why the outcomes are not known to be in an order with known rates, with the fix; None if they are."""
+    base = variables.base
+    if isinstance(variables, OneHots):
         return (
             f"{name} needs outcomes in an order; got OneHotCategorical. Use Categorical if the order of the classes means "
             "something, else LocalExpectation or ScoreFunction."
         )
-    if families.discrete(dist) is None and type(base) not in COUNTS:
+    if not isinstance(variables, Discrete) and type(base) not in COUNTS:
         return (
             f"{name} needs Bernoulli, Binomial, Poisson, Geometric, NegativeBinomial or Categorical; got "
             f"{type(base).__name__}. Use ScoreFunction for any distribution, or Pathwise for one with rsample."
@@ -47,25 +47,22 @@ def refusal(name: str, dist: Distribution) -> str | None:
     return None
 
 
-def given(dist: Distribution) -> tuple[str, Tensor]:
+def parameter_of(variables: Variables) -> tuple[str, Tensor]:
     """The parameter as it was given: torch puts the other spelling beside it once that has been asked for."""
-    variables = families.discrete(dist)
-    if variables is not None:
+    if isinstance(variables, Discrete):
         return "logits", variables.logits
-    base, _ = families.unwrap(dist)
-    return next((name, value) for name, value in vars(base).items() if name in ("rate", "probs", "logits"))
+    return next((name, value) for name, value in vars(variables.base).items() if name in ("rate", "probs", "logits"))
 
 
-def jumps(dist: Distribution, x: Tensor) -> Jumps:
+def jumps(variables: Variables, x: Tensor) -> Jumps:
     """The jumps of each coordinate, from the side of the smaller rate where both are simple."""
-    variables = families.discrete(dist)
-    if isinstance(variables, families.Integers):
+    if isinstance(variables, Integers):
         return _next_class(variables, x)
-    base: Any = families.unwrap(dist)[0]
-    name, parameter = given(dist)
-    x, parameter = x.unsqueeze(-1), noise.raised(parameter).unsqueeze(-1)
+    base: Any = variables.base
+    name, parameter = parameter_of(variables)
+    x, parameter = x.unsqueeze(-1), noise.promote(parameter).unsqueeze(-1)
     if isinstance(base, td.Poisson):
-        ones = torch.ones_like(noise.raised(x))
+        ones = torch.ones_like(noise.promote(x))
         return Jumps(x + 1, ones, ones)
     if name == "logits":
         p, q = parameter.sigmoid(), (-parameter).sigmoid()
@@ -79,7 +76,7 @@ def jumps(dist: Distribution, x: Tensor) -> Jumps:
     if isinstance(base, td.NegativeBinomial):
         weights = (x + base.total_count.unsqueeze(-1)) * over_q
         return Jumps(x + 1, weights, torch.ones_like(weights))
-    n = 1 if variables is not None else base.total_count.unsqueeze(-1)
+    n = 1 if isinstance(variables, Discrete) else base.total_count.unsqueeze(-1)
     right = p <= q
     step = torch.where(right, 1.0, -1.0).to(p.dtype)
     # To the right (n - x) / q, else x / p: only what is small is chosen, as `where` is slow.
@@ -87,7 +84,7 @@ def jumps(dist: Distribution, x: Tensor) -> Jumps:
     return Jumps(x + step, weights, step.expand(x.shape))
 
 
-def _next_class(variables: families.Integers, x: Tensor) -> Jumps:
+def _next_class(variables: Integers, x: Tensor) -> Jumps:
     """To the next possible class on either side, if it is less probable: ∂F/∂logit_c = π_c (1[c below] - F)."""
     pi = variables.probs  # [*batch, *variables, C]
     count, tiny = pi.shape[-1], torch.finfo(pi.dtype).tiny

@@ -10,19 +10,20 @@ given it. That is the papers' coupling for half of the evaluations.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
-import torch.distributions as td
 from torch import Generator, Tensor
-from torch.distributions import Distribution
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Source, Worked, average
+from sampleprop import checks
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import weak_derivatives
 from sampleprop.estimators.exact import changes
+from sampleprop.families import Discrete, Variables
 from sampleprop.surrogate import surrogate
+from sampleprop.tracing import gradient_asked
 
 
 class Draw(NamedTuple):
@@ -31,7 +32,7 @@ class Draw(NamedTuple):
     names: tuple[str, ...]  # the parameters that the probes are for
 
 
-class MeasureValued(Estimator[Draw]):
+class MeasureValued(Estimator[Variables, Draw]):
     r"""Replaces one coordinate of a sample at a time by draws from the two laws that p's derivative is the difference of.
 
     .. math::
@@ -82,122 +83,77 @@ class MeasureValued(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    source = Source(
-        key="mohamed2020monte",
-        authors="Shakir Mohamed and Mihaela Rosca and Michael Figurnov and Andriy Mnih",
-        year=2020,
-        title="Monte Carlo gradient estimation in machine learning",
-        venue="Journal of Machine Learning Research 21",
-        arxiv="1906.10652",
-        where="sec. 6",
-        kind="article",
-    )
+    source = cited("mohamed2020monte", "sec. 6")
 
     def __init__(self, samples: int = 1) -> None:
         super().__init__()
         checks.samples("MeasureValued", samples)
         self.samples = samples
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
-        dist = weak_derivatives.separate(dist)
-        law = weak_derivatives.law(dist)
-        probes = sum(law.parts(name) for name in _names(dist, law))
-        return self.draws * (1 + math.prod(law.sites) * probes), 0
+    def calls(self, variables: Variables) -> tuple[int, int]:
+        variables = weak_derivatives.separate(variables)
+        parts = weak_derivatives.parts_of(variables)
+        probes = sum(parts.number(name) for name in _names(variables, parts))
+        return self.draws * (1 + math.prod(parts.sites) * probes), 0
 
-    def refusal(self, dist: Distribution) -> str | None:
-        refusal = super().refusal(dist)
-        if refusal is not None:
-            return refusal
-        dependence = weak_derivatives.dependence(dist)
+    def refuses(self, variables: Variables) -> str | None:
+        dependence = weak_derivatives.dependence(variables)
         if dependence is not None:
             return (
                 f"MeasureValued needs a MultivariateNormal with a diagonal covariance; got {dependence}. Build it by "
                 "scale_tril=torch.diag_embed(scale), or take Independent(Normal(loc, scale), 1), if its coordinates are "
                 "independent; else use Pathwise or ScoreFunction."
             )
-        dist = weak_derivatives.separate(dist)
-        base, _ = families.unwrap(dist)
-        if families.discrete(dist) is None and type(base) not in weak_derivatives.SPLITS:
+        variables = weak_derivatives.separate(variables)
+        if not isinstance(variables, Discrete) and type(variables.base) not in weak_derivatives.SPLITS:
             known = ", ".join(dict.fromkeys(kind.__name__ for kind in weak_derivatives.SPLITS))
             return (
                 f"MeasureValued needs {known}, Bernoulli, OneHotCategorical, Categorical or MultivariateNormal; got "
-                f"{type(base).__name__}. Use ScoreFunction for any distribution, or Pathwise for one with rsample."
+                f"{variables.kind}. Use ScoreFunction for any distribution, or Pathwise for one with rsample."
             )
-        law = weak_derivatives.law(dist)
-        for name, parameter in families.parameters(dist).items():
-            if name not in law.splits and families.gradient_asked(parameter):
+        splits = weak_derivatives.parts_of(variables).splits
+        for name, parameter in variables.parameters.items():
+            if name not in splits and gradient_asked(parameter):
                 return (
-                    f"MeasureValued needs a {name} without gradient for {type(base).__name__}; got one that requires it, and "
-                    "that derivative is no multiple of a difference of two simple laws. Use Pathwise or ScoreFunction, or "
+                    f"MeasureValued needs a {name} without gradient for {variables.kind}; got one that requires it, and "
+                    "that derivative is no multiple of a difference of two simple distributions. Use Pathwise or ScoreFunction, or "
                     f"detach {name}."
                 )
         return None
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        dist = weak_derivatives.separate(dist)
-        law = weak_derivatives.law(dist)
-        names = _names(dist, law)
-        points = families.sample(dist, self.draws, generator)
+    def draw(self, variables: Variables, generator: Generator | None) -> Draw:
+        variables = weak_derivatives.separate(variables)
+        parts = weak_derivatives.parts_of(variables)
+        names = _names(variables, parts)
+        points = variables.sample(self.draws, generator)
         with torch.no_grad():
-            others = [law.splits[name].others(law.parameters, points, generator) for name in names]
+            others = [parts.splits[name].others(parts.parameters, points, generator) for name in names]
             changed = torch.cat(others).to(points.dtype)
-            probes = changes.one_at_a_time(points, changed, law.sites, len(dist.batch_shape))
+            probes = changes.one_at_a_time(points, changed, parts.sites, len(variables.batch_shape))
         return Draw(points, probes, names)
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        probe_costs = checks.probe_costs(self.name, dist, draw.probes, probe_costs, "the costs of the replaced points")
-        dist = weak_derivatives.separate(dist)
-        named = families.parameters(dist)
-        missing = [name for name, p in named.items() if name not in draw.names and families.gradient_asked(p)]
+    def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
+        variables = weak_derivatives.separate(variables)
+        named = variables.parameters
+        missing = [name for name, p in named.items() if name not in draw.names and gradient_asked(p)]
         if missing:
             raise ValueError(
                 f"{self.name} needs probes for each parameter with a gradient; got a draw for {list(draw.names)}, without "
                 f"{missing}. Propose with a distribution whose parameters require the same gradients."
             )
-        law = weak_derivatives.law(dist)
-        number = [law.parts(name) for name in draw.names]
-        rises = changes.rises(costs.detach(), probe_costs, law.sites, sum(number))  # [parts, k, *batch, *sites]
-        parts = rises.split(number)
+        parts = weak_derivatives.parts_of(variables)
+        number = [parts.number(name) for name in draw.names]
+        rises = changes.rises(costs.fixed, costs.probes, parts.sites, sum(number))  # [others, k, *batch, *sites]
         with torch.no_grad():
             gradients = tuple(
-                average(law.splits[name].derivative(law.parameters, draw.points, rise), keep)
-                for name, rise in zip(draw.names, parts, strict=True)
+                costs.average(parts.splits[name].derivative(parts.parameters, draw.points, rise))
+                for name, rise in zip(draw.names, rises.split(number), strict=True)
             )
-        return surrogate(self.name, average(costs, keep), tuple(named[name] for name in draw.names), gradients)
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return (cls(), cls(2))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # μ = 0, σ = 1, x = 1, W = 2 gives x± = ±2 and, for f = x³ = 1, 8 and -8: (8 - -8) / √(2π).
-        return Worked(
-            estimator=cls(),
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda mean: td.Normal(mean, 1.0),
-            draw=lambda dist: Draw(
-                torch.tensor([1.0], dtype=torch.float64), torch.tensor([2.0, -2.0], dtype=torch.float64), ("loc",)
-            ),
-            f=lambda x: x**3,
-            value=torch.tensor(1.0, dtype=torch.float64),
-            gradient=torch.tensor(16 / math.sqrt(2 * math.pi), dtype=torch.float64),
-        )
+        return surrogate(self.name, costs.mean(), tuple(named[name] for name in draw.names), gradients)
 
 
-def _names(dist: Distribution, law: weak_derivatives.Law) -> tuple[str, ...]:
+def _names(variables: Variables, parts: weak_derivatives.Parts) -> tuple[str, ...]:
     """The parameters to work on: those that require a gradient; all, where that cannot be known yet."""
-    named = families.parameters(dist)
-    asked = tuple(name for name in law.splits if families.gradient_asked(named[name]))
-    return asked if asked and torch.is_grad_enabled() else tuple(law.splits)
+    named = variables.parameters
+    asked = tuple(name for name in parts.splits if gradient_asked(named[name]))
+    return asked if asked and torch.is_grad_enabled() else tuple(parts.splits)

@@ -1,4 +1,4 @@
-"""Weak derivatives: the laws whose difference is the derivative of another, and how to draw from them."""
+"""Weak derivatives: the distributions whose difference is the derivative of another one, and how to draw from them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 from torch.nn import functional
 
-from sampleprop import families, noise
+from sampleprop import noise
 from sampleprop.distributions.gamma import Gamma
 from sampleprop.estimators.exact import changes
+from sampleprop.families import Discrete, Variables, recognize
+from sampleprop.tracing import inspectable
 
 
 class Split(NamedTuple):
@@ -25,47 +27,46 @@ class Split(NamedTuple):
     derivative: Callable[[Any, Tensor, Tensor], Tensor]  # from f(other) - f(x), [parts, k, *batch, *sites]
 
 
-class Law(NamedTuple):
-    """What `dist` is made of."""
+class Parts(NamedTuple):
+    """What a distribution is made of."""
 
     parameters: Any  # the distribution inside Independent, or the discrete variables: what holds the parameters
     splits: dict[str, Split]  # by parameter
     sites: tuple[int, ...]  # the shape of the event with one entry for each coordinate that is replaced
 
-    def parts(self, name: str) -> int:
+    def number(self, name: str) -> int:
         """How many values each coordinate gets for this parameter."""
         parts = self.splits[name].parts
         return changes.other_classes(self.parameters) if parts is None else parts
 
 
-def law(dist: Distribution) -> Law:
-    """The law of `dist`, one of those whose derivative splits."""
-    variables = families.discrete(dist)
-    if variables is not None:
-        return Law(variables, {"logits": _LOGITS}, changes.sites(variables))
-    base, _ = families.unwrap(dist)
-    named = families.parameters(dist)  # probs or logits, whichever it was given
+def parts_of(variables: Variables) -> Parts:
+    """The coordinates of variables whose distribution has a derivative that splits, and how it splits."""
+    if isinstance(variables, Discrete):
+        return Parts(variables, {"logits": _LOGITS}, changes.sites(variables))
+    base, named = variables.base, variables.parameters  # probs or logits, whichever it was given
     splits = {name: split for name, split in SPLITS[type(base)].items() if name in named}
-    return Law(base, splits, tuple(dist.event_shape))
+    return Parts(base, splits, tuple(variables.event_shape))
 
 
-def separate(dist: Distribution) -> Distribution:
-    """`dist`, with a MultivariateNormal of diagonal covariance as independent Normal variables."""
-    base, event_ndim = families.unwrap(dist)
+def separate(variables: Variables) -> Variables:
+    """The same variables, with a MultivariateNormal of diagonal covariance as independent Normal variables."""
+    base: Any = variables.base
     if type(base) is not td.MultivariateNormal:
-        return dist
+        return variables
     scale = base._unbroadcasted_scale_tril.diagonal(dim1=-2, dim2=-1)
-    return td.Independent(td.Normal(base.loc, scale, validate_args=False), event_ndim + 1, validate_args=False)
+    normals = td.Normal(base.loc, scale, validate_args=False)
+    return recognize(td.Independent(normals, variables.event_ndim + 1, validate_args=False))
 
 
-def dependence(dist: Distribution) -> str | None:
+def dependence(variables: Variables) -> str | None:
     """In what way the coordinates of a MultivariateNormal depend on each other; None if they do not."""
-    base, _ = families.unwrap(dist)
-    if type(base) is not td.MultivariateNormal or not families.inspectable(base._unbroadcasted_scale_tril):
+    base: Any = variables.base
+    if type(base) is not td.MultivariateNormal or not inspectable(base._unbroadcasted_scale_tril):
         return None
     if bool(base._unbroadcasted_scale_tril.tril(-1).any()):
         return "one with a covariance off the diagonal"
-    for name, matrix in families.parameters(dist).items():
+    for name, matrix in variables.parameters.items():
         node = matrix.grad_fn
         while node is not None and node.name().startswith("Expand"):
             node = node.next_functions[0][0]
@@ -84,7 +85,7 @@ def _normal_loc(dist: td.Normal, x: Tensor, generator: Generator | None) -> Tens
 
 def _normal_scale(dist: td.Normal, x: Tensor, generator: Generator | None) -> Tensor:
     # If M is two-sided Maxwell and U uniform, ε = UM is normal; given ε, M² - ε² is exponential with mean 2.
-    epsilon = (noise.raised(x) - dist.loc) / dist.scale
+    epsilon = (noise.promote(x) - dist.loc) / dist.scale
     m = (epsilon.square() + 2 * noise.exponential(x.shape, dist.loc, generator)).sqrt().copysign(epsilon)
     return (dist.loc + dist.scale * m).unsqueeze(0)
 
@@ -104,14 +105,14 @@ def _by_trial(dist: td.Binomial, x: Tensor, rise: Tensor) -> Tensor:
 
 def _one_more_run(dist: td.Geometric | td.NegativeBinomial, x: Tensor, generator: Generator | None) -> Tensor:
     # The trials up to one more end of a run, this one included: 1 + a geometric variable.
-    logits = noise.raised(dist.logits if isinstance(dist, td.Geometric) else -dist.logits)  # that a run ends
+    logits = noise.promote(dist.logits if isinstance(dist, td.Geometric) else -dist.logits)  # that a run ends
     run = noise.exponential(x.shape, logits, generator) / functional.softplus(logits)
     return (x + 1 + run.floor()).unsqueeze(0)
 
 
 # For bits and classes, c (p⁺ - p⁻) is the derivative by the logit: the change to each other class stands for all logits.
 _LOGITS = Split(None, lambda variables, x, generator: changes.all_changed(variables, x), changes.derivative)
-# By the class itself: a subclass may be another law.
+# The keys are exact classes, because a subclass may be another distribution.
 _GAMMA = {"rate": Split(1, _longer, lambda d, x, rise: -rise[0] * d.concentration / d.rate)}
 SPLITS: dict[type[Distribution], dict[str, Split]] = {
     td.Normal: {

@@ -8,34 +8,34 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sampleprop import families
+from sampleprop.families import Bernoullis, Discrete, Integers, one_hot
 
 
-def sites(variables: families.Discrete) -> tuple[int, ...]:
+def sites(variables: Discrete) -> tuple[int, ...]:
     """The event's shape with one entry for each variable."""
     shape = tuple(variables.event_logits_shape)
-    return shape if isinstance(variables, families.Bernoullis) else shape[:-1]
+    return shape if isinstance(variables, Bernoullis) else shape[:-1]
 
 
-def other_classes(variables: families.Discrete) -> int:
+def other_classes(variables: Discrete) -> int:
     """How many classes each variable has besides the one that it is in."""
-    return 1 if isinstance(variables, families.Bernoullis) else variables.logits.shape[-1] - 1
+    return 1 if isinstance(variables, Bernoullis) else variables.logits.shape[-1] - 1
 
 
-def all_changed(variables: families.Discrete, points: Tensor) -> Tensor:
+def all_changed(variables: Discrete, points: Tensor) -> Tensor:
     """The points with each variable one class further, two classes and so on: [C - 1, k, *batch, *event].
 
     A variable stays as it is where the new class is impossible.
     """
-    if isinstance(variables, families.Bernoullis):
+    if isinstance(variables, Bernoullis):
         return torch.where(variables.variance > 0, 1 - points, points).unsqueeze(0)
     count = variables.logits.shape[-1]
     classes = _classes(variables, points)  # [k, *batch, *variables]
     shifts = torch.arange(1, count, device=points.device).reshape(-1, *(1,) * classes.dim())
     shifted = (classes + shifts) % count
-    onehot = families.one_hot(shifted, count, torch.bool)  # [C - 1, k, *batch, *variables, C]
+    onehot = one_hot(shifted, count, torch.bool)  # [C - 1, k, *batch, *variables, C]
     possible = (onehot & (variables.probs.detach() > 0)).any(-1)
-    if isinstance(variables, families.Integers):
+    if isinstance(variables, Integers):
         return torch.where(possible, shifted, points)
     return torch.where(possible.unsqueeze(-1), onehot.to(points.dtype), points)
 
@@ -72,9 +72,9 @@ def rises(costs: Tensor, changed_costs: Tensor, sites: Sequence[int], parts: int
     return rise.movedim(1, -1).reshape(parts, *costs.shape, *sites)
 
 
-def derivative(variables: families.Discrete, points: Tensor, rises: Tensor) -> Tensor:
+def derivative(variables: Discrete, points: Tensor, rises: Tensor) -> Tensor:
     """Σ_c f(x with x_v = c) ∇p(x_v = c) by the logits, from the rises of `all_changed`: [k, *batch, *event]."""
-    if isinstance(variables, families.Bernoullis):
+    if isinstance(variables, Bernoullis):
         return rises[0] * (1 - 2 * points) * variables.variance
     # From the order of `all_changed` to that of the classes; at the point's own class there is no rise.
     padded = torch.cat((torch.zeros_like(rises[:1]), rises)).movedim(0, -1)  # [k, *batch, *variables, C]
@@ -83,5 +83,5 @@ def derivative(variables: families.Discrete, points: Tensor, rises: Tensor) -> T
     return variables.through_mean(padded.gather(-1, shifts))
 
 
-def _classes(variables: families.Discrete, points: Tensor) -> Tensor:
-    return points if isinstance(variables, families.Integers) else points.argmax(-1)
+def _classes(variables: Discrete, points: Tensor) -> Tensor:
+    return points if isinstance(variables, Integers) else points.argmax(-1)

@@ -7,14 +7,16 @@ Differences from the paper: none.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Source, Worked
+from sampleprop import checks
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs
+from sampleprop.estimator import Estimator
+from sampleprop.families import Discrete
 from sampleprop.surrogate import unsqueeze_to
 
 
@@ -23,7 +25,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class Enumerate(Estimator[Draw]):
+class Enumerate(Estimator[Discrete, Draw]):
     r"""Sums over every joint state: the exact value and the exact gradient, to any order.
 
     .. math:: L = \sum_x p_\phi(x) f(x)
@@ -49,17 +51,8 @@ class Enumerate(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    families = (families.Bernoullis, families.OneHots, families.Integers)
-    source = Source(
-        key="mohamed2020monte",
-        authors="Shakir Mohamed and Mihaela Rosca and Michael Figurnov and Andriy Mnih",
-        year=2020,
-        title="Monte Carlo gradient estimation in machine learning",
-        venue="Journal of Machine Learning Research 21",
-        arxiv="1906.10652",
-        where="eq. 1",
-        kind="article",
-    )
+    whole = True
+    source = cited("mohamed2020monte", "eq. 1")
 
     def __init__(self, *, limit: int = 4096) -> None:
         super().__init__()
@@ -70,59 +63,28 @@ class Enumerate(Estimator[Draw]):
     def adds_dimension(self) -> bool:
         return True
 
-    def order(self, dist: Distribution) -> float:
+    def highest_order(self, variables: Discrete) -> float:
         return math.inf
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
-        return families.variables(dist).support_size, 0
+    def calls(self, variables: Discrete) -> tuple[int, int]:
+        return variables.support_size, 0
 
-    def refusal(self, dist: Distribution) -> str | None:
-        refusal = super().refusal(dist)
-        if refusal is None and self.evaluations(dist)[0] > self.limit:
-            return (
-                f"{self.name} needs at most limit={self.limit} joint states; got {self.evaluations(dist)[0]}. Raise the "
-                "limit, or use LocalExpectation or a sampling estimator."
-            )
-        return refusal
+    def refuses(self, variables: Discrete) -> str | None:
+        if variables.support_size <= self.limit:
+            return None
+        return (
+            f"{self.name} needs at most limit={self.limit} joint states; got {variables.support_size}. Raise the limit, or "
+            "use LocalExpectation or a sampling estimator."
+        )
 
-    def for_budget(self, dist: Distribution, evaluations: int) -> Self | None:
-        return self if self.evaluations(dist)[0] <= evaluations else None
-
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def draw(self, variables: Discrete, generator: Generator | None) -> Draw:
         support = variables.support()
         states = support.reshape(len(support), *(1,) * len(variables.batch_shape), *support.shape[1:])
         with torch.no_grad():
             possible = variables.support_log_prob() > -math.inf  # [states, *batch]
         return Draw(torch.where(unsqueeze_to(possible, states.dim()), states, variables.mode()))
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        checks.whole(self.name, keep)
-        variables = families.variables(dist)
+    def estimate(self, variables: Discrete, draw: Draw, costs: Costs) -> Tensor:
         # The probabilities are those of the states, not of the points: the mode that stands in for an impossible
         # state counts with that state's probability, zero.
-        return (variables.support_log_prob().exp() * costs).sum(0)
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = 1/2: L = (f(0) + f(1)) / 2, and dL/dlogit = p (1 - p) (f(1) - f(0)).
-        return Worked(
-            estimator=cls(),
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(torch.tensor([0.0, 1.0], dtype=torch.float64)),
-            f=lambda x: 3 - 2 * x,
-            value=torch.tensor(2.0, dtype=torch.float64),
-            gradient=torch.tensor(-0.5, dtype=torch.float64),
-        )
+        return (variables.support_log_prob().exp() * costs.points).sum(0)

@@ -9,16 +9,16 @@ Differences from the paper: none for independent variables; dependent ones are n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Source, Worked, average
+from sampleprop import checks
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.exact import changes
+from sampleprop.families import Discrete
 from sampleprop.surrogate import surrogate
 
 
@@ -27,7 +27,7 @@ class Draw(NamedTuple):
     probes: Tensor  # [(C - 1) * variables * k, *batch, *event], detached: each pivot with one variable changed
 
 
-class LocalExpectation(Estimator[Draw]):
+class LocalExpectation(Estimator[Discrete, Draw]):
     r"""Sums out one variable at a time, and holds the others at a sample, the pivot.
 
     .. math::
@@ -57,74 +57,29 @@ class LocalExpectation(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    families = (families.Bernoullis, families.OneHots, families.Integers)
-    source = Source(
-        key="titsias2015local",
-        authors="Michalis K. Titsias and Miguel Lázaro-Gredilla",
-        year=2015,
-        title="Local expectation gradients for black box variational inference",
-        venue="Advances in Neural Information Processing Systems 28",
-        arxiv="1503.01494",
-        where="sec. 3",
-    )
+    source = cited("titsias2015local", "sec. 3")
 
     def __init__(self, samples: int = 1) -> None:
         super().__init__()
         checks.samples("LocalExpectation", samples)
         self.samples = samples
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
-        variables = families.variables(dist)
+    def calls(self, variables: Discrete) -> tuple[int, int]:
         changed = math.prod(changes.sites(variables)) * changes.other_classes(variables)
         return self.draws * (1 + changed), 0
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def draw(self, variables: Discrete, generator: Generator | None) -> Draw:
         points = variables.sample(self.draws, generator)
         return Draw(points, _changes(variables, points))
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        probe_costs = checks.probe_costs(self.name, dist, draw.probes, probe_costs, "the costs of the changes")
-        variables = families.variables(dist)
+    def estimate(self, variables: Discrete, draw: Draw, costs: Costs) -> Tensor:
         # [C - 1, k, *batch, *variables]
-        rises = changes.rises(costs.detach(), probe_costs, changes.sites(variables), changes.other_classes(variables))
+        rises = changes.rises(costs.fixed, costs.probes, changes.sites(variables), changes.other_classes(variables))
         gradient = changes.derivative(variables, draw.points, rises)  # [k, *batch, *event]
-        return surrogate(self.name, average(costs, keep), (variables.logits,), (average(gradient, keep),))
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return (cls(), cls(2))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = 1/2, x = (1, 0), f = (1 + x₁)(2 + 3 x₂): f(1, 0) = 4, f(0, 0) = 2, f(1, 1) = 10; p (1 - p) = 1/4 times the
-        # differences 4 - 2 and 10 - 4.
-        return Worked(
-            estimator=cls(),
-            parameter=torch.zeros(2, dtype=torch.float64),
-            dist=lambda logits: torch.distributions.Independent(Bernoulli(logits=logits), 1),
-            draw=lambda dist: Draw(
-                torch.tensor([[1.0, 0.0]], dtype=torch.float64),
-                torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64),
-            ),
-            f=lambda x: (1 + x[..., 0]) * (2 + 3 * x[..., 1]),
-            value=torch.tensor(4.0, dtype=torch.float64),
-            gradient=torch.tensor([0.5, 1.5], dtype=torch.float64),
-        )
+        return surrogate(self.name, costs.mean(), (variables.logits,), (costs.average(gradient),))
 
 
-def _changes(variables: families.Discrete, points: Tensor) -> Tensor:
+def _changes(variables: Discrete, points: Tensor) -> Tensor:
     """The points with one variable changed, to every other class and for every variable, in this order."""
     changed = changes.all_changed(variables, points)
     return changes.one_at_a_time(points, changed, changes.sites(variables), len(variables.batch_shape))

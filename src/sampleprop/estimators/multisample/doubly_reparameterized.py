@@ -6,19 +6,20 @@ Differences from the paper: none.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Distribution, Normal
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Source, Worked
+from sampleprop import checks
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs, F
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.multisample.importance_weighted import importance_weighted_bound, rsample_refusal
 from sampleprop.estimators.pathwise.sticking_the_landing import log_prob_and_slopes, through_points
-from sampleprop.surrogate import unsqueeze_to, value_and_grad
+from sampleprop.families import Variables
+from sampleprop.surrogate import unsqueeze_to
+from sampleprop.tracing import inspectable, value_and_grad
 
 
 class Draw(NamedTuple):
@@ -26,7 +27,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class DoublyReparameterized(Estimator[Draw]):
+class DoublyReparameterized(Estimator[Variables, Draw]):
     r"""Differentiates the K-sample bound through the samples, and reparameterizes the score of q once more.
 
     .. math::
@@ -61,15 +62,9 @@ class DoublyReparameterized(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "differentiable"
+    whole = True
     objective = "log-mean-exp"
-    source = Source(
-        key="tucker2019doubly",
-        authors="George Tucker and Dieterich Lawson and Shixiang Gu and Chris J. Maddison",
-        year=2019,
-        title="Doubly reparameterized gradient estimators for Monte Carlo objectives",
-        venue="International Conference on Learning Representations",
-        arxiv="1810.04152",
-    )
+    source = cited("tucker2019doubly")
 
     def __init__(self, samples: int = 8, *, allow_unused: bool = False) -> None:
         super().__init__()
@@ -77,43 +72,33 @@ class DoublyReparameterized(Estimator[Draw]):
         self.samples = samples
         self.allow_unused = allow_unused
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
+    def calls(self, variables: Variables) -> tuple[int, int]:
         return self.draws, 2 * self.draws
 
-    def refusal(self, dist: Distribution) -> str | None:
-        refusal = super().refusal(dist) or rsample_refusal(self.name, dist, "VIMCO")
+    def refuses(self, variables: Variables) -> str | None:
+        refusal = rsample_refusal(self.name, variables, "VIMCO")
         return refusal or checks.moving_refusal(
-            self.name, dist, "Use ImportanceWeighted, which differentiates all of log q."
+            self.name, variables, "Use ImportanceWeighted, which differentiates all of log q."
         )
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        return Draw(families.rsample(dist, self.draws, generator))
+    def draw(self, variables: Variables, generator: Generator | None) -> Draw:
+        return Draw(variables.rsample(self.draws, generator))
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        checks.whole(self.name, keep)
-        checks.path(self.name, dist, costs, draw.points, self.allow_unused)
-        log_q, slopes = log_prob_and_slopes(dist, draw.points)
-        log_weights = costs - log_q
+    def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
+        checks.path(self.name, variables, costs.points, draw.points, self.allow_unused)
+        log_q, slopes = log_prob_and_slopes(variables, draw.points)
+        log_weights = costs.points - log_q
         share = unsqueeze_to(log_weights.detach().softmax(0), slopes.dim())  # w̃, [k, *batch, 1...]
         # Through the costs everything gets w̃, which is right for θ; the points are to get w̃² instead.
-        added = (share.square() - share) * self._slopes(costs, draw.points, relaxed_f) - share.square() * slopes
+        added = (share.square() - share) * self._slopes(
+            costs.points, draw.points, costs.relaxed_f
+        ) - share.square() * slopes
         value = importance_weighted_bound(log_weights)
-        return through_points(self.name, value, draw.points, added, len(dist.batch_shape))
+        return through_points(self.name, value, draw.points, added, len(variables.batch_shape))
 
     def _slopes(self, costs: Tensor, points: Tensor, relaxed_f: F | None) -> Tensor:
         """The derivative of the costs by the points, [k, *batch, *event], without graph."""
-        if families.inspectable(costs) and families.inspectable(points):
+        if inspectable(costs) and inspectable(points):
             if not (costs.requires_grad and points.requires_grad):
                 return torch.zeros_like(points)
             return torch.autograd.grad(costs.sum(), points, retain_graph=True, materialize_grads=True)[0].detach()
@@ -123,21 +108,3 @@ class DoublyReparameterized(Estimator[Draw]):
             )
         with torch.no_grad():
             return value_and_grad(relaxed_f, points.detach())[1][0]
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return (cls(2),)
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # f is such that log w = z at μ = 0. z = (0, log 3): w = (1, 3), so the value is log 2 and w̃ = (1/4, 3/4). The
-        # derivative of log w by z alone is 1 everywhere, and dz/dμ = 1: the gradient is 1/16 + 9/16.
-        return Worked(
-            estimator=cls(2),
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda mean: Normal(mean, 1.0),
-            draw=lambda dist: Draw(dist.loc + torch.tensor([0.0, math.log(3)], dtype=torch.float64)),
-            f=lambda z: z - z.square() / 2 - math.log(2 * math.pi) / 2,
-            value=torch.tensor(math.log(2), dtype=torch.float64),
-            gradient=torch.tensor(0.625, dtype=torch.float64),
-        )

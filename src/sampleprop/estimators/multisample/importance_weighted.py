@@ -7,16 +7,18 @@ Differences from the paper: none.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Distribution, Normal
 
-from sampleprop import checks, families, noise
-from sampleprop.estimator import Estimator, F, Source, Worked
+from sampleprop import checks, noise
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs
+from sampleprop.estimator import Estimator
+from sampleprop.families import Variables
 from sampleprop.surrogate import guarded
+from sampleprop.tracing import inspectable
 
 
 class Draw(NamedTuple):
@@ -24,7 +26,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class ImportanceWeighted(Estimator[Draw]):
+class ImportanceWeighted(Estimator[Variables, Draw]):
     r"""Differentiates the K-sample bound through the samples, z = g(φ, ε).
 
     .. math::
@@ -56,16 +58,9 @@ class ImportanceWeighted(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "differentiable"
+    whole = True
     objective = "log-mean-exp"
-    source = Source(
-        key="burda2016importance",
-        authors="Yuri Burda and Roger Grosse and Ruslan Salakhutdinov",
-        year=2016,
-        title="Importance weighted autoencoders",
-        venue="International Conference on Learning Representations",
-        arxiv="1509.00519",
-        where="sec. 3",
-    )
+    source = cited("burda2016importance", "sec. 3")
 
     def __init__(self, samples: int = 8, *, allow_unused: bool = False) -> None:
         super().__init__()
@@ -73,52 +68,22 @@ class ImportanceWeighted(Estimator[Draw]):
         self.samples = samples
         self.allow_unused = allow_unused
 
-    def order(self, dist: Distribution) -> float:
-        return math.inf if families.smooth_rsample(dist) else 1
+    def highest_order(self, variables: Variables) -> float:
+        return math.inf if variables.smooth else 1
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
+    def calls(self, variables: Variables) -> tuple[int, int]:
         return self.draws, self.draws
 
-    def refusal(self, dist: Distribution) -> str | None:
-        return super().refusal(dist) or rsample_refusal(self.name, dist, "VIMCO")
+    def refuses(self, variables: Variables) -> str | None:
+        return rsample_refusal(self.name, variables, "VIMCO")
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        points = families.rsample(dist, self.draws, generator)
-        return Draw(points if self.order(dist) > 1 else guarded(self.name, points))
+    def draw(self, variables: Variables, generator: Generator | None) -> Draw:
+        points = variables.rsample(self.draws, generator)
+        return Draw(points if self.highest_order(variables) > 1 else guarded(self.name, points))
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        checks.whole(self.name, keep)
-        checks.path(self.name, dist, costs, draw.points, self.allow_unused)
-        return importance_weighted_bound(costs - families.log_prob(dist, draw.points))
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return cls(1), cls(2)
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # f is such that log w = z at μ = 0. z = (0, log 3): w = (1, 3), so the value is log 2 and w̃ = (1/4, 3/4). Through
-        # the sample log q(μ + ε) stays as it is, so d log w / dμ = f'(z) = 1 - z: the gradient is 1 - 3/4 log 3.
-        return Worked(
-            estimator=cls(2),
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda mean: Normal(mean, 1.0),
-            draw=lambda dist: Draw(dist.loc + torch.tensor([0.0, math.log(3)], dtype=torch.float64)),
-            f=lambda z: z - z.square() / 2 - math.log(2 * math.pi) / 2,
-            value=torch.tensor(math.log(2), dtype=torch.float64),
-            gradient=torch.tensor(1 - 0.75 * math.log(3), dtype=torch.float64),
-        )
+    def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
+        checks.path(self.name, variables, costs.points, draw.points, self.allow_unused)
+        return importance_weighted_bound(costs.points - variables.log_prob(draw.points))
 
 
 def importance_weighted_bound(log_weights: Tensor, dim: int = 0, *, points: Tensor | None = None) -> Tensor:
@@ -157,7 +122,7 @@ def importance_weighted_bound(log_weights: Tensor, dim: int = 0, *, points: Tens
             f"importance_weighted_bound needs the samples along dim={dim}, at least one; got log-weights of shape {shape}. "
             "Name the dimension of the samples."
         )
-    if points is not None and torch.is_grad_enabled() and families.inspectable(log_weights):
+    if points is not None and torch.is_grad_enabled() and inspectable(log_weights):
         attached = points.grad_fn is not None and checks.has_path(log_weights, points)
         if not attached:
             raise RuntimeError(
@@ -165,16 +130,16 @@ def importance_weighted_bound(log_weights: Tensor, dim: int = 0, *, points: Tens
                 "so the gradient for φ would be wrong. Draw the points with rsample and do not detach them, or use VIMCO, "
                 "which brings the score of the samples."
             )
-    return noise.raised(log_weights).logsumexp(dim) - math.log(shape[dim])
+    return noise.promote(log_weights).logsumexp(dim) - math.log(shape[dim])
 
 
-def rsample_refusal(name: str, dist: Distribution, instead: str) -> str | None:
-    """Why samples of `dist` cannot be differentiated by φ, with the fix; None if they can."""
-    kind = type(families.unwrap(dist)[0]).__name__
-    if families.is_discrete(dist):
+def rsample_refusal(name: str, variables: Variables, instead: str) -> str | None:
+    """Why samples cannot be differentiated with respect to φ, with the fix; None if they can."""
+    kind = variables.kind
+    if variables.is_discrete:
         return (
             f"{name} needs a continuous distribution; got {kind}, whose samples have no derivative by φ. Use {instead}."
         )
-    if not dist.has_rsample:
+    if not variables.dist.has_rsample:
         return f"{name} needs a distribution with rsample; got {kind}, which has none. Use {instead}."
     return None

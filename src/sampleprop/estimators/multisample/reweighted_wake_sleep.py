@@ -6,18 +6,17 @@ Differences from the paper: both updates in one value to be maximized; no sleep 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Source, Worked
+from sampleprop import checks
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.multisample.importance_weighted import importance_weighted_bound
 from sampleprop.estimators.multisample.vimco import through_log_prob
+from sampleprop.families import Variables
 
 
 class Draw(NamedTuple):
@@ -25,7 +24,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class ReweightedWakeSleep(Estimator[Draw]):
+class ReweightedWakeSleep(Estimator[Variables, Draw]):
     r"""Fits p to the K-sample bound, and q to the posterior by weighted maximum likelihood.
 
     .. math::
@@ -59,15 +58,9 @@ class ReweightedWakeSleep(Estimator[Draw]):
     unbiased = False
     exact_forward = True
     needs = "black box"
+    whole = True
     objective = "log-mean-exp"
-    source = Source(
-        key="bornschein2015reweighted",
-        authors="Jörg Bornschein and Yoshua Bengio",
-        year=2015,
-        title="Reweighted wake-sleep",
-        venue="International Conference on Learning Representations",
-        arxiv="1406.2751",
-    )
+    source = cited("bornschein2015reweighted")
 
     def __init__(self, samples: int = 8) -> None:
         super().__init__()
@@ -78,44 +71,14 @@ class ReweightedWakeSleep(Estimator[Draw]):
     def samples_least(self) -> int:
         return 2
 
-    def refusal(self, dist: Distribution) -> str | None:
-        return super().refusal(dist) or checks.moving_refusal(self.name, dist, "Use ImportanceWeighted.")
+    def refuses(self, variables: Variables) -> str | None:
+        return checks.moving_refusal(self.name, variables, "Use ImportanceWeighted.")
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        return Draw(families.sample(dist, self.draws, generator))
+    def draw(self, variables: Variables, generator: Generator | None) -> Draw:
+        return Draw(variables.sample(self.draws, generator))
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        checks.whole(self.name, keep)
-        log_q = families.log_prob(dist, draw.points)  # [k, *batch], attached to φ
-        log_weights = costs - log_q.detach()
+    def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
+        log_q = variables.log_prob(draw.points)  # [k, *batch], attached to φ
+        log_weights = costs.points - log_q.detach()
         value = importance_weighted_bound(log_weights)
         return through_log_prob(self.name, value, log_q, log_weights.detach().softmax(0))
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return (cls(2),)
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = 1/2, so log q = -log 2, and z = (1, 0) with w = (3, 1): the value is log 2, w̃ = (3/4, 1/4). The scores are
-        # ±1/2: 3/8 - 1/8.
-        return Worked(
-            estimator=cls(2),
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(torch.tensor([1.0, 0.0], dtype=torch.float64)),
-            f=lambda z: z * math.log(3) - math.log(2),
-            value=torch.tensor(math.log(2), dtype=torch.float64),
-            gradient=torch.tensor(0.25, dtype=torch.float64),
-        )

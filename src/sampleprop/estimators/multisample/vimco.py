@@ -6,17 +6,17 @@ Differences from the paper: the geometric mean only, which its authors prefer.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Source, Worked
+from sampleprop import checks
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.multisample.importance_weighted import importance_weighted_bound
+from sampleprop.families import Variables
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
 
@@ -25,7 +25,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class VIMCO(Estimator[Draw]):
+class VIMCO(Estimator[Variables, Draw]):
     r"""Weighs the score of each sample with what it adds to the K-sample bound, as judged from the others.
 
     .. math::
@@ -55,15 +55,9 @@ class VIMCO(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    whole = True
     objective = "log-mean-exp"
-    source = Source(
-        key="mnih2016variational",
-        authors="Andriy Mnih and Danilo J. Rezende",
-        year=2016,
-        title="Variational inference for Monte Carlo objectives",
-        venue="International Conference on Machine Learning",
-        arxiv="1602.06725",
-    )
+    source = cited("mnih2016variational")
 
     def __init__(self, samples: int = 8) -> None:
         super().__init__()
@@ -74,50 +68,20 @@ class VIMCO(Estimator[Draw]):
     def samples_least(self) -> int:
         return 2
 
-    def refusal(self, dist: Distribution) -> str | None:
-        return super().refusal(dist) or checks.moving_refusal(self.name, dist, "Use ImportanceWeighted.")
+    def refuses(self, variables: Variables) -> str | None:
+        return checks.moving_refusal(self.name, variables, "Use ImportanceWeighted.")
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        return Draw(families.sample(dist, self.draws, generator))
+    def draw(self, variables: Variables, generator: Generator | None) -> Draw:
+        return Draw(variables.sample(self.draws, generator))
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        checks.whole(self.name, keep)
-        log_q = families.log_prob(dist, draw.points)  # [k, *batch], attached to φ
-        log_weights = costs - log_q.detach()
+    def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
+        log_q = variables.log_prob(draw.points)  # [k, *batch], attached to φ
+        log_weights = costs.points - log_q.detach()
         value = importance_weighted_bound(log_weights)
         fixed = log_weights.detach()
         # The bound itself depends on φ through -log q, which brings -w̃.
         coefficients = value.detach() - _without_each(fixed) - fixed.softmax(0)
         return through_log_prob(self.name, value, log_q, coefficients)
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return cls(2), cls(3)
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = 1/2, so log q = -log 2, and z = (1, 0) with w = (3, 1): L̂ = log 2, w̃ = (3/4, 1/4). With the other's weight
-        # for its own, L̂₋ = (log 1, log 3). The scores are ±1/2: ½ (log 2 - 3/4) - ½ (log 2 - log 3 - 1/4).
-        return Worked(
-            estimator=cls(2),
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(torch.tensor([1.0, 0.0], dtype=torch.float64)),
-            f=lambda z: z * math.log(3) - math.log(2),
-            value=torch.tensor(math.log(2), dtype=torch.float64),
-            gradient=torch.tensor((math.log(3) - 0.5) / 2, dtype=torch.float64),
-        )
 
 
 def _without_each(log_weights: Tensor) -> Tensor:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Generator, Tensor
-from torch.distributions import Distribution, Normal
 
-from sampleprop import families
-from sampleprop.estimator import Source, Worked
+from sampleprop.bibliography import cited
 from sampleprop.estimators.pathwise.through_points import Draw, ThroughPoints
+from sampleprop.families import Variables
 from sampleprop.surrogate import guarded
 
 
-class Pathwise(ThroughPoints):
+class Pathwise(ThroughPoints[Variables]):
     r"""Differentiates f through the sample, x = g(φ, ε).
 
     .. math::
@@ -49,55 +47,32 @@ class Pathwise(ThroughPoints):
     unbiased = True
     exact_forward = True
     needs = "differentiable"
-    source = Source(
-        key="kingma2014auto",
-        authors="Diederik P. Kingma and Max Welling",
-        year=2014,
-        title="Auto-encoding variational Bayes",
-        venue="International Conference on Learning Representations",
-        arxiv="1312.6114",
-        where="sec. 2.4",
-    )
+    source = cited("kingma2014auto", "sec. 2.4")
 
     def __init__(self, samples: int | None = 1, *, allow_unused: bool = False) -> None:
         super().__init__(samples, allow_unused)
 
-    def order(self, dist: Distribution) -> float:
-        return math.inf if families.smooth_rsample(dist) else 1
+    def highest_order(self, variables: Variables) -> float:
+        return math.inf if variables.smooth else 1
 
-    def refusal(self, dist: Distribution) -> str | None:
-        refusal = super().refusal(dist)
-        if refusal is not None:
-            return refusal
-        discrete = families.is_discrete(dist)
-        if not discrete and dist.has_rsample:
-            return None
-        kind = type(families.unwrap(dist)[0]).__name__
-        if discrete:
+    def refuses(self, variables: Variables) -> str | None:
+        if variables.is_discrete:
             return (
-                f"Pathwise needs a continuous distribution; got {kind}, whose samples have no derivative by φ. Use "
+                f"Pathwise needs a continuous distribution; got {variables.kind}, whose samples have no derivative by φ. Use "
                 "ScoreFunction, which is unbiased, or StraightThrough, which is not."
             )
-        return f"Pathwise needs a distribution with rsample; got {kind}, which has none. Use ScoreFunction."
+        if not variables.dist.has_rsample:
+            return (
+                f"Pathwise needs a distribution with rsample; got {variables.kind}, which has none. Use ScoreFunction."
+            )
+        return None
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        return Draw(self._attached(dist, families.rsample(dist, self.draws, generator)))
+    def draw(self, variables: Variables, generator: Generator | None) -> Draw:
+        return Draw(self._points(variables, self.draws, generator))
 
-    def one(self, dist: Distribution, generator: Generator | None) -> Tensor:
-        return self._attached(dist, families.rsample(dist, None, generator))
+    def one(self, variables: Variables, generator: Generator | None) -> Tensor:
+        return self._points(variables, None, generator)
 
-    def _attached(self, dist: Distribution, points: Tensor) -> Tensor:
-        return points if self.order(dist) > 1 else guarded(self.name, points)
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # x = μ + ε with ε = (2, -1) at μ = 0 and f(x) = x²: the mean of (4, 1), and of 2x = (4, -2).
-        return Worked(
-            estimator=cls(2),
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda mean: Normal(mean, 1.0),
-            draw=lambda dist: Draw(dist.loc + torch.tensor([2.0, -1.0], dtype=torch.float64)),
-            f=torch.square,
-            value=torch.tensor(2.5, dtype=torch.float64),
-            gradient=torch.tensor(1.0, dtype=torch.float64),
-        )
+    def _points(self, variables: Variables, k: int | None, generator: Generator | None) -> Tensor:
+        points = variables.rsample(k, generator)
+        return points if variables.smooth else guarded(self.name, points)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import families
-from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation, soften, straight_through
+from sampleprop.bibliography import cited
+from sampleprop.estimators.relaxed.relaxation import Relaxation, soften, straight_through
+from sampleprop.families import Bernoullis, Discrete, OneHots
 
 
-class ReinMax(Relaxation):
+class ReinMax(Relaxation[Bernoullis | OneHots]):
     r"""Straight-through with a derivative taken halfway between the sample and its mean, after Heun's method.
 
     .. math::
@@ -48,47 +47,21 @@ class ReinMax(Relaxation):
 
     exact_forward = True
     needs = "differentiable"
-    families = (families.Bernoullis, families.OneHots)
-    source = Source(
-        key="liu2023bridging",
-        authors="Liyuan Liu and Chengyu Dong and Xiaodong Liu and Bin Yu and Jianfeng Gao",
-        year=2023,
-        title="Bridging discrete and backpropagation: straight-through and beyond",
-        venue="Advances in Neural Information Processing Systems 36",
-        arxiv="2304.08612",
-        where="alg. 2",
-    )
+    source = cited("liu2023bridging", "alg. 2")
     temperature: Tensor
 
     def __init__(self, samples: int | None = 1, *, temperature: float = 1.0, allow_unused: bool = False) -> None:
         super().__init__(samples, allow_unused, {"temperature": temperature})
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         hard = variables.sample(self.draws, generator)
-        return self.draw(variables, _through(variables, hard, self.temperature))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = 1/2, samples x = (1, 0): halfway h = (3/4, 1/4), so 2 h (1 - h) - p (1 - p) / 2 = 3/8 - 1/8 = 1/4. With
-        # f = x²: the mean of (1, 0), and of 2 x / 4 = (1/2, 0); their mean is exact, as f is quadratic.
-        hard = torch.tensor([1.0, 0.0], dtype=torch.float64)
-        estimator = cls(2)
-        return Worked(
-            estimator=estimator,
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(_through(families.variables(dist), hard, estimator.temperature)),
-            f=torch.square,
-            value=torch.tensor(0.5, dtype=torch.float64),
-            gradient=torch.tensor(0.25, dtype=torch.float64),
-        )
+        return _through(variables, hard, self.temperature)
 
 
-def _through(variables: families.Discrete, hard: Tensor, temperature: Tensor) -> Tensor:
+def _through(variables: Discrete, hard: Tensor, temperature: Tensor) -> Tensor:
     logits = variables.logits
     halfway = (hard + soften(variables, logits.detach() / temperature)) / 2
-    scores = torch.logit(halfway) if isinstance(variables, families.Bernoullis) else halfway.log()
+    scores = torch.logit(halfway) if isinstance(variables, Bernoullis) else halfway.log()
     # The soft point halfway has J(halfway) for a derivative. Where scores or logits are infinite, so that halfway is
     # 0 or 1, the logits give the same point without ∞ - ∞.
     shift = (scores - logits.detach()).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)

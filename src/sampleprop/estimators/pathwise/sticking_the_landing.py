@@ -13,12 +13,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Distribution, Normal
+from torch.distributions import Normal
 
-from sampleprop import checks, families, noise
-from sampleprop.estimator import Estimator, F, Source, Worked, average, kept_weights
+from sampleprop import checks, noise
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs, average, kept_weights
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.multisample.importance_weighted import rsample_refusal
-from sampleprop.surrogate import surrogate, unsqueeze_to, value_and_grad
+from sampleprop.families import Variables
+from sampleprop.surrogate import surrogate, unsqueeze_to
+from sampleprop.tracing import value_and_grad
 
 
 class Draw(NamedTuple):
@@ -26,7 +30,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class StickingTheLanding(Estimator[Draw]):
+class StickingTheLanding(Estimator[Variables, Draw]):
     r"""Differentiates the ELBO through the samples, and leaves out the part of log q whose mean is zero.
 
     .. math::
@@ -64,14 +68,7 @@ class StickingTheLanding(Estimator[Draw]):
     exact_forward = True
     needs = "differentiable"
     objective = "elbo"
-    source = Source(
-        key="roeder2017sticking",
-        authors="Geoffrey Roeder and Yuhuai Wu and David Duvenaud",
-        year=2017,
-        title="Sticking the landing: Simple, lower-variance gradient estimators for variational inference",
-        venue="Advances in Neural Information Processing Systems 30",
-        arxiv="1703.09194",
-    )
+    source = cited("roeder2017sticking")
 
     def __init__(self, samples: int = 1, *, allow_unused: bool = False) -> None:
         super().__init__()
@@ -79,61 +76,40 @@ class StickingTheLanding(Estimator[Draw]):
         self.samples = samples
         self.allow_unused = allow_unused
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
+    def calls(self, variables: Variables) -> tuple[int, int]:
         return self.draws, self.draws
 
-    def refusal(self, dist: Distribution) -> str | None:
-        refusal = super().refusal(dist) or rsample_refusal(self.name, dist, "ScoreFunction, with f less log q")
+    def refuses(self, variables: Variables) -> str | None:
+        refusal = rsample_refusal(self.name, variables, "ScoreFunction, with f less log q")
         return refusal or checks.moving_refusal(
-            self.name, dist, "Use ImportanceWeighted, which differentiates all of log q."
+            self.name, variables, "Use ImportanceWeighted, which differentiates all of log q."
         )
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        return Draw(families.rsample(dist, self.draws, generator))
+    def draw(self, variables: Variables, generator: Generator | None) -> Draw:
+        return Draw(variables.rsample(self.draws, generator))
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        checks.path(self.name, dist, costs, draw.points, self.allow_unused)
-        log_q, slopes = log_prob_and_slopes(dist, draw.points)
-        weights = torch.full_like(log_q, 1 / self.draws) if keep is None else kept_weights(keep, log_q.dtype)
+    def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
+        checks.path(self.name, variables, costs.points, draw.points, self.allow_unused)
+        log_q, slopes = log_prob_and_slopes(variables, draw.points)
+        weights = (
+            torch.full_like(log_q, 1 / self.draws) if costs.keep is None else kept_weights(costs.keep, log_q.dtype)
+        )
         # The costs are attached to the points, and bring ∂f/∂z; what is added is the derivative of -log q.
         added = -unsqueeze_to(weights, slopes.dim()) * slopes
-        return through_points(self.name, average(costs - log_q, keep), draw.points, added, len(dist.batch_shape))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # f is such that log w = z at μ = 0. z = (0, log 3): the value is their mean. The derivative of log w by z alone
-        # is 1 everywhere, and dz/dμ = 1.
-        return Worked(
-            estimator=cls(2),
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda mean: Normal(mean, 1.0),
-            draw=lambda dist: Draw(dist.loc + torch.tensor([0.0, math.log(3)], dtype=torch.float64)),
-            f=lambda z: z - z.square() / 2 - math.log(2 * math.pi) / 2,
-            value=torch.tensor(math.log(3) / 2, dtype=torch.float64),
-            gradient=torch.tensor(1.0, dtype=torch.float64),
+        return through_points(
+            self.name, average(costs.points - log_q, costs.keep), draw.points, added, len(variables.batch_shape)
         )
 
 
-def log_prob_and_slopes(dist: Distribution, points: Tensor) -> tuple[Tensor, Tensor]:
+def log_prob_and_slopes(variables: Variables, points: Tensor) -> tuple[Tensor, Tensor]:
     """log q at the points, [k, *batch], and its derivative by the points at fixed φ, [k, *batch, *event]; no graph."""
-    base, event_ndim = families.unwrap(dist)
+    base = variables.base
     with torch.no_grad():
-        if type(base) is Normal:  # written out: it is asked for most
-            steps = (noise.raised(points.detach()) - base.loc) / base.scale
+        if type(base) is Normal:  # written out, because it is the commonest
+            steps = (noise.promote(points.detach()) - base.loc) / base.scale
             log_q = -steps.square() / 2 - base.scale.log() - math.log(2 * math.pi) / 2  # [k, *batch, *event]
-            return log_q.sum(tuple(range(-event_ndim, 0))) if event_ndim else log_q, -steps / base.scale
-        log_q, (slopes,) = value_and_grad(lambda z: families.log_prob(dist, z), points.detach())
+            return variables.sum(log_q), -steps / base.scale
+        log_q, (slopes,) = value_and_grad(variables.log_prob, points.detach())
     return log_q, slopes
 
 

@@ -8,16 +8,14 @@ other hands it to the logits as it is. One-hot variables too.
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import families
-from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation, straight_through
+from sampleprop.bibliography import cited
+from sampleprop.estimators.relaxed.relaxation import Relaxation, straight_through
+from sampleprop.families import Bernoullis, OneHots
 
 
-class StraightThrough(Relaxation):
+class StraightThrough(Relaxation[Bernoullis | OneHots]):
     r"""Evaluates f at the discrete sample, and differentiates as if the sample had been its mean.
 
     .. math::
@@ -48,35 +46,11 @@ class StraightThrough(Relaxation):
 
     exact_forward = True
     needs = "differentiable"
-    families = (families.Bernoullis, families.OneHots)
-    source = Source(
-        key="bengio2013estimating",
-        authors="Yoshua Bengio and Nicholas Léonard and Aaron Courville",
-        year=2013,
-        title="Estimating or propagating gradients through stochastic neurons for conditional computation",
-        venue="arXiv preprint",
-        arxiv="1308.3432",
-        kind="misc",
-    )
+    source = cited("bengio2013estimating")
 
     def __init__(self, samples: int | None = 1, *, allow_unused: bool = False) -> None:
         super().__init__(samples, allow_unused, {})
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         hard = variables.sample(self.draws, generator)
-        return self.draw(variables, straight_through(hard, variables.probs))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = 1/2, dp/dη = 1/4, samples x = (1, 0). With f = x²: the mean of (1, 0), and of 2 x dp/dη = (1/2, 0).
-        hard = torch.tensor([1.0, 0.0], dtype=torch.float64)
-        return Worked(
-            estimator=cls(2),
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(straight_through(hard, families.variables(dist).probs)),
-            f=torch.square,
-            value=torch.tensor(0.5, dtype=torch.float64),
-            gradient=torch.tensor(0.25, dtype=torch.float64),
-        )
+        return straight_through(hard, variables.probs)

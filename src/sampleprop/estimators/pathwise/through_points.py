@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from torch import Generator, Tensor
-from torch.distributions import Distribution
 
 from sampleprop import checks
-from sampleprop.estimator import Estimator, F, average
+from sampleprop.costs import Costs
+from sampleprop.estimator import Estimator
+from sampleprop.families import Variables
+
+V = TypeVar("V", bound=Variables)
 
 
 class Draw(NamedTuple):
@@ -17,7 +20,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class ThroughPoints(Estimator[Draw], ABC):
+class ThroughPoints(Estimator[V, Draw], ABC):
     """An estimator that differentiates f through its points: all that is left to `combine` is the mean of the costs.
 
     Args:
@@ -31,24 +34,13 @@ class ThroughPoints(Estimator[Draw], ABC):
         self.samples = samples
         self.allow_unused = allow_unused
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
+    def calls(self, variables: V) -> tuple[int, int]:
         return self.draws, self.draws
 
-    def one(self, dist: Distribution, generator: Generator | None) -> Tensor:
+    def one(self, variables: V, generator: Generator | None) -> Tensor:
         """One draw without a sample dimension, [*batch, *event], for a program's variable with `samples=None`."""
-        return self.propose(dist, generator=generator).points.squeeze(0)
+        return self.draw(variables, generator).points.squeeze(0)
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        checks.path(self.name, dist, costs, draw.points, self.allow_unused)
-        return average(costs, keep)
+    def estimate(self, variables: V, draw: Draw, costs: Costs) -> Tensor:
+        checks.path(self.name, variables, costs.points, draw.points, self.allow_unused)
+        return costs.mean()

@@ -24,12 +24,18 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from sampleprop import families, noise
-from sampleprop.estimator import average
+from sampleprop import noise
+from sampleprop.costs import Costs, average
 from sampleprop.estimators.relaxed.relaxation import harden, perturbation, soften, through_soft
-from sampleprop.surrogate import unsqueeze_to, value_and_grad, vjp
+from sampleprop.families import Discrete, OneHots
+from sampleprop.surrogate import unsqueeze_to
+from sampleprop.tracing import value_and_grad, vjp
 
 WithSlopes = Callable[[Tensor], tuple[Tensor, Tensor]]  # a function's values, and its derivative by the argument
+
+Term = tuple[
+    Tensor | float, Callable[[Tensor], Tensor] | None
+]  # the weight of a correction, and its derivative by log τ
 
 INFINITE = 1e10  # stands in for infinite logits: it saturates every temperature below 1e8, and 0 * 1e10 is not NaN
 
@@ -41,14 +47,14 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-def propose(variables: families.Discrete, samples: int, coupled: bool, generator: Generator | None) -> Draw:
+def propose(variables: Discrete, samples: int, coupled: bool, generator: Generator | None) -> Draw:
     """Draw z, the x that it decides, and z̃ given x."""
     z = finite(variables.logits.detach()) + perturbation(variables, samples, generator)
     points = harden(variables, z).to(variables.dtype)
     return Draw(points, z, None if coupled else latent(variables, points, generator))
 
 
-def latent(variables: families.Discrete, points: Tensor, generator: Generator | None) -> Tensor:
+def latent(variables: Discrete, points: Tensor, generator: Generator | None) -> Tensor:
     """Draw the noisy logits given the sample: z > 0 where x = 1, or the largest z where x is.
 
     Args:
@@ -60,7 +66,7 @@ def latent(variables: families.Discrete, points: Tensor, generator: Generator | 
         [..., *batch, *event], detached, float32 at least.
     """
     logits = finite(variables.logits.detach())
-    if isinstance(variables, families.OneHots):
+    if isinstance(variables, OneHots):
         log_e = noise.exponential(points.shape, logits, generator).log()
         of_sample = (log_e * points).sum(-1, keepdim=True)
         # lerp takes one or the other, exactly, and is fast.
@@ -77,7 +83,7 @@ def finite(logits: Tensor) -> Tensor:
 
 
 def squashed(
-    variables: families.Discrete,
+    variables: Discrete,
     z: Tensor,
     log_temperature: Tensor,
     c: WithSlopes,
@@ -97,7 +103,7 @@ def squashed(
 
 
 def correction(
-    variables: families.Discrete,
+    variables: Discrete,
     draw: Draw,
     c: WithSlopes,
     keep: Tensor | None = None,
@@ -129,7 +135,7 @@ def correction(
 
 
 def relaxed_correction(
-    variables: families.Discrete,
+    variables: Discrete,
     draw: Draw,
     c: WithSlopes,
     log_temperature: Tensor,
@@ -166,6 +172,28 @@ def relaxed_correction(
         return value, slope
 
 
+def scored(variables: Discrete, draw: Draw, costs: Costs) -> Tensor:
+    """The plain score-function estimate, f(x) ∇log p(x): [*batch, *event], without graph."""
+    score = variables.score(draw.points)
+    return costs.average(unsqueeze_to(costs.fixed, score.dim()) * score)
+
+
+def squared(variables: Discrete, gradient: Tensor, log_temperature: Tensor, *terms: Term) -> Tensor:
+    """‖gradient‖², [*batch], whose mean is the variance and a constant; with its derivative by log τ.
+
+    Args:
+        variables: Bernoulli or one-hot variables.
+        gradient: [*batch, *event], attached to all that learns but τ.
+        log_temperature: log τ.
+        terms: each correction that is part of the gradient: its weight, and its derivative as `relaxed_correction` gave it.
+    """
+    loss = variables.sum(gradient.square())
+    for weight, slope in terms:
+        if slope is not None:
+            loss = loss + slope((2 * weight * gradient).detach()) * (log_temperature - log_temperature.detach())
+    return loss
+
+
 def with_slopes(f: Callable[[Tensor], Tensor]) -> WithSlopes:
     """The function that also returns the derivative by its argument."""
 
@@ -176,9 +204,9 @@ def with_slopes(f: Callable[[Tensor], Tensor]) -> WithSlopes:
     return at
 
 
-def _difference(variables: families.Discrete, points: Tensor, z: Tensor, y: Tensor) -> Tensor:
+def _difference(variables: Discrete, points: Tensor, z: Tensor, y: Tensor) -> Tensor:
     """(1 - ∂z/∂φ)ᵀ y for z given x: what conditioning takes from the gradient y by z."""
-    if isinstance(variables, families.OneHots):
+    if isinstance(variables, OneHots):
         weighted = (z - z.amax(-1, keepdim=True)).exp() * y
         return weighted - variables.probs.detach() * weighted.sum(-1, keepdim=True)
     other = ((1 - 2 * points) * variables.logits.detach()).sigmoid()  # P(1 - x)

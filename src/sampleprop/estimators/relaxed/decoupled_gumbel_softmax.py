@@ -8,23 +8,20 @@ come from the same scores; dividing the logits instead gives samples of the same
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import families
-from sampleprop.estimator import Source, Worked
+from sampleprop.bibliography import cited
 from sampleprop.estimators.relaxed.relaxation import (
-    Draw,
     Relaxation,
     harden,
     perturbation,
     soften,
     straight_through,
 )
+from sampleprop.families import Bernoullis, Discrete, OneHots
 
 
-class DecoupledGumbelSoftmax(Relaxation):
+class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
     r"""Straight-through Gumbel-softmax with one temperature for how random x is and one for how soft the gradient is.
 
     .. math::
@@ -59,17 +56,7 @@ class DecoupledGumbelSoftmax(Relaxation):
     """
 
     needs = "differentiable"
-    families = (families.Bernoullis, families.OneHots)
-    source = Source(
-        key="shah2024improving",
-        authors="Rushi Shah and Mingyuan Yan and Michael Curtis Mozer and Dianbo Liu",
-        year=2024,
-        title="Improving discrete optimisation via decoupled straight-through Gumbel-softmax",
-        venue="arXiv preprint",
-        arxiv="2410.13331",
-        where="version 1",
-        kind="misc",
-    )
+    source = cited("shah2024improving", "version 1")
     forward_temperature: Tensor
     backward_temperature: Tensor
 
@@ -88,29 +75,11 @@ class DecoupledGumbelSoftmax(Relaxation):
     def exact_forward(self) -> bool:  # type: ignore[override]
         return bool(self.forward_temperature == 1)
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         noise = perturbation(variables, self.draws, generator)
-        return self.draw(variables, _through(variables, noise, self.forward_temperature, self.backward_temperature))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # At η = 0 with logistic noise 4 log 3, scaled by τ_f = 1/2 to 2 log 3: x = 1, and at τ_b = 2 the soft point is
-        # s = 3/4, ds/dη = s (1 - s) / τ_b = 3/32. With f = x²: the value 1, and 2 x ds/dη = 3/16.
-        noise = 4 * torch.tensor([3.0], dtype=torch.float64).log()
-        estimator = cls(forward_temperature=0.5, backward_temperature=2.0)
-        temperatures = estimator.forward_temperature, estimator.backward_temperature
-        return Worked(
-            estimator=estimator,
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(_through(families.variables(dist), noise, *temperatures)),
-            f=torch.square,
-            value=torch.tensor(1.0, dtype=torch.float64),
-            gradient=torch.tensor(0.1875, dtype=torch.float64),
-        )
+        return _through(variables, noise, self.forward_temperature, self.backward_temperature)
 
 
-def _through(variables: families.Discrete, noise: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
+def _through(variables: Discrete, noise: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
     scores = variables.logits + forward * noise
     return straight_through(harden(variables, scores), soften(variables, scores / backward))

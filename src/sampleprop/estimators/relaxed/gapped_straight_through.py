@@ -7,19 +7,18 @@ Differences from the paper: Bernoulli variables too, as the two-class case.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import checks, families
-from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation, soften, straight_through
+from sampleprop import checks
+from sampleprop.bibliography import cited
+from sampleprop.estimators.relaxed.relaxation import Relaxation, soften, straight_through
+from sampleprop.families import Bernoullis, Discrete, OneHots
 
 
-class GappedStraightThrough(Relaxation):
+class GappedStraightThrough(Relaxation[Bernoullis | OneHots]):
     r"""Straight-through with a soft point at which the sampled class leads by a gap, without noise of its own.
 
     .. math::
@@ -53,15 +52,7 @@ class GappedStraightThrough(Relaxation):
 
     exact_forward = True
     needs = "differentiable"
-    families = (families.Bernoullis, families.OneHots)
-    source = Source(
-        key="fan2022training",
-        authors="Ting-Han Fan and Ta-Chung Chi and Alexander I. Rudnicky and Peter J. Ramadge",
-        year=2022,
-        title="Training discrete deep generative models via gapped straight-through estimator",
-        venue="International Conference on Machine Learning",
-        arxiv="2206.07235",
-    )
+    source = cited("fan2022training")
     temperature: Tensor
 
     def __init__(
@@ -79,38 +70,15 @@ class GappedStraightThrough(Relaxation):
             checks.positive("GappedStraightThrough", "gap", gap)
         self.gap = gap
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         hard = variables.sample(self.draws, generator)
-        return self.draw(variables, _through(variables, hard, self.gap, self.temperature))
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return cls(), cls(gap="expected")
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # At η = 0 with gap log 3 and τ = 1, samples x = (1, 0): soft s = (3/4, 1/4), ds/dη = s (1 - s) = 3/16. With
-        # f = x²: the mean of (1, 0), and of 2 x ds/dη = (3/8, 0).
-        hard = torch.tensor([1.0, 0.0], dtype=torch.float64)
-        estimator = cls(2, gap=float(torch.tensor(3.0, dtype=torch.float64).log()))
-        return Worked(
-            estimator=estimator,
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(_through(families.variables(dist), hard, estimator.gap, estimator.temperature)),
-            f=torch.square,
-            value=torch.tensor(0.5, dtype=torch.float64),
-            gradient=torch.tensor(0.1875, dtype=torch.float64),
-        )
+        return _through(variables, hard, self.gap, self.temperature)
 
 
-def _through(
-    variables: families.Discrete, hard: Tensor, gap: float | Literal["expected"], temperature: Tensor
-) -> Tensor:
+def _through(variables: Discrete, hard: Tensor, gap: float | Literal["expected"], temperature: Tensor) -> Tensor:
     logits = variables.logits.detach()
     hard = hard.to(logits.dtype)
-    if isinstance(variables, families.Bernoullis):
+    if isinstance(variables, Bernoullis):
         sign = 2 * hard - 1
         lead = sign * logits  # of the sampled class, before the shift
         margin = _margin(lead.sigmoid(), gap)

@@ -7,16 +7,15 @@ that rounding the gate gives p_φ.
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import families, noise
-from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation, probit
+from sampleprop import noise
+from sampleprop.bibliography import cited
+from sampleprop.estimators.relaxed.relaxation import Relaxation, probit
+from sampleprop.families import Bernoullis, Discrete
 
 
-class GaussianRelaxedBernoulli(Relaxation):
+class GaussianRelaxedBernoulli(Relaxation[Bernoullis]):
     r"""Relaxes a bit to a gate that is often exactly 0 or 1: a clipped Gaussian.
 
     .. math::
@@ -49,41 +48,16 @@ class GaussianRelaxedBernoulli(Relaxation):
 
     exact_forward = False
     needs = "relaxed"
-    families = (families.Bernoullis,)
-    source = Source(
-        key="yamada2020feature",
-        authors="Yutaro Yamada and Ofir Lindenbaum and Sahand Negahban and Yuval Kluger",
-        year=2020,
-        title="Feature selection using stochastic gates",
-        venue="International Conference on Machine Learning",
-        arxiv="1810.04247",
-    )
+    source = cited("yamada2020feature")
     temperature: Tensor
 
     def __init__(self, samples: int | None = 1, *, temperature: float = 2.0, allow_unused: bool = False) -> None:
         super().__init__(samples, allow_unused, {"temperature": temperature})
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def points(self, variables: Bernoullis, generator: Generator | None) -> Tensor:
         epsilon = noise.normal((self.draws, *variables.logits.shape), variables.logits, generator)
-        return self.draw(variables, _gates(variables, epsilon, self.temperature))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # At η = 0 the mean is 0, with derivative p (1 - p) / φ(0) = √(2π) / 4. With ε = (0, 3) at τ = 2: x = (1/2, 1),
-        # dx/dη = (1/2, 0) times it. With f = x²: the mean of (1/4, 1), and of 2 x dx/dη = (√(2π) / 8, 0).
-        epsilon = torch.tensor([0.0, 3.0], dtype=torch.float64)
-        estimator = cls(2)
-        return Worked(
-            estimator=estimator,
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(_gates(families.variables(dist), epsilon, estimator.temperature)),
-            f=torch.square,
-            value=torch.tensor(0.625, dtype=torch.float64),
-            gradient=torch.tensor(2 * torch.pi, dtype=torch.float64).sqrt() / 16,
-        )
+        return _gates(variables, epsilon, self.temperature)
 
 
-def _gates(variables: families.Discrete, epsilon: Tensor, temperature: Tensor) -> Tensor:
+def _gates(variables: Discrete, epsilon: Tensor, temperature: Tensor) -> Tensor:
     return (0.5 + (probit(variables.logits) + epsilon) / temperature).clamp(0, 1)

@@ -12,15 +12,14 @@ import math
 import torch
 import torch.distributions as td
 from torch import Generator, Tensor
-from torch.distributions import Distribution
 
-from sampleprop import checks, families, noise
-from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation
-from sampleprop.surrogate import guarded
+from sampleprop import checks, noise
+from sampleprop.bibliography import cited
+from sampleprop.estimators.relaxed.relaxation import Relaxation
+from sampleprop.families import Variables, unwrap, with_parameters
 
 
-class GeneralizedGumbelSoftmax(Relaxation):
+class GeneralizedGumbelSoftmax(Relaxation[Variables]):
     r"""Replaces a count by the average of its possible values under a Gumbel-softmax, and differentiates f there.
 
     .. math::
@@ -52,15 +51,7 @@ class GeneralizedGumbelSoftmax(Relaxation):
 
     exact_forward = False
     needs = "relaxed"
-    source = Source(
-        key="joo2020generalized",
-        authors="Weonyoung Joo and Dongjun Kim and Seungjae Shin and Il-Chul Moon",
-        year=2020,
-        title="Generalized Gumbel-softmax gradient estimator for generic discrete random variables",
-        venue="arXiv preprint",
-        arxiv="2003.01847",
-        kind="misc",
-    )
+    source = cited("joo2020generalized")
     temperature: Tensor
 
     def __init__(
@@ -75,46 +66,23 @@ class GeneralizedGumbelSoftmax(Relaxation):
         checks.positive(self.name, "outcomes", outcomes, least=2)
         self.outcomes = outcomes
 
-    def refusal(self, dist: Distribution) -> str | None:
-        refusal = super().refusal(dist)
-        if refusal is not None:
-            return refusal
-        base, _ = families.unwrap(dist)
-        if type(base) not in (td.Poisson, td.Binomial, td.Geometric, td.NegativeBinomial):
+    def refuses(self, variables: Variables) -> str | None:
+        if type(variables.base) not in (td.Poisson, td.Binomial, td.Geometric, td.NegativeBinomial):
             return (
                 "GeneralizedGumbelSoftmax needs Poisson, Binomial, Geometric or NegativeBinomial; got "
-                f"{type(base).__name__}. Use GumbelSoftmax for bits and classes, or ScoreFunction for any distribution."
+                f"{variables.kind}. Use GumbelSoftmax for bits and classes, or ScoreFunction for any distribution."
             )
         return None
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        logits = _logits(dist, self.outcomes)
-        points = _relaxed(logits, noise.gumbel((self.draws, *logits.shape), logits, generator), self.temperature)
-        return Draw(guarded(self.name, points.to(next(iter(families.parameters(dist).values())).dtype)))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # Two outcomes of a Poisson count, 0 with e^-λ and the rest: for G = 0 and τ = 1 their average is x = 1 - e^-λ. At
-        # λ = 1 and f = x²: dx/dλ = e^-1.
-        estimator = cls(outcomes=2, temperature=1.0)
-        rest = 1 - math.exp(-1)
-        return Worked(
-            estimator=estimator,
-            parameter=torch.ones((), dtype=torch.float64),
-            dist=lambda rate: td.Poisson(rate),
-            draw=lambda dist: Draw(
-                _relaxed(_logits(dist, 2), torch.zeros(1, 2, dtype=torch.float64), estimator.temperature)
-            ),
-            f=torch.square,
-            value=torch.tensor(rest**2, dtype=torch.float64),
-            gradient=torch.tensor(2 * rest * math.exp(-1), dtype=torch.float64),
-        )
+    def points(self, variables: Variables, generator: Generator | None) -> Tensor:
+        logits = _logits(variables, self.outcomes)
+        return _relaxed(logits, noise.gumbel((self.draws, *logits.shape), logits, generator), self.temperature)
 
 
-def _logits(dist: Distribution, outcomes: int) -> Tensor:
+def _logits(variables: Variables, outcomes: int) -> Tensor:
     """The log-probabilities of 0 to outcomes - 1, the last one of all from there: [*batch, *event, outcomes]."""
-    raised = {name: noise.raised(parameter) for name, parameter in families.parameters(dist).items()}
-    base, _ = families.unwrap(families.with_parameters(dist, raised))
+    raised = {name: noise.promote(parameter) for name, parameter in variables.parameters.items()}
+    base, _ = unwrap(with_parameters(variables.dist, raised))
     like = next(iter(raised.values()))
     counts = torch.arange(outcomes, dtype=like.dtype, device=like.device).reshape(-1, *(1,) * len(base.batch_shape))
     possible = torch.ones_like(counts, dtype=torch.bool)

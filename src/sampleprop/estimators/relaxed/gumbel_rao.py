@@ -7,19 +7,15 @@ Differences from the paper: Bernoulli variables too, with logistic noise.
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import families
-from sampleprop.estimator import Source, Worked
+from sampleprop.bibliography import cited
 from sampleprop.estimators.relaxed.conditional import finite, latent
-from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation, soften, straight_through
+from sampleprop.estimators.relaxed.relaxation import Relaxation, soften, straight_through
+from sampleprop.families import Bernoullis, Discrete, OneHots
 
 
-class GumbelRao(Relaxation):
+class GumbelRao(Relaxation[Bernoullis | OneHots]):
     r"""Passes the gradient to the logits through the relaxation, averaged over the noise given the sample.
 
     .. math::
@@ -54,16 +50,7 @@ class GumbelRao(Relaxation):
 
     exact_forward = True
     needs = "differentiable"
-    families = (families.Bernoullis, families.OneHots)
-    source = Source(
-        key="paulus2021rao",
-        authors="Max B. Paulus and Chris J. Maddison and Andreas Krause",
-        year=2021,
-        title="Rao-Blackwellizing the straight-through Gumbel-softmax gradient estimator",
-        venue="International Conference on Learning Representations",
-        arxiv="2010.04838",
-        where="sec. 3",
-    )
+    source = cited("paulus2021rao", "sec. 3")
 
     temperature: Tensor
 
@@ -75,30 +62,13 @@ class GumbelRao(Relaxation):
             raise ValueError(f"GumbelRao needs a whole number of noises, at least 1; got noises={noises!r}.")
         self.noises = noises
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         points = variables.sample(self.draws, generator)
         z = latent(variables, points.expand(self.noises, *points.shape), generator)  # [K, k, *batch, *event]
-        return self.draw(variables, _through(variables, points, z, self.temperature))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # x = 1, τ = 1 and z = (log 3, 0): σ' = (3/16, 1/4), 7/32 in the mean. f = 3 - 2x: value 1, gradient -2 · 7/32.
-        z = torch.tensor([[math.log(3)], [0.0]], dtype=torch.float64)
-        x = torch.ones(1, dtype=torch.float64)
-        estimator = cls(temperature=1.0, noises=2)
-        return Worked(
-            estimator=estimator,
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(_through(families.variables(dist), x, z, estimator.temperature)),
-            f=lambda x: 3 - 2 * x,
-            value=torch.tensor(1.0, dtype=torch.float64),
-            gradient=torch.tensor(-7 / 16, dtype=torch.float64),
-        )
+        return _through(variables, points, z, self.temperature)
 
 
-def _through(variables: families.Discrete, points: Tensor, z: Tensor, temperature: Tensor) -> Tensor:
+def _through(variables: Discrete, points: Tensor, z: Tensor, temperature: Tensor) -> Tensor:
     """The points, with the derivative of the relaxation averaged over the first dimension of z."""
     logits = finite(variables.logits)
     scores = z + (logits - logits.detach())  # φ + noise, with the noise held fixed

@@ -7,16 +7,14 @@ Differences from the paper: none; a Bernoulli variable is relaxed by the logisti
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import families
-from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation, perturbation, soften
+from sampleprop.bibliography import cited
+from sampleprop.estimators.relaxed.relaxation import Relaxation, perturbation, soften
+from sampleprop.families import Bernoullis, Discrete, OneHots
 
 
-class GumbelSoftmax(Relaxation):
+class GumbelSoftmax(Relaxation[Bernoullis | OneHots]):
     r"""Replaces the discrete sample by a softmax of the noise that decides it, and differentiates f there.
 
     .. math::
@@ -46,42 +44,16 @@ class GumbelSoftmax(Relaxation):
 
     exact_forward = False
     needs = "relaxed"
-    families = (families.Bernoullis, families.OneHots)
-    source = Source(
-        key="jang2017categorical",
-        authors="Eric Jang and Shixiang Gu and Ben Poole",
-        year=2017,
-        title="Categorical reparameterization with Gumbel-softmax",
-        venue="International Conference on Learning Representations",
-        arxiv="1611.01144",
-        where="eq. 2",
-    )
+    source = cited("jang2017categorical", "eq. 2")
     temperature: Tensor
 
     def __init__(self, samples: int | None = 1, *, temperature: float = 0.5, allow_unused: bool = False) -> None:
         super().__init__(samples, allow_unused, {"temperature": temperature})
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         noise = perturbation(variables, self.draws, generator)
-        return self.draw(variables, _relaxed(variables, noise, self.temperature))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # At η = 0 with logistic noise (0, ∞): x = (1/2, 1), dx/dη = x (1 - x) / τ = (1/2, 0). With f = x²: the mean of
-        # (1/4, 1), and of 2 x dx/dη = (1/2, 0).
-        noise = torch.tensor([0.0, torch.inf], dtype=torch.float64)
-        estimator = cls(2)
-        return Worked(
-            estimator=estimator,
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(_relaxed(families.variables(dist), noise, estimator.temperature)),
-            f=torch.square,
-            value=torch.tensor(0.625, dtype=torch.float64),
-            gradient=torch.tensor(0.25, dtype=torch.float64),
-        )
+        return _relaxed(variables, noise, self.temperature)
 
 
-def _relaxed(variables: families.Discrete, noise: Tensor, temperature: Tensor) -> Tensor:
+def _relaxed(variables: Discrete, noise: Tensor, temperature: Tensor) -> Tensor:
     return soften(variables, (variables.logits + noise) / temperature)

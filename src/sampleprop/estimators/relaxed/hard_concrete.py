@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import families
-from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation, perturbation
+from sampleprop.bibliography import cited
+from sampleprop.estimators.relaxed.relaxation import Relaxation, perturbation
+from sampleprop.families import Bernoullis, Discrete
 
 
-class HardConcrete(Relaxation):
+class HardConcrete(Relaxation[Bernoullis]):
     r"""Relaxes a bit to a gate that is often exactly 0 or 1: a stretched and clipped binary Gumbel-softmax.
 
     .. math::
@@ -53,16 +51,7 @@ class HardConcrete(Relaxation):
 
     exact_forward = False
     needs = "relaxed"
-    families = (families.Bernoullis,)
-    source = Source(
-        key="louizos2018learning",
-        authors="Christos Louizos and Max Welling and Diederik P. Kingma",
-        year=2018,
-        title="Learning sparse neural networks through L0 regularization",
-        venue="International Conference on Learning Representations",
-        arxiv="1712.01312",
-        where="eqs. 10 and 11",
-    )
+    source = cited("louizos2018learning", "eqs. 10 and 11")
     temperature: Tensor
 
     def __init__(
@@ -82,29 +71,12 @@ class HardConcrete(Relaxation):
         self.gamma = gamma
         self.zeta = zeta
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def points(self, variables: Bernoullis, generator: Generator | None) -> Tensor:
         noise = perturbation(variables, self.draws, generator)
-        return self.draw(variables, _gates(variables, noise, self.temperature, self.gamma, self.zeta))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # At η = 0 with logistic noise (0, ∞): s = (1/2, 1), x = (1/2, 1), and by the stretch of 3/2 from -1/4 to 5/4
-        # dx/dη = 3/2 s (1 - s) / τ = (3/4, 0). With f = x²: the mean of (1/4, 1), and of 2 x dx/dη = (3/4, 0).
-        noise = torch.tensor([0.0, torch.inf], dtype=torch.float64)
-        estimator = cls(2, temperature=0.5, gamma=-0.25, zeta=1.25)
-        return Worked(
-            estimator=estimator,
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(_gates(families.variables(dist), noise, estimator.temperature, -0.25, 1.25)),
-            f=torch.square,
-            value=torch.tensor(0.625, dtype=torch.float64),
-            gradient=torch.tensor(0.375, dtype=torch.float64),
-        )
+        return _gates(variables, noise, self.temperature, self.gamma, self.zeta)
 
 
-def _gates(variables: families.Discrete, noise: Tensor, temperature: Tensor, gamma: float, zeta: float) -> Tensor:
+def _gates(variables: Discrete, noise: Tensor, temperature: Tensor, gamma: float, zeta: float) -> Tensor:
     # The stretched variable is above 1/2 where logits + noise > 0.
     middle = math.log((0.5 - gamma) / (zeta - 0.5))
     soft = ((variables.logits + noise) / temperature + middle).sigmoid()

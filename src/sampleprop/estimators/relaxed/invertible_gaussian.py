@@ -10,17 +10,16 @@ give p_φ exactly.
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 from torch.nn import functional
 
-from sampleprop import families, noise
-from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import HUGE, Draw, Relaxation, probit
+from sampleprop import noise
+from sampleprop.bibliography import cited
+from sampleprop.estimators.relaxed.relaxation import HUGE, Relaxation, probit
+from sampleprop.families import Bernoullis, Discrete, OneHots
 
 
-class InvertibleGaussian(Relaxation):
+class InvertibleGaussian(Relaxation[Bernoullis | OneHots]):
     r"""Replaces each binary decision between a class and the later ones by the sigmoid of a Gaussian.
 
     .. math::
@@ -52,55 +51,30 @@ class InvertibleGaussian(Relaxation):
 
     exact_forward = False
     needs = "relaxed"
-    families = (families.Bernoullis, families.OneHots)
-    source = Source(
-        key="potapczynski2020invertible",
-        authors="Andres Potapczynski and Gabriel Loaiza-Ganem and John P. Cunningham",
-        year=2020,
-        title="Invertible Gaussian reparameterization: revisiting the Gumbel-softmax",
-        venue="Advances in Neural Information Processing Systems 33",
-        arxiv="1912.09588",
-    )
+    source = cited("potapczynski2020invertible")
     temperature: Tensor
 
     def __init__(self, samples: int | None = 1, *, temperature: float = 0.3, allow_unused: bool = False) -> None:
         super().__init__(samples, allow_unused, {"temperature": temperature})
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         sticks = _sticks(variables)
         epsilon = noise.normal((self.draws, *sticks.shape), sticks, generator)
-        return self.draw(variables, _relaxed(variables, epsilon, self.temperature))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # At η = 0 the mean is 0, with derivative p (1 - p) / φ(0) = √(2π) / 4. With ε = 0: x = 1/2, and dx/dη is
-        # x (1 - x) / τ = 1/2 times it. With f = x²: 1/4, and 2 x dx/dη = √(2π) / 8.
-        epsilon = torch.zeros(1, dtype=torch.float64)
-        estimator = cls(temperature=0.5)
-        return Worked(
-            estimator=estimator,
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(_relaxed(families.variables(dist), epsilon, estimator.temperature)),
-            f=torch.square,
-            value=torch.tensor(0.25, dtype=torch.float64),
-            gradient=torch.tensor(2 * torch.pi, dtype=torch.float64).sqrt() / 8,
-        )
+        return _relaxed(variables, epsilon, self.temperature)
 
 
-def _sticks(variables: families.Discrete) -> Tensor:
+def _sticks(variables: Discrete) -> Tensor:
     """The logits of β: of each class against all later ones, [*batch, *variables, classes - 1]; for bits the logits."""
-    if isinstance(variables, families.Bernoullis):
+    if isinstance(variables, Bernoullis):
         return variables.logits
     # Masked classes get a huge number instead of infinity: where all later classes are masked, ∞ - ∞ would be NaN.
     logits = variables.logits.clamp_min(-HUGE)
     return logits[..., :-1] - logits[..., 1:].flip(-1).logcumsumexp(-1).flip(-1)
 
 
-def _relaxed(variables: families.Discrete, epsilon: Tensor, temperature: Tensor) -> Tensor:
+def _relaxed(variables: Discrete, epsilon: Tensor, temperature: Tensor) -> Tensor:
     scores = (probit(_sticks(variables)) + epsilon) / temperature
-    if isinstance(variables, families.Bernoullis):
+    if isinstance(variables, Bernoullis):
         return scores.sigmoid()
     taken = functional.pad(functional.logsigmoid(scores), (0, 1))  # the last class takes what is left
     left = functional.pad(functional.logsigmoid(-scores).cumsum(-1), (1, 0))

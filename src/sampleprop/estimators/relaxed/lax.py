@@ -7,19 +7,22 @@ Differences from the paper: none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.distributions import Distribution, Normal
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Source, Worked, average
-from sampleprop.estimators.relaxed.critic import QuadraticCritic, tilted, value_and_slopes
-from sampleprop.reparameterized import Reparameterized
-from sampleprop.surrogate import surrogate, train, unsqueeze_to, value_and_grad
+from sampleprop import checks
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs, average
+from sampleprop.estimator import Estimator
+from sampleprop.estimators.relaxed.critic import QuadraticCritic, value_and_slopes
+from sampleprop.families import Variables, recognize, with_parameters
+from sampleprop.families.reparameterized import Reparameterized
+from sampleprop.surrogate import surrogate, train, unsqueeze_to
+from sampleprop.tracing import value_and_grad
 
 
 class Draw(NamedTuple):
@@ -28,7 +31,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class LAX(Estimator[Draw]):
+class LAX(Estimator[Variables, Draw]):
     r"""Subtracts a learned function of the sample, scored, and adds it back through the reparameterization.
 
     .. math::
@@ -66,15 +69,7 @@ class LAX(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    source = Source(
-        key="grathwohl2018backpropagation",
-        authors="Will Grathwohl and Dami Choi and Yuhuai Wu and Geoffrey Roeder and David Duvenaud",
-        year=2018,
-        title="Backpropagation through the void: Optimizing control variates for black-box gradient estimation",
-        venue="International Conference on Learning Representations",
-        arxiv="1711.00123",
-        where="sec. 3",
-    )
+    source = cited("grathwohl2018backpropagation", "sec. 3")
 
     def __init__(self, samples: int = 1, *, critic: Callable[..., Tensor] | None = None) -> None:
         super().__init__()
@@ -83,95 +78,61 @@ class LAX(Estimator[Draw]):
         self.critic = critic
         self.quadratic = QuadraticCritic() if critic is None else None
 
-    def refusal(self, dist: Distribution) -> str | None:
-        refusal = super().refusal(dist)
-        if refusal is not None:
-            return refusal
-        base, _ = families.unwrap(dist)
-        got = f"got {type(base).__name__}"
-        if families.is_discrete(dist):
+    def refuses(self, variables: Variables) -> str | None:
+        base, got = variables.base, f"got {variables.kind}"
+        if variables.is_discrete:
             return f"LAX needs a continuous distribution; {got}. Use RELAX, its counterpart for discrete samples."
-        if not dist.has_rsample:
+        if not variables.dist.has_rsample:
             return f"LAX needs a distribution with rsample; {got}, which has none. Use ScoreFunction."
         if isinstance(base, Reparameterized) and base.periodic:
             return (
                 f"LAX needs samples that move without a jump, as its critic is differentiated through them; {got}, whose angles "
                 "pass from π to -π. Use Pathwise for an f of period 2π, or ScoreFunction."
             )
-        moving = checks.moving_refusal(self.name, dist, "Use Pathwise.")
+        moving = checks.moving_refusal(self.name, variables, "Use Pathwise.")
         if moving is not None:
             return moving
         if base.event_shape:
             return f"LAX needs coordinates that are independent given the parameters; {got}. Use ScoreFunction or Pathwise."
         try:
-            families.parameters(dist)
+            _ = variables.parameters
         except TypeError as error:
             return f"LAX differentiates by the distribution's own parameters. {error}"
         return None
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        named = families.parameters(dist)
+    def draw(self, variables: Variables, generator: Generator | None) -> Draw:
+        named = variables.parameters
 
         def sample(*tensors: Tensor) -> Tensor:
-            return families.rsample(
-                families.with_parameters(dist, dict(zip(named, tensors, strict=True))), 1, generator
-            ).squeeze(0)
+            moved = with_parameters(variables.dist, dict(zip(named, tensors, strict=True)))
+            return recognize(moved).rsample(1, generator).squeeze(0)
 
         # Each sample gets its own copy of the parameters; coordinate by coordinate, one pullback is the whole Jacobian.
         copies = tuple(p.detach().expand(self.draws, *p.shape) for p in named.values())
         with torch.no_grad():
             return Draw(*value_and_grad(sample, *copies))
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        batch_ndim = len(dist.batch_shape)
+    def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
+        batch_ndim = len(variables.batch_shape)
 
-        # A function that is no module has nothing to learn, and may hold on to θ, which must hear nothing of the variance.
+        # A plain function has nothing to learn. It may close over θ, so it is evaluated without gradient.
         learn = self.training and (self.quadratic is not None or isinstance(self.critic, nn.Module))
         with nullcontext() if learn else torch.no_grad():
             c, slopes = value_and_slopes(  # [k, *batch] and [k, *batch, *event], attached to ψ
-                self.name, self.critic, self.quadratic, draw.points, len(dist.event_shape), context
+                self.name, self.critic, self.quadratic, draw.points, len(variables.event_shape), costs.context
             )
-            excess = unsqueeze_to(costs.detach() - c, slopes.dim())
+            excess = unsqueeze_to(costs.fixed - c, slopes.dim())
             gradients = tuple(
                 # A parameter may have further dimensions: the components of a mixture.
                 average(
-                    unsqueeze_to(excess, score.dim()) * score + derivative * unsqueeze_to(slopes, score.dim()), keep
+                    unsqueeze_to(excess, score.dim()) * score + derivative * unsqueeze_to(slopes, score.dim()),
+                    costs.keep,
                 )
-                for score, derivative in zip(families.score(dist, draw.points), draw.derivatives, strict=True)
+                for score, derivative in zip(variables.scores(draw.points), draw.derivatives, strict=True)
             )
-        parameters = tuple(families.parameters(dist).values())
-        result = surrogate(self.name, average(costs, keep), parameters, tuple(g.detach() for g in gradients))
+        parameters = tuple(variables.parameters.values())
+        result = surrogate(self.name, costs.mean(), parameters, tuple(g.detach() for g in gradients))
         if learn:
             squares = torch.stack([g.square().unsqueeze(-1).flatten(batch_ndim).sum(-1) for g in gradients])
             result = train(result, squares.sum(0))  # [*batch]
         return result
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return tilted(cls()), tilted(cls(2))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # μ = 0, σ = 1, x = 2: score 2 by μ, dx/dμ = 1. f = 3x = 6, and the critic x² is 4 with slope 4:
-        # (6 - 4) · 2 + 4 = 8.
-        one, two = torch.ones(1, dtype=torch.float64), torch.full((1,), 2.0, dtype=torch.float64)
-        return Worked(
-            estimator=cls(critic=torch.square),
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda mean: Normal(mean, 1.0),
-            draw=lambda dist: Draw(two, (one, two)),
-            f=lambda x: 3 * x,
-            value=torch.tensor(6.0, dtype=torch.float64),
-            gradient=torch.tensor(8.0, dtype=torch.float64),
-        )

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import families, noise
-from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.relaxed.relaxation import Draw, Relaxation, soften
+from sampleprop import noise
+from sampleprop.bibliography import cited
+from sampleprop.estimators.relaxed.relaxation import Relaxation, soften
+from sampleprop.families import Bernoullis, Discrete, OneHots
 
 SCALE = 1.702  # of the normal distribution closest to the standard logistic one: 0.0095 apart at most
 
 
-class LogisticNormalSoftmax(Relaxation):
+class LogisticNormalSoftmax(Relaxation[Bernoullis | OneHots]):
     r"""Gumbel-softmax with Gaussian noise in place of Gumbel noise: lighter tails, a law that is only close to p.
 
     .. math::
@@ -52,42 +51,18 @@ class LogisticNormalSoftmax(Relaxation):
 
     exact_forward = False
     needs = "relaxed"
-    families = (families.Bernoullis, families.OneHots)
-    source = Source(
-        key="aitchison1980logistic",
-        authors="J. Aitchison and S. M. Shen",
-        year=1980,
-        title="Logistic-normal distributions: some properties and uses",
-        venue="Biometrika 67",
-        kind="article",
-    )
+    source = cited("aitchison1980logistic")
     temperature: Tensor
 
     def __init__(self, samples: int | None = 1, *, temperature: float = 0.5, allow_unused: bool = False) -> None:
         super().__init__(samples, allow_unused, {"temperature": temperature})
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         epsilon = noise.normal((self.draws, *variables.logits.shape), variables.logits, generator)
-        return self.draw(variables, _relaxed(variables, epsilon, self.temperature))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # At η = 0 with ε = 0: x = 1/2, dx/dη = x (1 - x) / τ = 1/2. With f = x²: 1/4, and 2 x dx/dη = 1/2.
-        epsilon = torch.zeros(1, dtype=torch.float64)
-        estimator = cls()
-        return Worked(
-            estimator=estimator,
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(_relaxed(families.variables(dist), epsilon, estimator.temperature)),
-            f=torch.square,
-            value=torch.tensor(0.25, dtype=torch.float64),
-            gradient=torch.tensor(0.5, dtype=torch.float64),
-        )
+        return _relaxed(variables, epsilon, self.temperature)
 
 
-def _relaxed(variables: families.Discrete, epsilon: Tensor, temperature: Tensor) -> Tensor:
+def _relaxed(variables: Discrete, epsilon: Tensor, temperature: Tensor) -> Tensor:
     # A bit is decided by the difference of two draws, a one-hot by each of its classes' own.
-    scale = SCALE if isinstance(variables, families.Bernoullis) else SCALE / math.sqrt(2)
+    scale = SCALE if isinstance(variables, Bernoullis) else SCALE / math.sqrt(2)
     return soften(variables, (variables.logits + scale * epsilon) / temperature)

@@ -9,16 +9,16 @@ form.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Self
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Source, Worked, average
+from sampleprop import checks
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs, average
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.relaxed.conditional import (
     Draw,
     correction,
@@ -27,11 +27,12 @@ from sampleprop.estimators.relaxed.conditional import (
     squashed,
     with_slopes,
 )
-from sampleprop.estimators.relaxed.critic import QuadraticCritic, tilted, value_and_slopes
+from sampleprop.estimators.relaxed.critic import QuadraticCritic, value_and_slopes
+from sampleprop.families import Bernoullis, OneHots
 from sampleprop.surrogate import surrogate, train, unsqueeze_to
 
 
-class RELAX(Estimator[Draw]):
+class RELAX(Estimator[Bernoullis | OneHots, Draw]):
     r"""Subtracts a learned function of the relaxed sample, scored, and adds it back through the relaxation.
 
     .. math::
@@ -76,16 +77,7 @@ class RELAX(Estimator[Draw]):
 
     unbiased = True
     exact_forward = True
-    families = (families.Bernoullis, families.OneHots)
-    source = Source(
-        key="grathwohl2018backpropagation",
-        authors="Will Grathwohl and Dami Choi and Yuhuai Wu and Geoffrey Roeder and David Duvenaud",
-        year=2018,
-        title="Backpropagation through the void: Optimizing control variates for black-box gradient estimation",
-        venue="International Conference on Learning Representations",
-        arxiv="1711.00123",
-        where="sec. 3",
-    )
+    source = cited("grathwohl2018backpropagation", "sec. 3")
 
     def __init__(
         self,
@@ -112,50 +104,37 @@ class RELAX(Estimator[Draw]):
         self.eta = nn.Parameter(torch.tensor(float(eta)), requires_grad=learn and use_f)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=learn)
         self.needs = "relaxed" if use_f else "black box"
+        self.calls_f = use_f
 
     @property
     def temperature(self) -> Tensor:
         """τ as it is now."""
         return self.log_temperature.exp()
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
+    def calls(self, variables: Bernoullis | OneHots) -> tuple[int, int]:
         if not self.use_f:
             return self.draws, 0
         relaxed = self.draws if self.coupled else 2 * self.draws
         return self.draws + relaxed, relaxed
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        return propose(families.variables(dist), self.draws, self.coupled, generator)
+    def draw(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Draw:
+        return propose(variables, self.draws, self.coupled, generator)
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        variables = families.variables(dist)
+    def estimate(self, variables: Bernoullis | OneHots, draw: Draw, costs: Costs) -> Tensor:
         learn = self.training and self.learn
         score = variables.score(draw.points)
-        gradient = average(unsqueeze_to(costs.detach(), score.dim()) * score, keep)  # [*batch, *event]
+        gradient = average(unsqueeze_to(costs.fixed, score.dim()) * score, costs.keep)  # [*batch, *event]
         slopes: list[tuple[Tensor | float, Callable[[Tensor], Tensor] | None]] = []  # by log τ, and what they count
         by_temperature = learn and self.log_temperature.requires_grad
         if self.use_f:
-            if relaxed_f is None:
-                raise ValueError("RELAX needs f at relaxed points; got none. Pass relaxed_f=f, or use_f=False.")
             h, slope = relaxed_correction(
-                variables, draw, with_slopes(relaxed_f), self.log_temperature, keep, by_temperature
+                variables, draw, with_slopes(costs.f), self.log_temperature, costs.keep, by_temperature
             )
             gradient = gradient + self.eta.to(gradient) * h
             slopes.append((self.eta, slope))
 
         def at(points: Tensor) -> tuple[Tensor, Tensor]:
-            return value_and_slopes(self.name, self.critic, self.quadratic, points, variables.event_ndim, context)
+            return value_and_slopes(self.name, self.critic, self.quadratic, points, variables.event_ndim, costs.context)
 
         # A critic that is no module is treated like f: it may hold on to θ, which must hear nothing of the variance.
         own = self.quadratic is not None or isinstance(self.critic, nn.Module)
@@ -163,13 +142,13 @@ class RELAX(Estimator[Draw]):
             with nullcontext() if learn else torch.no_grad():
                 # Attached to ψ and τ: what the critic's slopes are made of is itself differentiated, by train's loss.
                 gradient = gradient + correction(
-                    variables, draw, lambda z: squashed(variables, z, self.log_temperature, at), keep
+                    variables, draw, lambda z: squashed(variables, z, self.log_temperature, at), costs.keep
                 )
         else:
-            h, slope = relaxed_correction(variables, draw, at, self.log_temperature, keep, by_temperature)
+            h, slope = relaxed_correction(variables, draw, at, self.log_temperature, costs.keep, by_temperature)
             gradient = gradient + h
             slopes.append((1.0, slope))
-        result = surrogate(self.name, average(costs, keep), (variables.logits,), (gradient.detach(),))
+        result = surrogate(self.name, costs.mean(), (variables.logits,), (gradient.detach(),))
         if learn:
             loss = variables.sum(gradient.square())
             for weight, slope in slopes:
@@ -178,22 +157,3 @@ class RELAX(Estimator[Draw]):
                     loss = loss + row * (self.log_temperature - self.log_temperature.detach())
             result = train(result, loss)
         return result
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return tilted(cls()), tilted(cls(use_f=False)), tilted(cls(use_f=False, coupled=True))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = 1/2, τ = 1, the critic alone, s². z = 0: s = 1/2, ds/dz = 1/4 give the path 1 · 1/4. z̃ = log 3: s̃ = 3/4,
-        # c = 9/16, ds̃/dz̃ = 3/16, dz̃/dφ = 1 - (1/2) / (3/4) = 1/3 give 3/2 · 3/16 · 1/3 = 3/32. x = 1: score 1/2.
-        # Together (4 - 9/16) / 2 + 1/4 - 3/32 = 15/8.
-        return Worked(
-            estimator=cls(critic=torch.square, use_f=False, temperature=1.0),
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(*torch.tensor([[1.0], [0.0], [math.log(3)]], dtype=torch.float64)),
-            f=lambda x: 4 * x,
-            value=torch.tensor(4.0, dtype=torch.float64),
-            gradient=torch.tensor(1.875, dtype=torch.float64),
-        )

@@ -6,18 +6,23 @@ Each of them turns the logits and noise into points that are attached to φ; f i
 from __future__ import annotations
 
 import math
-from abc import ABC
+from abc import ABC, abstractmethod
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor
 
-from sampleprop import checks, families, noise
+from sampleprop import checks, noise
 from sampleprop.estimators.pathwise.through_points import Draw as Draw
 from sampleprop.estimators.pathwise.through_points import ThroughPoints
+from sampleprop.families import Bernoullis, Discrete, Variables, one_hot
 from sampleprop.surrogate import guarded
+from sampleprop.tracing import inspectable
+
+V = TypeVar("V", bound=Variables)
 
 
-class Relaxation(ThroughPoints, ABC):
+class Relaxation(ThroughPoints[V], ABC):
     """An estimator of first order whose points are a function of the logits, noise and temperatures.
 
     Args:
@@ -35,38 +40,42 @@ class Relaxation(ThroughPoints, ABC):
             checks.positive(self.name, argument, value)
             self.register_buffer(argument, torch.tensor(float(value)))
 
-    def draw(self, variables: families.Discrete, points: Tensor) -> Draw:
-        """The draw of these points, differentiable once."""
-        return Draw(guarded(self.name, points.to(variables.dtype)))
+    @abstractmethod
+    def points(self, variables: V, generator: Generator | None) -> Tensor:
+        """Draw the relaxed or straight-through points, [k, *batch, *event], attached to φ."""
+
+    def draw(self, variables: V, generator: Generator | None) -> Draw:
+        points = self.points(variables, generator)
+        return Draw(guarded(self.name, points if points.dtype == variables.dtype else points.to(variables.dtype)))
 
 
-def perturbation(variables: families.Discrete, k: int, generator: Generator | None) -> Tensor:
+def perturbation(variables: Discrete, k: int, generator: Generator | None) -> Tensor:
     """The noise that makes `harden(logits + noise)` an exact sample: logistic or Gumbel, [k, *batch, *event]."""
-    law = noise.logistic if isinstance(variables, families.Bernoullis) else noise.gumbel
-    return law((k, *variables.logits.shape), variables.logits, generator)
+    standard = noise.logistic if isinstance(variables, Bernoullis) else noise.gumbel
+    return standard((k, *variables.logits.shape), variables.logits, generator)
 
 
-def soften(variables: families.Discrete, scores: Tensor) -> Tensor:
+def soften(variables: Discrete, scores: Tensor) -> Tensor:
     """The probabilities of these scores as logits: sigmoid for bits, softmax for one-hots."""
-    return scores.sigmoid() if isinstance(variables, families.Bernoullis) else scores.softmax(-1)
+    return scores.sigmoid() if isinstance(variables, Bernoullis) else scores.softmax(-1)
 
 
-def through_soft(variables: families.Discrete, soft: Tensor, slopes: Tensor) -> Tensor:
+def through_soft(variables: Discrete, soft: Tensor, slopes: Tensor) -> Tensor:
     """The derivative by the scores of what has these slopes by `soft`, which is `soften` of the scores."""
     slopes = slopes.to(soft.dtype)
     through: Tensor
-    if isinstance(variables, families.Bernoullis):
+    if isinstance(variables, Bernoullis):
         through = torch.ops.aten.sigmoid_backward(slopes, soft)  # as autograd does it, in one pass
     else:
         through = torch.ops.aten._softmax_backward_data(slopes, soft, -1, soft.dtype)
     return through
 
 
-def harden(variables: families.Discrete, scores: Tensor) -> Tensor:
+def harden(variables: Discrete, scores: Tensor) -> Tensor:
     """The vertex next to these scores, without graph: x > 0 for bits, the argmax for one-hots."""
-    if isinstance(variables, families.Bernoullis):
+    if isinstance(variables, Bernoullis):
         return (scores.detach() > 0).to(scores.dtype)
-    return families.one_hot(scores.detach().argmax(-1), scores.shape[-1], scores.dtype)
+    return one_hot(scores.detach().argmax(-1), scores.shape[-1], scores.dtype)
 
 
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
@@ -91,7 +100,7 @@ def probit(logits: Tensor) -> Tensor:
     rare = (-size.clamp_max(edge)).sigmoid()
     z = -torch.special.ndtri(rare)
     slope = rare * (1 - rare) * (z.square() / 2).exp() * math.sqrt(2 * math.pi)  # p (1 - p) over the density
-    if not families.inspectable(size) or size.is_cuda or bool((size > edge).any()):
+    if not inspectable(size) or size.is_cuda or bool((size > edge).any()):
         tail, tail_slope = _tail(size.clamp_min(edge))
         z, slope = torch.where(size > edge, tail, z), torch.where(size > edge, tail_slope, slope)
     quantile: Tensor = torch.copysign(z, eta) + slope * (inside - eta)

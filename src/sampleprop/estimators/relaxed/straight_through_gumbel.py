@@ -6,23 +6,20 @@ Differences from the paper: none.
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import families
-from sampleprop.estimator import Source, Worked
+from sampleprop.bibliography import cited
 from sampleprop.estimators.relaxed.relaxation import (
-    Draw,
     Relaxation,
     harden,
     perturbation,
     soften,
     straight_through,
 )
+from sampleprop.families import Bernoullis, Discrete, OneHots
 
 
-class StraightThroughGumbel(Relaxation):
+class StraightThroughGumbel(Relaxation[Bernoullis | OneHots]):
     r"""Evaluates f at the discrete sample, and differentiates as if it had been the Gumbel-softmax of the same noise.
 
     .. math::
@@ -55,43 +52,17 @@ class StraightThroughGumbel(Relaxation):
 
     exact_forward = True
     needs = "differentiable"
-    families = (families.Bernoullis, families.OneHots)
-    source = Source(
-        key="jang2017categorical",
-        authors="Eric Jang and Shixiang Gu and Ben Poole",
-        year=2017,
-        title="Categorical reparameterization with Gumbel-softmax",
-        venue="International Conference on Learning Representations",
-        arxiv="1611.01144",
-        where="sec. 2.2",
-    )
+    source = cited("jang2017categorical", "sec. 2.2")
     temperature: Tensor
 
     def __init__(self, samples: int | None = 1, *, temperature: float = 0.5, allow_unused: bool = False) -> None:
         super().__init__(samples, allow_unused, {"temperature": temperature})
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         noise = perturbation(variables, self.draws, generator)
-        return self.draw(variables, _through(variables, noise, self.temperature))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # At η = 0 with logistic noise (log(3)/2, ∞): x = (1, 1), soft s = (3/4, 1), ds/dη = s (1 - s) / τ = (3/8, 0).
-        # With f = x²: the value 1, and the mean of 2 x ds/dη = (3/4, 0).
-        noise = torch.tensor([3.0, torch.inf], dtype=torch.float64).log() / 2
-        estimator = cls(2)
-        return Worked(
-            estimator=estimator,
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(_through(families.variables(dist), noise, estimator.temperature)),
-            f=torch.square,
-            value=torch.tensor(1.0, dtype=torch.float64),
-            gradient=torch.tensor(0.375, dtype=torch.float64),
-        )
+        return _through(variables, noise, self.temperature)
 
 
-def _through(variables: families.Discrete, noise: Tensor, temperature: Tensor) -> Tensor:
+def _through(variables: Discrete, noise: Tensor, temperature: Tensor) -> Tensor:
     scores = variables.logits + noise
     return straight_through(harden(variables, scores), soften(variables, scores / temperature))

@@ -8,25 +8,19 @@ Differences from the paper: none.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution, Independent
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Source, Worked, average
+from sampleprop import checks
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs
+from sampleprop.estimator import Estimator
+from sampleprop.families import Bernoullis, Discrete
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
-SOURCE = Source(
-    key="kunes2023gradient",
-    authors="Russell Z. Kunes and Mingzhang Yin and Max Land and Doron Haviv and Dana Pe'er and Simon Tavaré",
-    year=2023,
-    title="Gradient estimation for binary latent variables via gradient variance clipping",
-    venue="AAAI Conference on Artificial Intelligence",
-    arxiv="2208.06124",
-)
+SOURCE = cited("kunes2023gradient")
 
 
 class Draw(NamedTuple):
@@ -35,7 +29,7 @@ class Draw(NamedTuple):
     flipped: Tensor  # [pivots, *batch, *event], whether it is this bit
 
 
-class BitFlip(Estimator[Draw]):
+class BitFlip(Estimator[Bernoullis, Draw]):
     r"""Flips one bit, chosen at random, and gives its logit the whole difference of the cost.
 
     .. math::
@@ -62,7 +56,6 @@ class BitFlip(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    families = (families.Bernoullis,)
     source = SOURCE
 
     def __init__(self, samples: int = 1) -> None:
@@ -70,53 +63,19 @@ class BitFlip(Estimator[Draw]):
         checks.samples("BitFlip", samples)
         self.samples = samples
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
+    def calls(self, variables: Bernoullis) -> tuple[int, int]:
         return 2 * self.draws, 0
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def draw(self, variables: Bernoullis, generator: Generator | None) -> Draw:
         points = variables.sample(self.draws, generator)
         return Draw(points, *flip(variables, points, generator))
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        variables = families.variables(dist)
-        gradient = by_flip(self.name, dist, draw, costs.detach(), probe_costs)
-        return surrogate(self.name, average(costs, keep), (variables.logits,), (average(gradient, keep),))
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return (cls(),)
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = 1/2, x = (1, 0), the second of D = 2 bits flipped: f goes from 1 to 4, and 2 * 1/4 * 3 is its derivative.
-        return Worked(
-            estimator=cls(),
-            parameter=torch.zeros(2, dtype=torch.float64),
-            dist=lambda logits: Independent(Bernoulli(logits=logits), 1),
-            draw=lambda dist: Draw(
-                torch.tensor([[1.0, 0.0]], dtype=torch.float64),
-                torch.tensor([[1.0, 1.0]], dtype=torch.float64),
-                torch.tensor([[False, True]]),
-            ),
-            f=lambda x: x.sum(-1).square(),
-            value=torch.tensor(1.0, dtype=torch.float64),
-            gradient=torch.tensor([0.0, 1.5], dtype=torch.float64),
-        )
+    def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
+        gradient = by_flip(variables, draw, costs.fixed, costs.probes)
+        return surrogate(self.name, costs.mean(), (variables.logits,), (costs.average(gradient),))
 
 
-def flip(variables: families.Discrete, points: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+def flip(variables: Discrete, points: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
     """The points with one bit flipped, unless that is impossible, and which bit was chosen."""
     shape = variables.event_logits_shape
     lead = points.shape[: points.dim() - len(shape)]
@@ -126,10 +85,8 @@ def flip(variables: families.Discrete, points: Tensor, generator: Generator | No
     return torch.where(flipped & (variables.variance > 0), 1 - points, points), flipped
 
 
-def by_flip(name: str, dist: Distribution, draw: Draw, costs: Tensor, probe_costs: Tensor | None) -> Tensor:
+def by_flip(variables: Discrete, draw: Draw, costs: Tensor, probe_costs: Tensor) -> Tensor:
     """BitFlip-1's estimate from each pivot, whose costs are given: [pivots, *batch, *event]."""
-    probe_costs = checks.probe_costs(name, dist, draw.probes, probe_costs, "the costs of the flipped points")
-    variables = families.variables(dist)
     pivots = draw.points[: draw.probes.shape[0]]
     rise = unsqueeze_to(probe_costs - costs, pivots.dim()) * (1 - 2 * pivots)
     return draw.flipped * math.prod(variables.event_logits_shape) * variables.variance * rise

@@ -7,16 +7,17 @@ Differences from the paper: the correction is subtracted, so that a good coeffic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Source, Worked, others
+from sampleprop import checks
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs, others
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.score.slopes import value_and_slopes
+from sampleprop.families import Bernoullis, OneHots
 from sampleprop.surrogate import surrogate, train, unsqueeze_to
 
 
@@ -25,7 +26,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class DoubleCV(Estimator[Draw]):
+class DoubleCV(Estimator[Bernoullis | OneHots, Draw]):
     r"""Corrects each cost, and each cost in its leave-one-out baseline, by a tangent taken from the other samples.
 
     .. math::
@@ -57,16 +58,9 @@ class DoubleCV(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "differentiable"
-    families = (families.Bernoullis, families.OneHots)
-    source = Source(
-        key="titsias2022double",
-        authors="Michalis K. Titsias and Jiaxin Shi",
-        year=2022,
-        title="Double control variates for gradient estimation in discrete latent variable models",
-        venue="International Conference on Artificial Intelligence and Statistics",
-        arxiv="2111.05300",
-        where="sec. 3",
-    )
+    calls_f = True
+    whole = True
+    source = cited("titsias2022double", "sec. 3")
 
     def __init__(self, samples: int = 2) -> None:
         super().__init__()
@@ -78,53 +72,21 @@ class DoubleCV(Estimator[Draw]):
     def samples_least(self) -> int:
         return 2
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
+    def calls(self, variables: Bernoullis | OneHots) -> tuple[int, int]:
         return 2 * self.draws, self.draws
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        return Draw(families.variables(dist).sample(self.draws, generator))
+    def draw(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Draw:
+        return Draw(variables.sample(self.draws, generator))
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        checks.whole(self.name, keep)
-        variables = families.variables(dist)
-        _, slopes = value_and_slopes(self.name, relaxed_f, draw.points, variables.logits.dtype)  # [k, *batch, *event]
+    def estimate(self, variables: Bernoullis | OneHots, draw: Draw, costs: Costs) -> Tensor:
+        _, slopes = value_and_slopes(costs.f, draw.points, variables.logits.dtype)  # [k, *batch, *event]
         score = variables.score(draw.points)
         tangents = variables.sum(others(slopes) * score)  # [k, *batch]; x - μ is the score by the logits
-        fixed = _weighed_mean(costs.detach(), score)
+        fixed = _weighed_mean(costs.fixed, score)
         added = variables.through_mean(slopes.mean(0)) - _weighed_mean(tangents, score)
         gradient = fixed + self.coefficient * added
-        result = surrogate(self.name, costs.mean(0), (variables.logits,), (gradient.detach(),))
+        result = surrogate(self.name, costs.points.mean(0), (variables.logits,), (gradient.detach(),))
         return train(result, variables.sum(gradient.square())) if self.training else result
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return (cls(), cls(4))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = 1/2, x = (1, 0), f(x) = x² + x: costs (2, 0), slopes (3, 1), so the tangents at x - μ = ±1/2 are 1 * 1/2 and
-        # 3 * -1/2, and h = (2 - 1/4, 0 + 3/4). Scores ±1/2 weighed by ±(7/4 - 3/4) give 1/2; the mean's part adds
-        # 1/2 * 2 * 1/4.
-        return Worked(
-            estimator=cls(),
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(torch.tensor([1.0, 0.0], dtype=torch.float64)),
-            f=lambda x: x.square() + x,
-            value=torch.tensor(1.0, dtype=torch.float64),
-            gradient=torch.tensor(0.75, dtype=torch.float64),
-        )
 
 
 def _weighed_mean(weights: Tensor, score: Tensor) -> Tensor:

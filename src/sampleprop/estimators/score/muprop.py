@@ -8,16 +8,17 @@ baseline and the division by a running deviation are left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Source, Worked, average
+from sampleprop import checks
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs, average
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.score.slopes import value_and_slopes
+from sampleprop.families import Bernoullis, OneHots
 from sampleprop.surrogate import surrogate, train, unsqueeze_to
 
 
@@ -26,7 +27,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class MuProp(Estimator[Draw]):
+class MuProp(Estimator[Bernoullis | OneHots, Draw]):
     r"""Subtracts the cost's tangent at the mean, whose expectation is known, and weighs the score with the rest.
 
     .. math::
@@ -57,15 +58,8 @@ class MuProp(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "relaxed"
-    families = (families.Bernoullis, families.OneHots)
-    source = Source(
-        key="gu2016muprop",
-        authors="Shixiang Gu and Sergey Levine and Ilya Sutskever and Andriy Mnih",
-        year=2016,
-        title="MuProp: Unbiased backpropagation for stochastic neural networks",
-        venue="International Conference on Learning Representations",
-        arxiv="1511.05176",
-    )
+    calls_f = True
+    source = cited("gu2016muprop")
 
     coefficient: float | nn.Parameter
 
@@ -78,53 +72,23 @@ class MuProp(Estimator[Draw]):
         self.coefficient = nn.Parameter(torch.tensor(float(coefficient))) if learn else coefficient
         self.learn = learn
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
+    def calls(self, variables: Bernoullis | OneHots) -> tuple[int, int]:
         return self.draws + 1, 1
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        return Draw(families.variables(dist).sample(self.draws, generator))
+    def draw(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Draw:
+        return Draw(variables.sample(self.draws, generator))
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        variables = families.variables(dist)
+    def estimate(self, variables: Bernoullis | OneHots, draw: Draw, costs: Costs) -> Tensor:
         mean = variables.probs.detach().to(variables.dtype).unsqueeze(0)
-        at_mean, slopes = value_and_slopes(self.name, relaxed_f, mean, variables.logits.dtype)
+        at_mean, slopes = value_and_slopes(costs.f, mean, variables.logits.dtype)
         slope = slopes.squeeze(0)  # [*batch, *event]
         score = variables.score(draw.points)
         linear = variables.sum(slope * score)  # [k, *batch]; x - μ is the score by the logits
         # The gradient is affine in the coefficient: what it is at 0, and what each unit adds.
-        fixed = average(unsqueeze_to(costs.detach() - at_mean, score.dim()) * score, keep)
-        added = variables.through_mean(slope) - average(unsqueeze_to(linear, score.dim()) * score, keep)
+        fixed = average(unsqueeze_to(costs.fixed - at_mean, score.dim()) * score, costs.keep)
+        added = variables.through_mean(slope) - average(unsqueeze_to(linear, score.dim()) * score, costs.keep)
         gradient = fixed + self.coefficient * added
-        result = surrogate(self.name, average(costs, keep), (variables.logits,), (gradient.detach(),))
+        result = surrogate(self.name, costs.mean(), (variables.logits,), (gradient.detach(),))
         if self.training and self.learn:
             result = train(result, variables.sum(gradient.square()))
         return result
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return (cls(), cls(2, learn=True))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = 1/2, x = 1, f(x) = x² + 2: f(1/2) = 9/4 with slope 1, so h(1) = 9/4 + 1/2 and f(1) - h(1) = 1/4; the score
-        # is 1/2, the mean's derivative 1/4: 1/4 * 1/2 + 1 * 1/4.
-        return Worked(
-            estimator=cls(),
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(torch.tensor([1.0], dtype=torch.float64)),
-            f=lambda x: x.square() + 2,
-            value=torch.tensor(3.0, dtype=torch.float64),
-            gradient=torch.tensor(0.375, dtype=torch.float64),
-        )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from torch.distributions import Distribution
-
-from sampleprop import families
+from sampleprop.families import Discrete
 
 
-def refusal(name: str, limit: int, dist: Distribution) -> str | None:
-    """Why the joint outcomes of `dist` are too many to enumerate, with the fix; None if they are not."""
-    count = families.variables(dist).support_size
+def refusal(name: str, limit: int, variables: Discrete) -> str | None:
+    """Why the joint outcomes are too many to enumerate, with the fix; None if they are not."""
+    count = variables.support_size
     if count <= limit:
         return None
     return (

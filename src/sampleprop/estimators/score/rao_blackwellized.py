@@ -8,16 +8,17 @@ Differences from the paper: the baseline is made from the outcomes that are eval
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Distribution, OneHotCategorical
 
-from sampleprop import checks, families, noise
-from sampleprop.estimator import Estimator, F, Source, Worked, others
+from sampleprop import checks, noise
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs, others
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.score import outcomes
+from sampleprop.families import Discrete
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
 
@@ -27,7 +28,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class RaoBlackwellized(Estimator[Draw]):
+class RaoBlackwellized(Estimator[Discrete, Draw]):
     r"""Sums the most probable joint outcomes exactly and draws only from the others.
 
     .. math::
@@ -62,15 +63,8 @@ class RaoBlackwellized(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    families = (families.Bernoullis, families.OneHots, families.Integers)
-    source = Source(
-        key="liu2019rao",
-        authors="Runjing Liu and Jeffrey Regier and Nilesh Tripuraneni and Michael I. Jordan and Jon McAuliffe",
-        year=2019,
-        title="Rao-Blackwellized stochastic gradients for discrete distributions",
-        venue="International Conference on Machine Learning",
-        arxiv="1810.04777",
-    )
+    whole = True
+    source = cited("liu2019rao")
 
     def __init__(self, samples: int = 4, *, drawn: int = 1, baseline: bool = True, limit: int = 4096) -> None:
         super().__init__()
@@ -87,17 +81,16 @@ class RaoBlackwellized(Estimator[Draw]):
     def samples_least(self) -> int:
         return self.drawn + 1
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
-        return self._summed(dist) + self.drawn, 0
+    def calls(self, variables: Discrete) -> tuple[int, int]:
+        return self._summed(variables) + self.drawn, 0
 
-    def refusal(self, dist: Distribution) -> str | None:
-        return super().refusal(dist) or outcomes.refusal(self.name, self.limit, dist)
+    def refuses(self, variables: Discrete) -> str | None:
+        return outcomes.refusal(self.name, self.limit, variables)
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def draw(self, variables: Discrete, generator: Generator | None) -> Draw:
         with torch.no_grad():
             log_probs = variables.support_log_prob()  # [outcomes, *batch]
-        log_top, top = log_probs.topk(self._summed(dist), 0)
+        log_top, top = log_probs.topk(self._summed(variables), 0)
         rest = log_probs.scatter(0, top, -math.inf)
         gumbel = noise.gumbel((self.drawn, *rest.shape), rest, generator)
         drawn = (rest + gumbel).argmax(1)  # [drawn, *batch]
@@ -107,27 +100,14 @@ class RaoBlackwellized(Estimator[Draw]):
         points = variables.states(torch.cat((top, drawn)))
         return Draw(torch.where(unsqueeze_to(weights > 0, points.dim()), points, variables.mode()), weights)
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        checks.whole(self.name, keep)
-        variables = families.variables(dist)
-        advantages = draw.weights * (costs.detach() - self._baseline(draw.weights, costs.detach()))  # [k, *batch]
+    def estimate(self, variables: Discrete, draw: Draw, costs: Costs) -> Tensor:
+        advantages = draw.weights * (costs.fixed - self._baseline(draw.weights, costs.fixed))  # [k, *batch]
         with torch.no_grad():
-            gradient = variables.weighed_score(draw.points, advantages)
-        return surrogate(self.name, (draw.weights * costs).sum(0), (variables.logits,), (gradient,))
+            gradient = variables.weighted_score(draw.points, advantages)
+        return surrogate(self.name, (draw.weights * costs.points).sum(0), (variables.logits,), (gradient,))
 
-    def _summed(self, dist: Distribution) -> int:
-        return min(self.draws - self.drawn, families.variables(dist).support_size)
+    def _summed(self, variables: Discrete) -> int:
+        return min(self.draws - self.drawn, variables.support_size)
 
     def _baseline(self, weights: Tensor, costs: Tensor) -> Tensor:
         """b for each point, [k, *batch]: a drawn point's leaves out its own cost."""
@@ -139,24 +119,3 @@ class RaoBlackwellized(Estimator[Draw]):
             return (known / weights[:summed].sum(0)).expand_as(costs)
         each = known + weights[summed:].sum(0) * others(costs[summed:])  # [drawn, *batch]
         return torch.cat((each.mean(0).expand(summed, *each.shape[1:]), each))
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return (cls(3), cls(3, baseline=False), cls(4, drawn=2))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = (1/2, 1/4, 1/4), T = {0}, the draw is 2; f = (1, 3, 5): 1/2 * 1 + 1/2 * 5 = 3, b = 1. The score of 2 is
-        # (-1/2, -1/4, 3/4), with weight 1/2 * (5 - 1); outcome 0 has f - b = 0.
-        return Worked(
-            estimator=cls(2),
-            parameter=torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64).log(),
-            dist=lambda logits: OneHotCategorical(logits=logits),
-            draw=lambda dist: Draw(
-                torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64),
-                torch.tensor([0.5, 0.5], dtype=torch.float64),
-            ),
-            f=lambda x: x[..., 0] + 3 * x[..., 1] + 5 * x[..., 2],
-            value=torch.tensor(3.0, dtype=torch.float64),
-            gradient=torch.tensor([-1.0, -0.5, 1.5], dtype=torch.float64),
-        )

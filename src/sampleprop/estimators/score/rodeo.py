@@ -8,17 +8,17 @@ not grow with their number; the learned H starts at the tangent; categorical var
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Source, Worked, others
+from sampleprop import checks
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs, others
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.score.slopes import value_and_slopes
-from sampleprop.families import Discrete
+from sampleprop.families import Bernoullis, Discrete, OneHots
 from sampleprop.surrogate import surrogate, train, unsqueeze_to
 
 HIDDEN = 8
@@ -29,7 +29,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class RODEO(Estimator[Draw]):
+class RODEO(Estimator[Bernoullis | OneHots, Draw]):
     r"""Corrects the score function and its leave-one-out baseline by functions whose mean is zero, however they are learned.
 
     .. math::
@@ -64,15 +64,9 @@ class RODEO(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "differentiable"
-    families = (families.Bernoullis, families.OneHots)
-    source = Source(
-        key="shi2022gradient",
-        authors="Jiaxin Shi and Yuhao Zhou and Jessica Hwang and Michalis K. Titsias and Lester Mackey",
-        year=2022,
-        title="Gradient estimation with discrete Stein operators",
-        venue="Advances in Neural Information Processing Systems 35",
-        arxiv="2202.09497",
-    )
+    calls_f = True
+    whole = True
+    source = cited("shi2022gradient")
 
     def __init__(self, samples: int = 2) -> None:
         super().__init__()
@@ -90,37 +84,24 @@ class RODEO(Estimator[Draw]):
     def samples_least(self) -> int:
         return 2
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
+    def calls(self, variables: Bernoullis | OneHots) -> tuple[int, int]:
         return 2 * self.draws, self.draws
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        return Draw(families.variables(dist).sample(self.draws, generator))
+    def draw(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Draw:
+        return Draw(variables.sample(self.draws, generator))
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        checks.whole(self.name, keep)
-        variables = families.variables(dist)
-        _, slopes = value_and_slopes(self.name, relaxed_f, draw.points, variables.logits.dtype)  # [k, *batch, *event]
+    def estimate(self, variables: Bernoullis | OneHots, draw: Draw, costs: Costs) -> Tensor:
+        _, slopes = value_and_slopes(costs.f, draw.points, variables.logits.dtype)  # [k, *batch, *event]
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-            gradient = self._gradient(variables, draw.points, costs.detach(), slopes)
-        result = surrogate(self.name, costs.mean(0), (variables.logits,), (gradient.detach(),))
+            gradient = self._gradient(variables, draw.points, costs.fixed, slopes)
+        result = surrogate(self.name, costs.points.mean(0), (variables.logits,), (gradient.detach(),))
         return train(result, variables.sum(gradient.square())) if self.training else result
 
     def _gradient(self, variables: Discrete, points: Tensor, costs: Tensor, slopes: Tensor) -> Tensor:
         """The estimate of ∇_φ L, [*batch, *event], attached to α, β and H."""
         score = variables.score(points)
         here, changed = self._surrogate_costs(variables, points, costs, slopes)
-        if isinstance(variables, families.Bernoullis):
+        if isinstance(variables, Bernoullis):
             # A bit is redrawn as the other one with probability |x - p|, and |x - p| (1 - 2 x) is minus the score.
             stein = variables.sum(score.abs() * (changed - unsqueeze_to(here, score.dim())))  # [k, *batch]
             vector = (unsqueeze_to(stein, score.dim()) - changed) * score
@@ -144,7 +125,7 @@ class RODEO(Estimator[Draw]):
         own, others = points.unsqueeze(1), points[index]  # [k, 1, *batch, *event] and [k, k - 1, *batch, *event]
         slope, cost = slopes[index], costs[index]
         tangent = variables.sum(slope * (own - others))  # [k, k - 1, *batch]
-        if isinstance(variables, families.Bernoullis):
+        if isinstance(variables, Bernoullis):
             step = slope * (1 - 2 * own)
         else:
             step = slope - (slope * own).sum(-1, keepdim=True)
@@ -155,22 +136,3 @@ class RODEO(Estimator[Draw]):
         inputs = torch.stack((cost.expand_as(tangent), tangent), -1).to(self.alpha.dtype)
         learned: Tensor = self.network(inputs).squeeze(-1)
         return tangent + learned.to(tangent.dtype)
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return (cls(), cls(3))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = 1/2, x = (1, 0), f(x) = x² + x: costs (2, 0), slopes (3, 1). H is the tangent at first: h₁(1) = 1, h₁(0) = 0,
-        # h₂(0) = -3, h₂(1) = 0. A draws the bit anew: (A h₁)(1) = -1/2, (A h₂)(0) = 3/2, (A (h₁ s))(1) = 1/4 - 1/2 and
-        # (A (h₂ s))(0) = 3/4 - 3/2. With α = β = 1/4 the terms are (2 - 3/8) 1/2 - 1/16 and (0 - 2 + 1/8) (-1/2) - 3/16.
-        return Worked(
-            estimator=cls(),
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(torch.tensor([1.0, 0.0], dtype=torch.float64)),
-            f=lambda x: x.square() + x,
-            value=torch.tensor(1.0, dtype=torch.float64),
-            gradient=torch.tensor(0.75, dtype=torch.float64),
-        )

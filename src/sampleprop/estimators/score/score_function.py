@@ -9,24 +9,18 @@ Differences from the papers: the baseline is an argument, and leave-one-out wher
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution
 
-from sampleprop import checks, families
+from sampleprop import checks
 from sampleprop.baselines.baseline import Baseline
-from sampleprop.baselines.constant import Constant
-from sampleprop.baselines.known_mean import KnownMean
-from sampleprop.baselines.learned import LearnedBaseline
-from sampleprop.baselines.leave_one_out import LeaveOneOut
-from sampleprop.baselines.moving_average import MovingAverage
-from sampleprop.baselines.optimal_coefficient import OptimalCoefficient
-from sampleprop.baselines.self_critical import SelfCritical
-from sampleprop.estimator import F, Group, Grouped, Source, Worked, average, kept_weights
-from sampleprop.surrogate import score_surrogate, train
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs
+from sampleprop.estimator import Estimator
+from sampleprop.estimators.score.dice import dice
+from sampleprop.families import Variables
+from sampleprop.surrogate import train
 
 
 class Draw(NamedTuple):
@@ -34,7 +28,7 @@ class Draw(NamedTuple):
     probes: Tensor | None = None  # [m, *batch, *event], where the baseline asks for them
 
 
-class ScoreFunction(Grouped[Draw]):
+class ScoreFunction(Estimator[Variables, Draw]):
     r"""Weighs the score of each sample with how much its cost exceeds a baseline.
 
     .. math::
@@ -67,15 +61,8 @@ class ScoreFunction(Grouped[Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    source = Source(
-        key="williams1992simple",
-        authors="Ronald J. Williams",
-        year=1992,
-        title="Simple statistical gradient-following algorithms for connectionist reinforcement learning",
-        venue="Machine Learning 8",
-        where="sec. 4",
-        kind="article",
-    )
+    grouped = True
+    source = cited("williams1992simple", "sec. 4")
 
     def __init__(self, samples: int | None = 2, *, baseline: Baseline | None = None) -> None:
         super().__init__()
@@ -91,143 +78,52 @@ class ScoreFunction(Grouped[Draw]):
     def samples_least(self) -> int:
         return 1 if self.baseline is None else self.baseline.samples_least
 
-    def order(self, dist: Distribution) -> float:
+    def highest_order(self, variables: Variables) -> float:
         return math.inf
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
-        baseline = self._baseline(self.draws)
-        return self.draws + (0 if baseline is None else baseline.probe_count), 0
+    def calls(self, variables: Variables) -> tuple[int, int]:
+        return self.draws + (0 if self.baseline is None else self.baseline.probe_count), 0
 
-    def refusal(self, dist: Distribution) -> str | None:
-        refusal = super().refusal(dist)
-        if refusal is None:
-            refusal = checks.moving_refusal(
-                self.name, dist, "Use Pathwise, or score_function_loss where the density vanishes at that edge."
-            )
-        return refusal if refusal is not None or self.baseline is None else self.baseline.refusal(dist)
+    def refuses(self, variables: Variables) -> str | None:
+        refusal = checks.moving_refusal(
+            self.name, variables, "Use Pathwise, or score_function_loss where the density vanishes at that edge."
+        )
+        return refusal if refusal is not None or self.baseline is None else self.baseline.refusal(variables)
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        baseline = self._baseline(self.draws)
-        points = families.sample(dist, self.draws, generator)
-        return Draw(points, None if baseline is None else baseline.probes(dist))
+    def draw(self, variables: Variables, generator: Generator | None) -> Draw:
+        points = variables.sample(self.draws, generator)
+        return Draw(points, None if self.baseline is None else self.baseline.probes(variables))
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-        group: Group | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        size = self.draws if group is None else max(self.draws, group.size(costs))
-        baseline = self._baseline(size)
-        self._whole(baseline, costs.shape[0], size)
-        b = None
-        if draw.probes is not None and probe_costs is not None:
-            probe_costs = checks.costs(self.name, dist, draw.probes, probe_costs)
-        if baseline is not None:
-            b = baseline.value(dist, draw.points, costs.detach(), probe_costs, context, keep, group)  # [k, *batch]
-        known = families.discrete(dist)
-        fixed = None if b is None else b.detach()
-        if known is not None:
-            weights = None if keep is None else kept_weights(keep, costs.dtype, group)
-            result = score_surrogate(known, draw.points, costs, fixed, weights)
-        else:
-            # DiCE: the value is f; each derivative of the box multiplies f - b, and ∂f/∂φ and ∂f/∂θ stay.
-            log_prob = families.log_prob(dist, draw.points)
-            _possible(log_prob, keep)
-            box = (log_prob - log_prob.detach()).exp()
-            result = average(costs * box if fixed is None else (costs - fixed) * box + fixed, keep, group)
-        if baseline is None or b is None:
-            return result
-        mean = baseline.mean(dist)
+    def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
+        k = self.draws if costs.group is None else max(self.draws, costs.group.size(costs.points))
+        self._require_whole(costs.points.shape[0], k)
+        if self.baseline is None:  # leave-one-out, or none for one sample
+            weights = costs.shared(costs.fixed) if k == 1 else costs.beyond_others()
+            return dice(variables, draw.points, costs, weights, centered=k > 1 and costs.alone)
+        b = self.baseline.value(variables, draw.points, costs.detach())  # [k, *batch]
+        result = dice(variables, draw.points, costs, costs.shared(costs.fixed - b.detach()))
+        mean = self.baseline.mean(variables)
         if mean is not None:
             result = result + (mean - mean.detach())
-        if baseline is not _LEAVE_ONE_OUT and self.training and baseline.learned:
-            result = train(result, average((b - costs.detach()).square() / 2, keep, group))
+        if self.training and self.baseline.learned:
+            result = train(result, costs.average((b - costs.fixed).square() / 2))
         return result
 
-    def _baseline(self, size: int) -> Baseline | None:
-        """The baseline, where a batch element has `size` samples."""
-        return _LEAVE_ONE_OUT if self.baseline is None and size > 1 else self.baseline
-
-    def _whole(self, baseline: Baseline | None, samples: int, size: int) -> None:
+    def _require_whole(self, samples: int, size: int) -> None:
         """Refuse a part of the samples, or too few in the whole group, for a baseline that is made of the others."""
-        if baseline is None or baseline.samples_least == 1:
+        least = min(size, 2) if self.baseline is None else self.baseline.samples_least
+        if least == 1:
             return
+        label = "LeaveOneOut" if self.baseline is None else self.baseline.label
         if samples != self.draws:
             raise ValueError(
                 f"{self.label} needs the costs of its whole draw at once, {self.draws} samples that make each other's "
-                f"{baseline.label} baseline; got {samples}. Evaluate f in pieces and combine their torch.cat, or "
+                f"{label} baseline; got {samples}. Evaluate f in pieces and combine their torch.cat, or "
                 f"propose and combine groups of {samples} with ScoreFunction({samples})."
             )
-        if size < baseline.samples_least:
+        if size < least:
             raise ValueError(
-                f"{baseline.label} needs at least {baseline.samples_least} samples of each batch element, the other "
-                f"particles and ranks counted; got {size}. Use ScoreFunction(samples={baseline.samples_least}), or more "
+                f"{label} needs at least {least} samples of each batch element, the other "
+                f"particles and ranks counted; got {size}. Use ScoreFunction(samples={least}), or more "
                 "particles or ranks."
             )
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return (
-            cls(1),
-            cls(),
-            cls(4),
-            cls(1, baseline=Constant(1.5)),
-            cls(1, baseline=MovingAverage(start=1.5)),
-            cls(1, baseline=LearnedBaseline()),
-            cls(1, baseline=SelfCritical()),
-            cls(4, baseline=OptimalCoefficient()),
-            cls(1, baseline=KnownMean(_ramp, _ramp_mean)),
-        )
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = 1/2, x = (1, 0), f = (3, 1): scores ±1/2, leave-one-out advantages ±2, so the gradient is (1 + 1) / 2.
-        return Worked(
-            estimator=cls(2),
-            parameter=torch.zeros((), dtype=torch.float64),
-            dist=lambda logits: Bernoulli(logits=logits),
-            draw=lambda dist: Draw(torch.tensor([1.0, 0.0], dtype=torch.float64)),
-            f=lambda x: 1 + 2 * x,
-            value=torch.tensor(2.0, dtype=torch.float64),
-            gradient=torch.tensor(1.0, dtype=torch.float64),
-        )
-
-
-def _possible(log_prob: Tensor, keep: Tensor | None) -> None:
-    """Refuse points whose log-probability is not finite: their score would be NaN."""
-    if not families.inspectable(log_prob) or log_prob.is_cuda:
-        return
-    index = checks.first_nonfinite(log_prob, keep)
-    if index is not None:
-        raise ValueError(
-            f"ScoreFunction needs points of finite log-probability; got {log_prob[tuple(index)].item()} at [sample, *batch] "
-            f"= {index}. The point was drawn at the edge of the support, clamped or rounded there, or is of another "
-            "distribution; or a parameter is NaN or infinite. Keep the parameters away from there."
-        )
-
-
-_LEAVE_ONE_OUT = LeaveOneOut()  # without parameters, so one serves all
-
-
-def _ramp(points: Tensor) -> Tensor:
-    weights = torch.arange(points.shape[-1], device=points.device) / 10
-    return (points * weights).flatten(2).sum(-1)  # [k, batch]
-
-
-def _ramp_mean(dist: Distribution) -> Tensor:
-    variables = families.discrete(dist)
-    if variables is None:
-        mean = dist.mean
-    elif isinstance(variables, families.Integers):
-        mean = (variables.probs * torch.arange(variables.probs.shape[-1], device=variables.probs.device)).sum(-1)
-    else:
-        mean = variables.probs
-    return _ramp(mean.unsqueeze(0)).squeeze(0)

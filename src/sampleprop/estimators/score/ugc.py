@@ -8,21 +8,20 @@ Differences from the paper: none.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Distribution, Independent
 
-from sampleprop import checks, families
-from sampleprop.estimator import Estimator, F, Worked
+from sampleprop import checks
+from sampleprop.costs import Costs
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import antithetic
 from sampleprop.estimators.score.bitflip import SOURCE, Draw, by_flip, flip
+from sampleprop.families import Bernoullis
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
 
-class UGC(Estimator[Draw]):
+class UGC(Estimator[Bernoullis, Draw]):
     r"""Uses DisARM's estimate for each bit, but BitFlip-1's where the probability is near 0 or 1.
 
     .. math::
@@ -54,7 +53,7 @@ class UGC(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    families = (families.Bernoullis,)
+    whole = True
     samples_step = 2
     source = SOURCE
 
@@ -63,54 +62,18 @@ class UGC(Estimator[Draw]):
         checks.samples("UGC", samples, least=2, step=2)
         self.samples = samples
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
+    def calls(self, variables: Bernoullis) -> tuple[int, int]:
         return self.draws + self.draws // 2, 0
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def draw(self, variables: Bernoullis, generator: Generator | None) -> Draw:
         points, _ = antithetic.pairs(variables, self.draws, generator)
         return Draw(points, *flip(variables, points.chunk(2)[0], generator))
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        checks.whole(self.name, keep)
-        variables = families.variables(dist)
+    def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
         logits = variables.logits.detach()
-        difference = unsqueeze_to(antithetic.differences(costs.detach()), draw.points.dim())
+        difference = unsqueeze_to(antithetic.differences(costs.fixed), draw.points.dim())
         pair = difference / 2 * antithetic.differences(draw.points) * logits.abs().sigmoid()
-        single = by_flip(self.name, dist, draw, costs.detach().chunk(2)[0], probe_costs)
+        single = by_flip(variables, draw, costs.fixed.chunk(2)[0], costs.probes)
         edge = (-logits.abs()).sigmoid() < 1 / max(2 * math.prod(variables.event_logits_shape), 1)
         gradient = torch.where(edge, single, pair).mean(0)
-        return surrogate(self.name, costs.mean(0), (variables.logits,), (gradient,))
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return (cls(), cls(4))
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = (0.8, 0.5) and D = 2. 0.2 < 1/4: bit 1 of (1, 0) is flipped, 2 * 0.16 * (1 - 0). Bit 2 differs in the pair (1, 0),
-        # (1, 1): (1 - 4)/2 * (0 - 1) * 1/2.
-        return Worked(
-            estimator=cls(),
-            parameter=torch.tensor([math.log(4.0), 0.0], dtype=torch.float64),
-            dist=lambda logits: Independent(Bernoulli(logits=logits), 1),
-            draw=lambda dist: Draw(
-                torch.tensor([[1.0, 0.0], [1.0, 1.0]], dtype=torch.float64),
-                torch.tensor([[0.0, 0.0]], dtype=torch.float64),
-                torch.tensor([[True, False]]),
-            ),
-            f=lambda x: x.sum(-1).square(),
-            value=torch.tensor(2.5, dtype=torch.float64),
-            gradient=torch.tensor([0.32, 0.75], dtype=torch.float64),
-        )
+        return surrogate(self.name, costs.points.mean(0), (variables.logits,), (gradient,))

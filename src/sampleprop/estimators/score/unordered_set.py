@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Distribution, OneHotCategorical
+from torch.distributions import Distribution
 
-from sampleprop import checks, families, noise
-from sampleprop.estimator import Estimator, F, Source, Worked
+from sampleprop import checks, noise
+from sampleprop.bibliography import cited
+from sampleprop.costs import Costs
+from sampleprop.estimator import Estimator
 from sampleprop.estimators.score import outcomes
+from sampleprop.families import Discrete
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
 MOST_SAMPLES = 12
@@ -32,7 +34,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class UnorderedSet(Estimator[Draw]):
+class UnorderedSet(Estimator[Discrete, Draw]):
     r"""Draws different joint outcomes and weighs each by its probability and by how likely it makes the set.
 
     .. math::
@@ -69,15 +71,8 @@ class UnorderedSet(Estimator[Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    families = (families.Bernoullis, families.OneHots, families.Integers)
-    source = Source(
-        key="kool2020estimating",
-        authors="Wouter Kool and Herke van Hoof and Max Welling",
-        year=2020,
-        title="Estimating gradients for discrete random variables by sampling without replacement",
-        venue="International Conference on Learning Representations",
-        arxiv="2002.06043",
-    )
+    whole = True
+    source = cited("kool2020estimating")
 
     def __init__(self, samples: int = 4, *, limit: int = 4096) -> None:
         super().__init__()
@@ -91,69 +86,32 @@ class UnorderedSet(Estimator[Draw]):
         self.samples = samples
         self.limit = limit
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
-        return min(self.draws, families.variables(dist).support_size), 0
+    def calls(self, variables: Discrete) -> tuple[int, int]:
+        return min(self.draws, variables.support_size), 0
 
     def for_budget(self, dist: Distribution, evaluations: int) -> Self | None:
         return super().for_budget(dist, min(evaluations, MOST_SAMPLES))
 
-    def refusal(self, dist: Distribution) -> str | None:
-        return super().refusal(dist) or outcomes.refusal(self.name, self.limit, dist)
+    def refuses(self, variables: Discrete) -> str | None:
+        return outcomes.refusal(self.name, self.limit, variables)
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        variables = families.variables(dist)
+    def draw(self, variables: Discrete, generator: Generator | None) -> Draw:
         with torch.no_grad():
             log_joint = variables.support_log_prob()  # [outcomes, *batch]
         # Gumbel-top-k: the largest perturbed log-probabilities are a draw without replacement.
-        chosen = (log_joint + noise.gumbel(log_joint.shape, log_joint, generator)).topk(self.evaluations(dist)[0], 0)[1]
+        chosen = (log_joint + noise.gumbel(log_joint.shape, log_joint, generator)).topk(self.calls(variables)[0], 0)[1]
         log_probs = log_joint.gather(0, chosen)  # [k, *batch]
         log_rest = log_joint.scatter(0, chosen, -math.inf).logsumexp(0)
         points = variables.states(chosen)
         possible = unsqueeze_to(log_probs > -math.inf, points.dim())
         return Draw(torch.where(possible, points, variables.mode()), log_probs, log_rest)
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        checks.whole(self.name, keep)
-        variables = families.variables(dist)
+    def estimate(self, variables: Discrete, draw: Draw, costs: Costs) -> Tensor:
         weight, others = _weights(draw.log_probs, draw.log_rest)
-        baseline = (others * costs.detach()).sum(1)  # [k, *batch]
+        baseline = (others * costs.fixed).sum(1)  # [k, *batch]
         with torch.no_grad():
-            gradient = variables.weighed_score(draw.points, weight * (costs - baseline))
-        return surrogate(self.name, (weight * costs).sum(0), (variables.logits,), (gradient,))
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return (cls(1), cls(2), cls())
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # p = (1/2, 1/4, 1/4), S = {0, 1}: P(S) = 1/2 * 1/2 + 1/4 * 2/3 = 5/12, so the weights are 1/2 * 1/2 * 12/5 = 3/5
-        # and 1/4 * 2/3 * 12/5 = 2/5. The baselines: 1/2 f(0) + 1/4 * 2 f(1) = 3 without 0 and 1/2 * 3/2 f(0) + 1/4 f(1) =
-        # 2 without 1, at f = (1, 5). The gradient is 3/5 (1 - 3) (1/2, -1/4, -1/4) + 2/5 (5 - 2) (-1/2, 3/4, -1/4).
-        return Worked(
-            estimator=cls(2),
-            parameter=torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64).log(),
-            dist=lambda logits: OneHotCategorical(logits=logits),
-            draw=lambda dist: Draw(
-                torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64),
-                torch.tensor([0.5, 0.25], dtype=torch.float64).log(),
-                torch.tensor(0.25, dtype=torch.float64).log(),
-            ),
-            f=lambda x: x[..., 0] + 5 * x[..., 1] + 9 * x[..., 2],
-            value=torch.tensor(2.6, dtype=torch.float64),
-            gradient=torch.tensor([-1.2, 1.2, 0.0], dtype=torch.float64),
-        )
+            gradient = variables.weighted_score(draw.points, weight * (costs.points - baseline))
+        return surrogate(self.name, (weight * costs.points).sum(0), (variables.logits,), (gradient,))
 
 
 def _weights(log_probs: Tensor, log_rest: Tensor) -> tuple[Tensor, Tensor]:

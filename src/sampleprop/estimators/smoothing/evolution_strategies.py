@@ -9,15 +9,12 @@ same noise; parameters with bounds are perturbed in coordinates without.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
-import torch
 from torch import Generator, Tensor
-from torch.distributions import Normal
 
 from sampleprop import checks, noise
-from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.smoothing.perturbation import Draw, PerturbedParameters
+from sampleprop.bibliography import cited
+from sampleprop.estimators.smoothing.perturbation import PerturbedParameters
 
 
 class EvolutionStrategies(PerturbedParameters):
@@ -55,16 +52,7 @@ class EvolutionStrategies(PerturbedParameters):
         >>> sp.expect(lambda x: (x > 0.5).float().sum(-1), q, sp.EvolutionStrategies(8, sigma=0.3)).backward()
     """
 
-    source = Source(
-        key="salimans2017evolution",
-        authors="Tim Salimans and Jonathan Ho and Xi Chen and Szymon Sidor and Ilya Sutskever",
-        year=2017,
-        title="Evolution strategies as a scalable alternative to reinforcement learning",
-        venue="arXiv preprint",
-        arxiv="1703.03864",
-        where="sec. 2",
-        kind="misc",
-    )
+    source = cited("salimans2017evolution", "sec. 2")
 
     def __init__(self, samples: int = 1, *, sigma: float = 0.1) -> None:
         super().__init__(samples)
@@ -78,26 +66,3 @@ class EvolutionStrategies(PerturbedParameters):
     @staticmethod
     def _direction(shape: Sequence[int], like: Tensor, generator: Generator | None) -> Tensor:
         return noise.normal(shape, like, generator)
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return (cls(2, sigma=0.5),)  # with a bias that can be seen
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # μ = 1, ε = 3 and σ = 1/2 move the mean to 5/2 and -1/2; with the noise 1 of x, f = x² is (7/2)² and (1/2)²:
-        # (49/4 - 1/4) / 1 · 3 = 36. The sample x = 2 has f = 4.
-        return Worked(
-            estimator=cls(sigma=0.5),
-            parameter=torch.ones((), dtype=torch.float64),
-            dist=lambda mean: Normal(mean, 1.0),
-            draw=lambda dist: Draw(
-                torch.tensor([2.0], dtype=torch.float64),
-                torch.tensor([3.5, 0.5], dtype=torch.float64),
-                {"loc": torch.tensor([3.0], dtype=torch.float64)},
-                0.5,
-            ),
-            f=torch.square,
-            value=torch.tensor(4.0, dtype=torch.float64),
-            gradient=torch.tensor(36.0, dtype=torch.float64),
-        )

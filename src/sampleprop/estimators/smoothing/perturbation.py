@@ -13,9 +13,12 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, MixtureSameFamily, constraints, transform_to
 from torch.distributions.constraints import Constraint
 
-from sampleprop import checks, families, noise
-from sampleprop.estimator import Estimator, F, average
+from sampleprop import checks, noise
+from sampleprop.costs import Costs, average
+from sampleprop.estimator import Estimator
+from sampleprop.families import Discrete, Variables, recognize, unwrap, with_parameters
 from sampleprop.surrogate import surrogate, unsqueeze_to
+from sampleprop.tracing import gradient_asked
 
 
 class Draw(NamedTuple):
@@ -27,7 +30,7 @@ class Draw(NamedTuple):
     step: float
 
 
-class PerturbedParameters(Estimator[Draw], ABC):
+class PerturbedParameters(Estimator[Variables, Draw], ABC):
     """An estimator of first order from the costs of samples at φ ± step ε.
 
     φ is perturbed in coordinates u without bounds, those of `torch.distributions.transform_to`: the logarithm of a scale,
@@ -56,78 +59,59 @@ class PerturbedParameters(Estimator[Draw], ABC):
     def _direction(shape: Sequence[int], like: Tensor, generator: Generator | None) -> Tensor:
         """Draw ε, of mean 0 and variance 1 in each coordinate."""
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
+    def calls(self, variables: Variables) -> tuple[int, int]:
         return 3 * self.draws, 0
 
-    def refusal(self, dist: Distribution) -> str | None:
-        refusal = super().refusal(dist)
-        if refusal is not None:
-            return refusal
-        kind = type(families.unwrap(dist)[0]).__name__
+    def refuses(self, variables: Variables) -> str | None:
         try:
-            named = families.parameters(dist)
+            named = variables.parameters
         except TypeError:
             return (
                 f"{self.name} needs a distribution that keeps its parameters under the names in its arg_constraints, and "
-                f"can be built from them; got {kind}. Use Pathwise or ScoreFunction, or give it that form."
+                f"can be built from them; got {variables.kind}. Use Pathwise or ScoreFunction, or give it that form."
             )
         for name in named:
-            if not _free(_constraint(dist, name)):
+            if not _free(_constraint(variables.base, name)):
                 return (
-                    f"{self.name} needs parameters that can be moved each for itself; got {name} of {kind}, whose range "
+                    f"{self.name} needs parameters that can be moved each for itself; got {name} of {variables.kind}, whose range "
                     "depends on another parameter. Use Pathwise."
                 )
         return None
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        points, names = families.sample(dist, self.draws, generator), _trained(dist)
+    def draw(self, variables: Variables, generator: Generator | None) -> Draw:
+        points, names = variables.sample(self.draws, generator), _trained(variables)
         with torch.no_grad():
-            named = {name: p.expand(self.draws, *p.shape) for name, p in families.parameters(dist).items()}
-            unbounded = _unbounded(dist, named)
+            named = {name: p.expand(self.draws, *p.shape) for name, p in variables.parameters.items()}
+            unbounded = _unbounded(variables, named)
             # Drawn for all parameters, so that the noise does not hang on which of them are trained.
             epsilon = {name: self._direction(u.shape, u, generator) for name, u in unbounded.items()}
             directions = {name: torch.where(unbounded[name].isfinite(), epsilon[name], 0.0) for name in names}
             sides = {name: torch.stack((p, p)) for name, p in named.items()}  # [2, k, *parameter]
             for name, direction in directions.items():
                 moves = self._step * torch.stack((direction, -direction))
-                sides[name] = transform_to(_constraint(dist, name))(unbounded[name] + moves)
-            probes = _sample_both(dist, sides, generator).flatten(0, 1).to(points.dtype)
+                sides[name] = transform_to(_constraint(variables.base, name))(unbounded[name] + moves)
+            probes = _sample_both(variables, sides, generator).flatten(0, 1).to(points.dtype)
         return Draw(points, probes, directions, self._step)
 
-    def combine(
-        self,
-        dist: Distribution,
-        draw: Draw,
-        costs: Tensor,
-        *,
-        probe_costs: Tensor | None = None,
-        relaxed_f: F | None = None,
-        context: Tensor | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        costs = checks.costs(self.name, dist, draw.points, costs, keep)
-        probe_costs = checks.probe_costs(
-            self.name, dist, draw.probes, probe_costs, "the costs at the perturbed parameters"
-        )
-        named = families.parameters(dist)
-        missing = [name for name, p in named.items() if name not in draw.directions and families.gradient_asked(p)]
+    def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
+        named = variables.parameters
+        missing = [name for name, p in named.items() if name not in draw.directions and gradient_asked(p)]
         if missing:
             raise ValueError(
                 f"{self.name} needs a perturbation of each parameter with a gradient; got a draw for "
                 f"{list(draw.directions)}, without {missing}. Propose with a distribution whose parameters require the same "
                 "gradients."
             )
-        unbounded = _unbounded(dist, {name: named[name] for name in draw.directions})  # attached
-        plus, minus = probe_costs.chunk(2)
+        unbounded = _unbounded(variables, {name: named[name] for name in draw.directions})  # attached
+        plus, minus = costs.probes.chunk(2)
         slopes = (plus - minus) / (2 * draw.step)  # [k, *batch]
-        gradients = tuple(average(unsqueeze_to(slopes, d.dim()) * d, keep) for d in draw.directions.values())
-        return surrogate(self.name, average(costs, keep), tuple(unbounded.values()), gradients)
+        gradients = tuple(average(unsqueeze_to(slopes, d.dim()) * d, costs.keep) for d in draw.directions.values())
+        return surrogate(self.name, costs.mean(), tuple(unbounded.values()), gradients)
 
 
-def _constraint(dist: Distribution, name: str) -> Constraint:
-    base, _ = families.unwrap(dist)
+def _constraint(base: Distribution, name: str) -> Constraint:
     if isinstance(base, MixtureSameFamily) and name not in base.arg_constraints:
-        return constraints.real if name == "weights" else _constraint(base.component_distribution, name)
+        return constraints.real if name == "weights" else _constraint(unwrap(base.component_distribution)[0], name)
     return base.arg_constraints[name]
 
 
@@ -142,31 +126,30 @@ def _free(constraint: Constraint) -> bool:
     return True
 
 
-def _unbounded(dist: Distribution, named: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unbounded(variables: Variables, named: dict[str, Tensor]) -> dict[str, Tensor]:
     """The parameters in coordinates without bounds, attached if they are."""
-    return {name: transform_to(_constraint(dist, name)).inv(noise.raised(p)) for name, p in named.items()}
+    return {name: transform_to(_constraint(variables.base, name)).inv(noise.promote(p)) for name, p in named.items()}
 
 
-def _trained(dist: Distribution) -> tuple[str, ...]:
+def _trained(variables: Variables) -> tuple[str, ...]:
     """The parameters to perturb: those that require a gradient; all, where that cannot be known yet."""
-    named = families.parameters(dist)
-    asked = tuple(name for name, parameter in named.items() if families.gradient_asked(parameter))
+    named = variables.parameters
+    asked = tuple(name for name, parameter in named.items() if gradient_asked(parameter))
     return asked if asked and torch.is_grad_enabled() else tuple(named)
 
 
-def _sample_both(dist: Distribution, sides: dict[str, Tensor], generator: Generator | None) -> Tensor:
+def _sample_both(variables: Variables, sides: dict[str, Tensor], generator: Generator | None) -> Tensor:
     """One sample for each of the parameters [2, k, *batch, ...], of both sides from the same noise: [2, k, *batch, *event]."""
 
     def draw(named: dict[str, Tensor]) -> Tensor:
-        return families.sample(families.with_parameters(dist, named), 1, generator).squeeze(0)
+        return recognize(with_parameters(variables.dist, named)).sample(1, generator).squeeze(0)
 
-    known = families.discrete(dist)
-    if known is not None:
-        k = sides["logits"].shape[1]
-        return dataclasses.replace(known, logits=sides["logits"]).decide(known.noise_for(k, generator))
+    if isinstance(variables, Discrete):
+        given = variables.noise_for(sides["logits"].shape[1], generator)
+        return dataclasses.replace(variables, logits=sides["logits"]).decide(given)
     if torch.compiler.is_compiling():
         # A random state cannot be set back here. `vmap` can give both sides the same noise, if its shape is fixed.
-        shared = families.smooth_rsample(dist)
+        shared = variables.smooth
         both: Tensor = torch.func.vmap(draw, randomness="same" if shared else "different")(sides)
         return both
     with _rewound(generator):

@@ -9,15 +9,12 @@ coordinates without; the step is fixed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
-import torch
 from torch import Generator, Tensor
-from torch.distributions import Normal
 
 from sampleprop import checks, noise
-from sampleprop.estimator import Source, Worked
-from sampleprop.estimators.smoothing.perturbation import Draw, PerturbedParameters
+from sampleprop.bibliography import cited
+from sampleprop.estimators.smoothing.perturbation import PerturbedParameters
 
 
 class SPSA(PerturbedParameters):
@@ -52,15 +49,7 @@ class SPSA(PerturbedParameters):
         >>> sp.expect(lambda x: x.sum(-1).square(), q, sp.SPSA(8, step=0.3)).backward()
     """
 
-    source = Source(
-        key="spall1992multivariate",
-        authors="James C. Spall",
-        year=1992,
-        title="Multivariate stochastic approximation using a simultaneous perturbation gradient approximation",
-        venue="IEEE Transactions on Automatic Control 37",
-        where="eq. 2",
-        kind="article",
-    )
+    source = cited("spall1992multivariate", "eq. 2")
 
     def __init__(self, samples: int = 1, *, step: float = 0.1) -> None:
         super().__init__(samples)
@@ -74,30 +63,3 @@ class SPSA(PerturbedParameters):
     @staticmethod
     def _direction(shape: Sequence[int], like: Tensor, generator: Generator | None) -> Tensor:
         return (noise.uniform(shape, like, generator) < 0.5).to(like.dtype) * 2 - 1  # = 1 / Δ
-
-    @classmethod
-    def variants(cls) -> Sequence[Self]:
-        return (cls(2, step=1.0),)  # with a bias that can be seen
-
-    @classmethod
-    def worked(cls) -> Worked:
-        # At mean 1 and log-scale 0, c = 1/2 and Δ = (1, -1) give mean 3/2 with scale e^-1/2 and 1/2 with e^1/2. The noise
-        # 0 makes x = 3/2 and 1/2, and f = x² is 9/4 and 1/4: (9/4 - 1/4) / (2 · 1/2) = 2, and its negative by the
-        # log-scale. The sample x = 3 has f = 9.
-        return Worked(
-            estimator=cls(step=0.5),
-            parameter=torch.tensor([1.0, 0.0], dtype=torch.float64),
-            dist=lambda phi: Normal(phi[0], phi[1].exp()),
-            draw=lambda dist: Draw(
-                torch.tensor([3.0], dtype=torch.float64),
-                torch.tensor([1.5, 0.5], dtype=torch.float64),
-                {
-                    "loc": torch.tensor([1.0], dtype=torch.float64),
-                    "scale": torch.tensor([-1.0], dtype=torch.float64),
-                },
-                0.5,
-            ),
-            f=torch.square,
-            value=torch.tensor(9.0, dtype=torch.float64),
-            gradient=torch.tensor([2.0, -2.0], dtype=torch.float64),
-        )

@@ -41,7 +41,7 @@ MOST_STATES = 2**21
 
 def _support(dist: Distribution) -> tuple[Tensor, Tensor]:
     """Every state of discrete variables, with weight 1."""
-    variables = families.variables(dist)
+    variables = families.recognize(dist)
     states = variables.support()
     states = states.reshape(-1, *(1,) * len(variables.batch_shape), *states.shape[1:])
     states = states.expand(-1, *variables.batch_shape, *states.shape[1 + len(variables.batch_shape) :])
@@ -91,11 +91,11 @@ class Problem:
             x.expand(replicates, *x.shape).flatten(0, 1).clone().requires_grad_() for x in (self.phi, self.theta)
         )
 
-    def exact(self, estimator: sp.Estimator[Any], phi: Tensor, theta: Tensor) -> Tensor:
+    def exact(self, estimator: sp.Estimator[Any, Any], phi: Tensor, theta: Tensor) -> Tensor:
         """The exact L by the estimator's objective, [count], differentiable to any order."""
         dist = self.dist(phi)
         points, weights = self.nodes(dist)
-        log_p = families.log_prob(dist, points)  # [nodes, count]
+        log_p = families.recognize(dist).log_prob(points)  # [nodes, count]
         possible = log_p.detach().isfinite().any(1)  # a masked class has no logarithm
         points, log_p = points[possible], log_p[possible]
         probs = weights.reshape(len(weights), -1)[possible] * log_p.exp()
@@ -113,7 +113,7 @@ class Problem:
         count = torch.tensor(estimator.draws, dtype=torch.float64)
         return (joint * (bound - count.log())).sum(0)
 
-    def supports(self, estimator: sp.Estimator[Any]) -> bool:
+    def supports(self, estimator: sp.Estimator[Any, Any]) -> bool:
         """Whether the estimator takes the distribution, and the exact value can be computed."""
         dist = self.dist(self.rows(1)[0])
         if estimator.refusal(dist) is not None or (self.bound and estimator.objective == "mean"):
@@ -492,7 +492,7 @@ PROBLEMS = (
 )
 
 
-def _variants() -> tuple[sp.Estimator[Any], ...]:
+def _variants() -> tuple[sp.Estimator[Any, Any], ...]:
     """Every configuration of the register that is certified, the same ones in each process."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+from torch.distributions import Distribution
 
 from sampleprop import noise
+from sampleprop.families.variables import Variables, unwrap
 from sampleprop.surrogate import unsqueeze_to
 
-# Classes that are drawn by one uniform number, which is fast. In float32 those are 2⁻²⁴ apart, and so much is each probability off.
+# Up to this number of classes one uniform number decides, which is fast. Float32 uniforms have a spacing of 2⁻²⁴, so each
+# class probability has an error of up to 2⁻²⁴.
 FEW = 256
 
 
-@dataclass(frozen=True)
-class Discrete(ABC):
+@dataclass(eq=False)
+class Discrete(Variables):
     """Independent discrete variables that together are one draw of a distribution.
 
     Attributes:
@@ -30,14 +33,32 @@ class Discrete(ABC):
     logits: Tensor
     event_ndim: int
     dtype: torch.dtype
+    dist: Distribution = None  # type: ignore[assignment]  # None only in a backward pass, which keeps tensors alone
 
-    def sum(self, x: Tensor) -> Tensor:
-        """Sum over the event: [..., *batch, *event] -> [..., *batch]."""
-        return x.sum(tuple(range(-self.event_ndim, 0))) if self.event_ndim else x
+    is_discrete = True
+
+    @property
+    def base(self) -> Distribution:  # type: ignore[override]
+        return unwrap(self.dist)[0]
 
     @property
     def batch_shape(self) -> torch.Size:
         return self.logits.shape[: self.logits.dim() - self.event_ndim]
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return self.event_logits_shape
+
+    @property
+    def attached(self) -> bool:
+        return self.logits.requires_grad
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        return {"logits": self.logits}
+
+    def rsample(self, k: int | None, generator: Generator | None = None) -> Tensor:
+        raise TypeError("A discrete sample has no derivative.")
 
     @property
     def event_logits_shape(self) -> torch.Size:
@@ -98,24 +119,27 @@ class Discrete(ABC):
     def decide(self, given: Tensor) -> Tensor:
         """The samples that this noise decides, for noise that broadcasts with `logits`, detached."""
 
-    @abstractmethod
-    def mode(self) -> Tensor:
-        """The most probable state, [*batch, *event], detached."""
-
-    @abstractmethod
-    def log_prob(self, points: Tensor) -> Tensor:
-        """log p_φ, summed over the event: [..., *batch], attached to φ, twice differentiable."""
+    def scores(self, points: Tensor) -> tuple[Tensor, ...]:
+        return (self.score(points),)
 
     def score(self, points: Tensor) -> Tensor:
         """The derivative of log p_φ(points) by the logits, [..., *batch, *event], without graph."""
         return self.one_hot(points) - self.probs.detach()
 
-    def weighed_score(self, points: Tensor, weights: Tensor) -> Tensor:
+    def weighted_score(self, points: Tensor, weights: Tensor) -> Tensor:
         """Σ_k w_k ∂ log p(x_k) by the logits, [*batch, *event], for weights [k, *batch]; as attached as they and `probs`."""
         scaled = unsqueeze_to(weights, self.logits.dim() + 1)  # [k, *batch, 1...]
         if weights.shape[0] == 1:
             return (scaled * (self.one_hot(points) - self.probs)).squeeze(0)
         return (scaled * self.one_hot(points)).sum(0) - scaled.sum(0) * self.probs  # no copy of p for each sample
+
+    def weighted_points(self, points: Tensor, weights: Tensor) -> Tensor:
+        """`weighted_score` for weights that sum to 0 over the samples, so that the probabilities drop out."""
+        statistics = self.one_hot(points)
+        if points.numel() < 20_000 or len(points) < 16:
+            return (unsqueeze_to(weights, statistics.dim()) * statistics).sum(0)
+        rows = statistics.flatten(weights.dim()).movedim(0, -2)  # [*batch, k, coordinates]
+        return (weights.movedim(0, -1).unsqueeze(-2) @ rows).reshape(self.logits.shape)
 
     def one_hot(self, points: Tensor) -> Tensor:
         """The points as the sufficient statistics of the logits, in the dtype of the logits."""
@@ -205,6 +229,10 @@ class OneHots(Discrete):
 
 class Integers(Discrete):
     """Categorical variables as integers; `logits` are normalized over the last dimension, which points lack."""
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return self.event_logits_shape[:-1]
 
     @property
     def probs(self) -> Tensor:

@@ -16,11 +16,11 @@ from typing import Any
 from zlib import crc32
 
 import torch
+from certificates.problems import PAIRS, Problem
+from certificates.tails import Shares, tails
 from torch import Generator, Tensor
 
 import sampleprop as sp
-from certificates.problems import PAIRS, Problem
-from certificates.tails import Shares, tails
 
 FALSE_ALARM = 1e-3  # of the whole suite: half of it for the certificates, half for the other random tests
 POWER = 0.99
@@ -77,7 +77,7 @@ class Certificate:
         )
 
 
-def certify(estimator: sp.Estimator[Any], problem: Problem, *, detectable: float = DETECTABLE) -> Certificate:
+def certify(estimator: sp.Estimator[Any, Any], problem: Problem, *, detectable: float = DETECTABLE) -> Certificate:
     """Compare with the exact value and gradients, with as many replicates as the variance asks for.
 
     Args:
@@ -122,7 +122,7 @@ def certify(estimator: sp.Estimator[Any], problem: Problem, *, detectable: float
 class Trial:
     """One estimator on one problem: the exact numbers, and chunks of replicates."""
 
-    def __init__(self, estimator: sp.Estimator[Any], problem: Problem, seed: int) -> None:
+    def __init__(self, estimator: sp.Estimator[Any, Any], problem: Problem, seed: int) -> None:
         self.estimator, self.problem = estimator, problem
         self.generator = Generator().manual_seed(seed)
         phi, theta = problem.rows(1)

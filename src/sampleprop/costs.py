@@ -1,0 +1,170 @@
+"""What f answered for a draw, and the averages over those samples that count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, distributed
+
+from sampleprop import parallel
+from sampleprop.surrogate import unsqueeze_to
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+F = Callable[[Tensor], Tensor]
+
+
+@dataclass(eq=False)
+class Costs:
+    """What `combine` was told, checked: the costs of the points and of the probes of a draw.
+
+    Attributes:
+        points: [k, *batch], f(draw.points), attached to θ; float32 at least.
+        probe_costs: [m, *batch], f(draw.probes), without graph; None where the draw has no probes.
+        relaxed_f: f itself, for estimators that evaluate it at points of their own.
+        context: [*batch, ...], for learned baselines and critics.
+        keep: [k, *batch], False for samples that are left out; None for all.
+        group: further samples of the same distribution; None where there are none.
+    """
+
+    points: Tensor
+    probe_costs: Tensor | None = None
+    relaxed_f: F | None = None
+    context: Tensor | None = None
+    keep: Tensor | None = None
+    group: Group | None = None
+
+    @property
+    def fixed(self) -> Tensor:
+        """The costs of the points without graph."""
+        return self.points.detach()
+
+    @property
+    def probes(self) -> Tensor:
+        """The costs of the probes, for estimators whose draws have some."""
+        assert self.probe_costs is not None
+        return self.probe_costs
+
+    @property
+    def f(self) -> F:
+        """f itself, where `calls_f`."""
+        assert self.relaxed_f is not None
+        return self.relaxed_f
+
+    @property
+    def alone(self) -> bool:
+        """Whether these samples are all there are, and each of them counts."""
+        return self.keep is None and self.group is None
+
+    def shared(self, x: Tensor) -> Tensor:
+        """[k, *batch] -> [k, *batch]: each times its share in the average, so that a sum over the samples is the average."""
+        if self.keep is None:
+            return x if x.shape[0] == 1 else x / x.shape[0]
+        return torch.where(self.keep, x, 0.0) * kept_weights(self.keep, x.dtype, self.group)
+
+    def beyond_others(self) -> Tensor:
+        """[k, *batch], how much each cost exceeds the mean of the others, times its share; without graph."""
+        x = self.points.detach()
+        k = x.shape[0]
+        if not self.alone:
+            return self.shared(x - others(x, self.keep, self.group))
+        x = (
+            x - x[:1]
+        )  # small numbers, so that the sum of what follows is 0 up to the rounding of differences, not of costs
+        beyond = torch.sub(x, x.sum(0), alpha=1 / k)
+        return beyond if k == 2 else beyond.div_(k - 1)
+
+    def detach(self) -> Costs:
+        """The same without graph."""
+        return replace(self, points=self.fixed)
+
+    def mean(self) -> Tensor:
+        """[*batch], the mean cost: what most estimators return as the value."""
+        return average(self.points, self.keep, self.group)
+
+    def average(self, x: Tensor) -> Tensor:
+        """The mean over the samples that are kept: [k, *batch, ...] -> [*batch, ...]."""
+        return average(x, self.keep, self.group)
+
+
+class Group(NamedTuple):
+    """Which further samples of the same distribution there are, besides those of the costs' dimension 0.
+
+    Attributes:
+        dim: a batch dimension of the costs over which a program runs independent particles, counted from the right (-1
+            is the last one), so that it holds for [k, *batch] and [*batch] alike.
+        process_group: the ranks that hold further samples of the same batch elements, as many each. The average over
+            the ranks, of the values as of the gradients, is then what one process would have with all samples.
+    """
+
+    dim: int | None = None
+    process_group: ProcessGroup | None = None
+
+    def size(self, costs: Tensor) -> int:
+        """The number of samples of one batch element, for costs [k, *batch] on this rank.
+
+        Raises:
+            ValueError: when `dim` is not a batch dimension of the costs.
+        """
+        if self.dim is not None and not 0 < -self.dim < costs.dim():
+            raise ValueError(
+                f"A group needs Group(dim=...) from {1 - costs.dim()} to -1, a batch dimension counted from the right; got "
+                f"{self.dim} for costs {list(costs.shape)}."
+            )
+        ranks = 1 if self.process_group is None else distributed.get_world_size(self.process_group)
+        return costs.shape[0] * ranks * (1 if self.dim is None else costs.shape[self.dim])
+
+
+def average(x: Tensor, keep: Tensor | None = None, group: Group | None = None) -> Tensor:
+    """The mean over the samples that are kept: [k, *batch, ...] -> [*batch, ...].
+
+    Args:
+        x: [k, *batch, ...].
+        keep: [k, *batch] or None for all.
+        group: as for `kept_weights`.
+    """
+    if keep is None:
+        return x.squeeze(0) if x.shape[0] == 1 else x.mean(0)
+    kept = torch.where(unsqueeze_to(keep, x.dim()), x, 0.0)  # not a product: what is left out may be NaN
+    return (unsqueeze_to(kept_weights(keep, x.dtype, group), x.dim()) * kept).sum(0)
+
+
+def others(x: Tensor, keep: Tensor | None = None, group: Group | None = None) -> Tensor:
+    """For each sample the mean over the others that are kept, 0 where there are none.
+
+    Args:
+        x: [k, *batch, ...] of two samples or more; [k, ..., *batch] with a group.
+        keep: [k, *batch] or None for all.
+        group: further samples; with ranks the result is detached.
+    """
+    if keep is None and group is None:
+        return (x.sum(0) - x) / (x.shape[0] - 1)
+    one = torch.ones_like(x) if keep is None else unsqueeze_to(keep, x.dim()).to(x.dtype)
+    kept = x if keep is None else torch.where(unsqueeze_to(keep, x.dim()), x, 0.0)
+    total, count = totals(kept, one.expand_as(x), group=group)
+    return (total - kept) / (count - one).clamp_min(1)
+
+
+def totals(*xs: Tensor, group: Group | None = None) -> tuple[Tensor, ...]:
+    """The sum of each over all samples, in one collective: [k, *batch, ...] -> [1, *batch, ...], 1 also for `group.dim`."""
+    sums = torch.stack(xs).sum(1, keepdim=True)
+    if group is not None and group.dim is not None:
+        sums = sums.sum(group.dim, keepdim=True)
+    if group is not None and group.process_group is not None:
+        sums = parallel.total(sums, group.process_group)
+    return sums.unbind(0)
+
+
+def kept_weights(keep: Tensor, dtype: torch.dtype, group: Group | None = None) -> Tensor:
+    """Equal weights for the samples that are kept, 0 for the others: [k, *batch], summing to 1 over the samples.
+
+    Where ranks hold further samples, they sum to 1 on the average over the ranks: one that keeps fewer counts less.
+    """
+    if group is None or group.process_group is None:
+        return keep.to(dtype) / keep.sum(0)
+    ranks = distributed.get_world_size(group.process_group)
+    return keep.to(dtype) * (ranks / parallel.total(keep.sum(0).to(dtype), group.process_group))

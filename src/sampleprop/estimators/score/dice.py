@@ -1,0 +1,101 @@
+"""The score function to every order: DiCE's box, with the first derivative written out for the discrete families.
+
+Source: [foerster2018dice], sec. 4.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from sampleprop import checks
+from sampleprop.costs import Costs, kept_weights
+from sampleprop.families import Discrete, Variables
+from sampleprop.surrogate import unsqueeze_to
+from sampleprop.tracing import apply, differentiable_backward, gradient_asked, inspectable
+
+
+def dice(variables: Variables, points: Tensor, costs: Costs, weights: Tensor, *, centered: bool = False) -> Tensor:
+    """Return the average of the costs, with the derivative of average((costs - b) □ + b) to every order.
+
+    □ = exp(log p - stop(log p)) is DiCE's box.
+
+    Args:
+        variables: p_φ, attached to φ.
+        points: [k, *batch, *event].
+        costs: attached to θ.
+        weights: [k, *batch], costs - b of each sample, times its share in the average; without graph.
+        centered: whether the weights sum to 0 over the samples.
+    """
+    if not isinstance(variables, Discrete):
+        log_prob = variables.log_prob(points)
+        _possible(log_prob, costs.keep)
+        box = (log_prob - log_prob.detach()).exp()
+        by_cost = costs.shared(costs.points - costs.fixed)  # 0, with the gradient of θ
+        return costs.average(costs.fixed) + ((weights + by_cost) * box - weights).sum(0)
+    if not gradient_asked(variables.logits):
+        return costs.mean()
+    if centered:
+        gradient = variables.weighted_points(points, weights)
+    else:
+        with torch.no_grad():
+            gradient = variables.weighted_score(points, weights)
+    shares = None if costs.keep is None else kept_weights(costs.keep, costs.points.dtype, costs.group)
+    result: Tensor = apply(_Score, variables.logits, costs.points, gradient, weights, points, shares, variables)
+    return result
+
+
+class _Score(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        logits: Tensor,
+        costs: Tensor,
+        gradient: Tensor,
+        weights: Tensor,
+        points: Tensor,
+        shares: Tensor | None,
+        known: Discrete,
+    ) -> Tensor:
+        return costs.mean(0) if shares is None else (shares * costs).sum(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, known = inputs
+        ctx.kind = type(known), known.event_ndim, known.dtype  # not its logits: torch.func has to see every tensor
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        logits, costs, gradient, weights, points, shares = ctx.saved_tensors
+        again = differentiable_backward()
+        by_costs: Any = None
+        if again or ctx.needs_input_grad[1]:
+            by_costs = (grad_output / costs.shape[0]).expand_as(costs) if shares is None else grad_output * shares
+        if again:
+            kind, event_ndim, dtype = ctx.kind
+            known: Discrete = kind(logits, event_ndim, dtype)
+            log_prob = known.log_prob(points)
+            box = (log_prob - log_prob.detach()).exp()
+            by_costs = by_costs * box
+            by_logits = known.weighted_score(points, grad_output * box * weights + by_costs * (costs - costs.detach()))
+        else:
+            by_logits = unsqueeze_to(grad_output, gradient.dim()) * gradient
+        return by_logits, by_costs, None, None, None, None, None
+
+
+def _possible(log_prob: Tensor, keep: Tensor | None) -> None:
+    """Refuse points whose log-probability is not finite: their score would be NaN."""
+    if not inspectable(log_prob) or log_prob.is_cuda:
+        return
+    index = checks.first_nonfinite(log_prob, keep)
+    if index is not None:
+        raise ValueError(
+            f"ScoreFunction needs points of finite log-probability; got {log_prob[tuple(index)].item()} at [sample, *batch] "
+            f"= {index}. The point was drawn at the edge of the support, clamped or rounded there, or is of another "
+            "distribution; or a parameter is NaN or infinite. Keep the parameters away from there."
+        )

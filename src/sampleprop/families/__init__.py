@@ -1,0 +1,21 @@
+"""What the library knows of `torch.distributions`.
+
+`recognize.py` looks at a distribution once and returns a `Variables` object (`variables.py`), which is all that an
+estimator or a baseline may ask. `discrete.py` has the families that are known in full: Bernoulli variables, one-hot
+vectors and integers. For every other distribution, `samplers.py` draws samples with a generator, and `parameters.py`
+finds the parameters and rebuilds the distribution with others. `reparameterized.py` is the base class of the
+distributions in `sampleprop.distributions`.
+
+This room may import `noise` and `tracing`; it knows nothing of costs and estimators.
+"""
+
+from sampleprop.families.discrete import Bernoullis as Bernoullis
+from sampleprop.families.discrete import Discrete as Discrete
+from sampleprop.families.discrete import Integers as Integers
+from sampleprop.families.discrete import OneHots as OneHots
+from sampleprop.families.discrete import one_hot as one_hot
+from sampleprop.families.parameters import with_parameters as with_parameters
+from sampleprop.families.recognize import Other as Other
+from sampleprop.families.recognize import recognize as recognize
+from sampleprop.families.variables import Variables as Variables
+from sampleprop.families.variables import unwrap as unwrap

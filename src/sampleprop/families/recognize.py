@@ -1,0 +1,150 @@
+"""`recognize`: the only place where the type of a distribution is looked at on its way to an estimator.
+
+Three discrete families are known in full (`discrete.py`). Every other distribution is sampled and scored by its own
+methods, except for the noise of those in `samplers.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributions as td
+from torch import Generator, Size, Tensor
+from torch.distributions import Distribution
+
+from sampleprop import noise
+from sampleprop.families import parameters, samplers
+from sampleprop.families.discrete import Bernoullis, Integers, OneHots
+from sampleprop.families.variables import Variables, unwrap
+from sampleprop.tracing import inspectable, value_and_grad
+
+
+def recognize(dist: Distribution) -> Variables:
+    """One of the three discrete families, or `Other` for any other distribution and for one with a `sample` of its own.
+
+    Raises:
+        ValueError: for a probability of exactly 0 or 1 whose gradient is asked for.
+    """
+    base, event_ndim = unwrap(dist)
+    if isinstance(base, td.Bernoulli) and type(base).sample is td.Bernoulli.sample:
+        return Bernoullis(parameters.bernoulli_logits(base), event_ndim, noise.points_dtype(base._param), dist)
+    if isinstance(base, td.OneHotCategorical) and type(base).sample is td.OneHotCategorical.sample:
+        inner = base._categorical
+        return OneHots(parameters.categorical_logits(inner), event_ndim + 1, noise.points_dtype(inner._param), dist)
+    if isinstance(base, td.Categorical) and type(base).sample is td.Categorical.sample:
+        return Integers(parameters.categorical_logits(base), event_ndim + 1, torch.int64, dist)
+    return Other(dist, base, event_ndim)
+
+
+class Other(Variables):
+    """Any other distribution, sampled and scored by its own methods."""
+
+    def __init__(self, dist: Distribution, base: Distribution, event_ndim: int) -> None:
+        self.dist = dist
+        self.base = base
+        self.event_ndim = event_ndim
+
+    @property
+    def batch_shape(self) -> Size:
+        return self.dist.batch_shape
+
+    @property
+    def event_shape(self) -> Size:
+        return self.dist.event_shape
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        return noise.points_dtype(next(iter(self.parameters.values())))
+
+    @property
+    def attached(self) -> bool:
+        return parameters.attached(self.dist)
+
+    @property
+    def is_discrete(self) -> bool:  # type: ignore[override]
+        if isinstance(self.base, td.TransformedDistribution):
+            return recognize(self.base.base_dist).is_discrete
+        if isinstance(self.base, td.MixtureSameFamily):
+            return recognize(self.base.component_distribution).is_discrete
+        return bool(getattr(parameters.support(self.base), "is_discrete", False))
+
+    @property
+    def smooth(self) -> bool:  # type: ignore[override]
+        return samplers.smooth(self.base)
+
+    @property
+    def moving_support(self) -> bool:  # type: ignore[override]
+        return parameters.moving_support(self.base)
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        base = self.base
+        if isinstance(base, td.MixtureSameFamily) and not base.arg_constraints:
+            weights = parameters.categorical_logits(base.mixture_distribution)
+            return {"weights": weights} | recognize(base.component_distribution).parameters
+        return parameters.named(base)
+
+    def sample(self, k: int, generator: Generator | None = None) -> Tensor:
+        return samplers.sample(self.dist, k, generator)
+
+    def rsample(self, k: int | None, generator: Generator | None = None) -> Tensor:
+        return samplers.rsample(self.dist, _ONE if k is None else Size((k,)), generator)
+
+    def mode(self) -> Tensor:
+        return self.dist.mode.detach()
+
+    def log_prob(self, points: Tensor) -> Tensor:
+        base = self.base
+        _refuse_rounded(base, points)
+        # Another tensor object: a transform with a cache would recognize its own result and leave φ out.
+        points = points.view_as(points)
+        if isinstance(base, td.Geometric) and type(base).log_prob is td.Geometric.log_prob and not base._validate_args:
+            result = samplers.geometric_log_prob(base, points)
+        else:
+            result = base.log_prob(points)
+        # Summed here, because Independent reshapes first, which fails for an empty batch.
+        return noise.promote(self.sum(result))
+
+    def scores(self, points: Tensor) -> tuple[Tensor, ...]:
+        base = self.base
+        if type(base) is td.Normal:  # written out, because it is the commonest
+            scale = base.scale.detach()
+            steps = (noise.promote(points) - base.loc.detach()) / scale
+            return steps / scale, (steps.square() - 1) / scale
+        named = self.parameters
+        # Each point gets its own copy of the parameters, so that one backward pass gives every score.
+        copies = tuple(p.detach().expand(points.shape[0], *p.shape) for p in named.values())
+
+        def total(*tensors: Tensor) -> Tensor:
+            moved = parameters.with_parameters(self.dist, dict(zip(named, tensors, strict=True)))
+            return recognize(moved).log_prob(points).sum()
+
+        with torch.no_grad():
+            return value_and_grad(total, *copies)[1]
+
+
+_ONE = Size(())
+
+
+def _refuse_rounded(base: Distribution, points: Tensor) -> None:
+    """Refuse samples that torch rounded to the edge of the support: their score is lost.
+
+    One such sample does no visible harm; more than one in a hundred, and at least two, are a bias. On a GPU this makes
+    the host wait for the device, as torch's own validation of these distributions does.
+    """
+    kind: Any = type(base)
+    above = kind in (td.Beta, td.Kumaraswamy, td.Dirichlet, td.RelaxedBernoulli)
+    if not (above or kind in (td.Gamma, td.RelaxedOneHotCategorical)) or not inspectable(points):
+        return
+    least, step = torch.finfo(points.dtype).tiny, torch.finfo(points.dtype).eps
+    rounded = points.detach() <= least
+    if above:
+        rounded = rounded | (points.detach() >= 1 - step)
+    count = int(rounded.sum())
+    if count > max(1, points.numel() / 100):
+        raise ValueError(
+            f"The score of {kind.__name__} needs samples that floating point can tell from the edge of the support; "
+            f"got {count} of {points.numel()} rounded to it in {points.dtype}. Use Pathwise, a milder temperature or "
+            "concentration, or the distribution of the logarithm or the logit."
+        )

@@ -1,0 +1,188 @@
+"""Samples of the distributions in `torch.distributions`, with a generator and under `vmap`.
+
+torch takes no generator, cannot sample Normal or Geometric under `vmap`, and draws Binomial with a wrong shape there.
+Where torch's own derivative is lost because it clamps, the formula here is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributions as td
+from torch import Generator, Size, Tensor
+from torch.distributions import Distribution
+from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
+from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
+
+from sampleprop import noise
+from sampleprop.families.reparameterized import Reparameterized
+from sampleprop.families.variables import unwrap
+
+Sampler = Callable[[Any, Size, Generator | None], Tensor]
+
+
+def sample(dist: Distribution, k: int, generator: Generator | None) -> Tensor:
+    """Draw [k, *batch, *event], detached, from a distribution that is not one of the discrete families."""
+    base, _ = unwrap(dist)
+    with torch.no_grad():
+        if _reparameterized(base) is not None and _samples_by_rsample(base):
+            return rsample(dist, Size((k,)), generator)
+        own = _SAMPLE.get(type(base).sample)
+        if own is not None:
+            return own(base, Size((k,)), generator)
+        with noise.seed_global(generator):
+            return dist.sample(Size((k,))).detach()
+
+
+def rsample(dist: Distribution, shape: Size, generator: Generator | None) -> Tensor:
+    """Draw [*shape, *batch, *event], attached to φ by the distribution's reparameterization."""
+    base, _ = unwrap(dist)
+    own = _reparameterized(base)
+    if own is not None:
+        return own(base, shape, generator)
+    with noise.seed_global(generator):
+        return dist.rsample(shape)
+
+
+def smooth(dist: Distribution) -> bool:
+    """Whether `rsample` is an explicit formula that autograd differentiates to any order.
+
+    torch's Gamma has no second derivative, and its Beta and Dirichlet lose it silently. What is not known here counts
+    as not smooth.
+    """
+    base, _ = unwrap(dist)
+    if type(base).rsample in _EXPLICIT:
+        return True
+    if isinstance(base, td.TransformedDistribution) and type(base).rsample is td.TransformedDistribution.rsample:
+        return smooth(base.base_dist)
+    return isinstance(base, Reparameterized) and base.smooth
+
+
+def geometric_log_prob(dist: td.Geometric, points: Tensor) -> Tensor:
+    """log p(points). torch's own formula chooses by index, which vmap refuses."""
+    failures = torch.where(points > 0, dist.probs, 0.0)  # where there are no failures, p = 1 must not give 0 · ∞
+    return points * (-failures).log1p() + dist.probs.log()
+
+
+def _reparameterized(base: Distribution) -> Sampler | None:
+    if isinstance(base, td.TransformedDistribution) and not base.has_rsample:
+        return None
+    return _RSAMPLE.get(type(base).rsample)
+
+
+def _samples_by_rsample(base: Distribution) -> bool:
+    """Whether no subclass has replaced `sample` below the class that brings `rsample`."""
+    kind: Any = type(base)
+    owner = next(base for base in kind.__mro__ if "rsample" in vars(base))
+    return kind.sample is owner.sample
+
+
+def _normal(dist: td.Normal, shape: Size, generator: Generator | None) -> Tensor:
+    epsilon = noise.normal((*shape, *dist.loc.shape), dist.loc, generator)
+    return noise.cast_like(dist.loc + dist.scale * epsilon, dist.loc)
+
+
+def _multivariate_normal(dist: td.MultivariateNormal, shape: Size, generator: Generator | None) -> Tensor:
+    epsilon = noise.cast_like(noise.normal((*shape, *dist.loc.shape), dist.loc, generator), dist.loc)
+    return dist.loc + (dist._unbroadcasted_scale_tril @ epsilon.unsqueeze(-1)).squeeze(-1)
+
+
+def _uniform(dist: td.Uniform, shape: Size, generator: Generator | None) -> Tensor:
+    u = noise.uniform((*shape, *dist.low.shape), dist.low, generator)
+    return noise.cast_like(dist.low + (dist.high - dist.low) * u, dist.low)
+
+
+def _exponential(dist: td.Exponential, shape: Size, generator: Generator | None) -> Tensor:
+    return noise.cast_like(noise.exponential((*shape, *dist.rate.shape), dist.rate, generator) / dist.rate, dist.rate)
+
+
+def _laplace(dist: td.Laplace, shape: Size, generator: Generator | None) -> Tensor:
+    # The difference of two exponential draws is Laplace, without the logarithm's loss near the median.
+    full = (*shape, *dist.loc.shape)
+    epsilon = noise.exponential(full, dist.loc, generator) - noise.exponential(full, dist.loc, generator)
+    return noise.cast_like(dist.loc + dist.scale * epsilon, dist.loc)
+
+
+def _logit_relaxed_bernoulli(dist: LogitRelaxedBernoulli, shape: Size, generator: Generator | None) -> Tensor:
+    # torch clamps the probabilities, which makes the derivative 0 from |logit| = 16 on in float32.
+    epsilon = noise.logistic((*shape, *dist.logits.shape), dist.logits, generator)
+    return noise.cast_like((dist.logits + epsilon) / dist.temperature, dist.logits)
+
+
+def _exp_relaxed_categorical(dist: ExpRelaxedCategorical, shape: Size, generator: Generator | None) -> Tensor:
+    scores = (dist.logits + noise.gumbel((*shape, *dist.logits.shape), dist.logits, generator)) / dist.temperature
+    return noise.cast_like(scores.log_softmax(-1), dist.logits)
+
+
+def _continuous_bernoulli(dist: td.ContinuousBernoulli, shape: Size, generator: Generator | None) -> Tensor:
+    """The quantile log(1 + u (e^λ - 1)) / λ, for λ <= 0 and mirrored; torch's own has no derivative near λ = 0."""
+    logits = noise.promote(dist.logits)
+    u = noise.uniform((*shape, *logits.shape), logits, generator)
+    a = torch.where(logits > 0, -logits, logits)  # not -|λ|, whose derivative at 0 is 0
+    near = a > -0.02
+    safe = torch.where(near, -1.0, a)
+    v = u * (1 - u)
+    # Near λ = 0 the quantile is the series of the cumulants of a coin that shows heads with probability u.
+    series = u + v * (
+        a / 2 + a.square() * (1 - 2 * u) / 6 + a**3 * (1 - 6 * v) / 24 + a**4 * (1 - 2 * u) * (1 - 12 * v) / 120
+    )
+    x = torch.where(near, series, (u * safe.expm1()).log1p() / safe)
+    return noise.cast_like(torch.where(logits > 0, 1 - x, x), dist._param)
+
+
+def _own_reparameterized(dist: Reparameterized, shape: Size, generator: Generator | None) -> Tensor:
+    return dist.draw(shape, generator)
+
+
+def _transformed(dist: td.TransformedDistribution, shape: Size, generator: Generator | None) -> Tensor:
+    x = rsample(dist.base_dist, shape, generator)
+    for transform in dist.transforms:
+        x = transform(x)
+    return x
+
+
+def _poisson(dist: td.Poisson, shape: Size, generator: Generator | None) -> Tensor:
+    return torch.poisson(dist.rate.expand(*shape, *dist.rate.shape), **noise.generator_option(generator))
+
+
+def _binomial(dist: td.Binomial, shape: Size, generator: Generator | None) -> Tensor:
+    probs = dist.probs.expand(*shape, *dist.probs.shape)
+    count = dist.total_count + torch.zeros_like(probs)  # under vmap the two must be batched alike
+    return torch.binomial(count, probs, **noise.generator_option(generator))
+
+
+def _geometric(dist: td.Geometric, shape: Size, generator: Generator | None) -> Tensor:
+    # The integer part of an exponential variable whose survival function is 1 - p at 1.
+    wait = noise.exponential((*shape, *dist.probs.shape), dist.probs, generator) / -(-dist.probs).log1p()
+    return wait.floor().to(dist.probs.dtype)
+
+
+def _negative_binomial(dist: td.NegativeBinomial, shape: Size, generator: Generator | None) -> Tensor:
+    concentration = dist.total_count.expand(*shape, *dist.logits.shape) + torch.zeros_like(dist.logits)
+    options = noise.generator_option(generator)
+    return torch.poisson(torch._standard_gamma(concentration, **options) * dist.logits.exp(), **options)
+
+
+# The keys are methods, not classes, so that a subclass which overrides `rsample` or `sample` keeps its own.
+_EXPLICIT: dict[Any, Sampler] = {
+    td.Normal.rsample: _normal,
+    td.MultivariateNormal.rsample: _multivariate_normal,
+    td.Uniform.rsample: _uniform,
+    td.Exponential.rsample: _exponential,
+    td.Laplace.rsample: _laplace,
+    LogitRelaxedBernoulli.rsample: _logit_relaxed_bernoulli,
+    ExpRelaxedCategorical.rsample: _exp_relaxed_categorical,
+    td.ContinuousBernoulli.rsample: _continuous_bernoulli,
+}
+_RSAMPLE: dict[Any, Sampler] = _EXPLICIT | {
+    td.TransformedDistribution.rsample: _transformed,
+    Reparameterized.rsample: _own_reparameterized,
+}
+_SAMPLE: dict[Any, Sampler] = {
+    td.Poisson.sample: _poisson,
+    td.Binomial.sample: _binomial,
+    td.Geometric.sample: _geometric,
+    td.NegativeBinomial.sample: _negative_binomial,
+}

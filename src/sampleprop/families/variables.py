@@ -1,0 +1,99 @@
+"""The interface of a recognized distribution: everything that an estimator or a baseline may ask of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.distributions as td
+from torch import Generator, Size, Tensor
+from torch.distributions import Distribution
+
+
+class Variables(ABC):
+    """What `recognize` makes of a distribution, once for each call of `expect`, `propose` or `combine`.
+
+    Attributes:
+        dist: the distribution as it was given. Estimators read it only to hand it to a function of the user's.
+        base: the distribution inside `Independent`.
+        dtype: the dtype of the points.
+        event_ndim: how many trailing dimensions of the parameters belong to one draw.
+        is_discrete: whether samples take values in a countable set, whatever `dist.has_rsample` says.
+        smooth: whether `rsample` is an explicit formula that autograd differentiates to any order.
+        moving_support: whether the support moves with parameters whose gradient could be asked for.
+    """
+
+    dist: Distribution
+    base: Distribution
+    dtype: torch.dtype
+    event_ndim: int
+    is_discrete: bool
+    smooth: bool = False
+    moving_support: bool = False
+
+    @property
+    @abstractmethod
+    def batch_shape(self) -> Size:
+        """[*batch]: each element is an expectation of its own."""
+
+    @property
+    @abstractmethod
+    def event_shape(self) -> Size:
+        """[*event], the shape of one draw."""
+
+    @property
+    @abstractmethod
+    def attached(self) -> bool:
+        """Whether any tensor of the distribution requires a gradient."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> dict[str, Tensor]:
+        """The tensors through which φ acts, by name: the logits of a discrete family, else the constructor's arguments.
+
+        Raises:
+            TypeError: for a distribution that does not keep its parameters under their names (a transformed one, say).
+        """
+
+    @property
+    def kind(self) -> str:
+        """The name of the distribution inside `Independent`, for messages."""
+        return type(self.base).__name__
+
+    @property
+    def knows_mode(self) -> bool:
+        """Whether the distribution defines its mode."""
+        return type(self.base).mode is not Distribution.mode
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Sum over the event: [..., *batch, *event] -> [..., *batch]."""
+        return x.sum(tuple(range(-self.event_ndim, 0))) if self.event_ndim else x
+
+    @abstractmethod
+    def sample(self, k: int, generator: Generator | None = None) -> Tensor:
+        """Draw [k, *batch, *event], detached."""
+
+    @abstractmethod
+    def rsample(self, k: int | None, generator: Generator | None = None) -> Tensor:
+        """Draw [k, *batch, *event], attached to φ by reparameterization; [*batch, *event] for None."""
+
+    @abstractmethod
+    def log_prob(self, points: Tensor) -> Tensor:
+        """log p_φ, summed over the event: [..., *batch], attached to φ; float32 at least."""
+
+    @abstractmethod
+    def scores(self, points: Tensor) -> tuple[Tensor, ...]:
+        """The gradients of log p_φ with respect to each of `parameters`: [k, *batch, ...] each, without graph."""
+
+    @abstractmethod
+    def mode(self) -> Tensor:
+        """The most probable point, [*batch, *event], detached."""
+
+
+def unwrap(dist: Distribution) -> tuple[Distribution, int]:
+    """The distribution inside (nested) `Independent`, and how many of its batch dimensions are event dimensions."""
+    event_ndim = 0
+    while isinstance(dist, td.Independent):
+        event_ndim += dist.reinterpreted_batch_ndims
+        dist = dist.base_dist
+    return dist, event_ndim

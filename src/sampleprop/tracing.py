@@ -1,0 +1,97 @@
+"""What depends on who runs the code: eager torch, `torch.compile`, or a transform of `torch.func`.
+
+Private parts of torch are named here and in no other file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.overrides import TorchFunctionMode
+
+
+def transforms_active() -> bool:
+    """Whether a transform of `torch.func` is running."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def inspectable(x: Tensor) -> bool:
+    """Whether the values of `x` may steer Python: not while compiling, and not under `torch.func`."""
+    return not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+def gradient_asked(x: Tensor) -> bool:
+    """Whether `x` requires a gradient, for any `torch.func` transform around it too."""
+    while not inspectable(x) and not torch.compiler.is_compiling() and not x.requires_grad:
+        x = torch._C._functorch.get_unwrapped(x)
+    return x.requires_grad
+
+
+def unwrapped(x: Tensor) -> Tensor:
+    """The plain tensor inside all `torch.func` wrappers, detached."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x.detach()
+
+
+def differentiable_backward() -> bool:
+    """Whether the backward pass itself is recorded. A compiled one never is: torch refuses to differentiate it."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def apply(function: type[Function], *arguments: Any) -> Any:
+    """Call `function.apply`, eagerly without its search of the signature for defaults, which costs ten operations."""
+    if torch.compiler.is_compiling() or transforms_active():
+        return function.apply(*arguments)
+    return super(Function, function).apply(*arguments)  # type: ignore[misc]
+
+
+def vjp(function: Callable[..., Tensor], *primals: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+    """Return function(*primals), and the pullback from a cotangent of its shape to one for each primal.
+
+    Under `torch.no_grad()` the results have no graph, therefore an f that is called in here leaves nothing to θ.
+    Otherwise they are attached to what the function is attached to. Calls may be nested. Eagerly this is
+    `torch.autograd.grad`, which is faster than `torch.func.vjp`; compiled and under `torch.func` only the latter works.
+    """
+    if torch.compiler.is_compiling() or transforms_active():
+        with _AnySize() if torch.compiler.is_compiling() else nullcontext():
+            value, pull = torch.func.vjp(function, *primals)  # type: ignore[misc]
+        return value, pull
+    if torch.is_inference_mode_enabled():  # no backward pass can follow, so no derivative is needed
+        return function(*primals), lambda cotangent: tuple(torch.zeros_like(p) for p in primals)
+    attached = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # A view, so that only paths through the argument count, not the same tensor where the function closes over it.
+        inputs = [p.view_as(p) if attached and p.requires_grad else p.detach().requires_grad_() for p in primals]
+        output = function(*inputs)
+
+    def backward(cotangent: Tensor) -> tuple[Tensor, ...]:
+        if not output.requires_grad:
+            return tuple(torch.zeros_like(p) for p in primals)
+        return torch.autograd.grad(
+            output, inputs, cotangent, create_graph=attached, retain_graph=attached, materialize_grads=True
+        )
+
+    return output if attached else output.detach(), backward
+
+
+def value_and_grad(function: Callable[..., Tensor], *primals: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return function(*primals), and the gradient of its sum with respect to each of them, as `vjp` does."""
+    value, pull = vjp(function, *primals)
+    return value, pull(torch.ones_like(value))
+
+
+class _AnySize(TorchFunctionMode):
+    """Workaround: under `torch.func` a compiled `F.linear` with bias specializes the shape of 3-D inputs."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.linear and len(args) == 3 and args[2] is not None and args[0].dim() == 3:
+            result = F.linear(args[0], args[1])
+            return result + args[2].to(result.dtype)
+        return func(*args, **(kwargs or {}))
