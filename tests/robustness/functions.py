@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,9 +11,13 @@ from torch import Tensor
 
 from kinds import INTEGERS, NORMAL, ONE_HOTS
 from robustness.matrix import RIGHT, Verdict, condition, refusal
-from robustness.subject import BATCH, Subject, gradients, same, theta
+from robustness.subject import BATCH, F, Subject, gradients, same, theta
 
 UNUSED = "needs a cost that is differentiable in x; got one with no path to x.* Use ScoreFunction"
+
+
+def _constant(value: object) -> F:
+    return lambda x: value
 
 
 def _event(subject: Subject) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from robustness.matrix import RIGHT, Verdict, condition
-from robustness.subject import BATCH, Subject, coarse_noise, same, theta
+from robustness.subject import BATCH, F, Subject, coarse_noise, same, theta
 
 
 def _half(subject: Subject, dtype: torch.dtype) -> Verdict:

@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from robustness.matrix import RIGHT, Verdict, condition, meaningless, refusal
 from robustness.subject import BATCH, ROWS, Subject, close_in_mean, gradients, same, theta
 
 
-def _quiet(subject: Subject, mode: Callable[[], torch.autograd.grad_mode.no_grad]) -> Verdict:
+def _quiet(subject: Subject, mode: Callable[[], AbstractContextManager[None]]) -> Verdict:
     with mode():
         value = subject.value(subject.kind.phi(BATCH), subject.f(theta()))
     assert not value.requires_grad
@@ -148,7 +149,7 @@ def compiled(subject: Subject) -> Verdict:
         phi, weights = subject.kind.phi(BATCH), theta()
         value = function(phi, weights)
         outcomes.append((value, *gradients(value, phi, weights)))
-    same(*outcomes)
+    same(outcomes[0], outcomes[1])
     return RIGHT
 
 
@@ -239,5 +240,5 @@ def cuda(subject: Subject) -> Verdict:
             subject.kind.dist(parameter), those, f(those.points), probe_costs=probe_costs, relaxed_f=f
         )
         outcomes.append([x.cpu() for x in (result, *gradients(result, parameter, weights))])
-    same(*outcomes, rtol=1e-5, atol=1e-5)
+    same(outcomes[0], outcomes[1], rtol=1e-5, atol=1e-5)
     return RIGHT
