@@ -43,12 +43,12 @@ class Mine(sp.Estimator[Draw]):
         return Draw(self.sample(dist, generator).unsqueeze(0))
 
     def combine(self, dist: Distribution, draw: Draw, costs: Tensor, **arguments: Any) -> Tensor:
-        variables = families.variables(dist)
+        variables = families.recognize(dist)
         gradient = self.factor * costs.detach()[0, :, None] * variables.score(draw.points)[0]
         return surrogate(self.name, self.value(costs[0]), (variables.logits,), (gradient,))
 
     def sample(self, dist: Distribution, generator: Generator | None) -> Tensor:
-        return noise.coins(dist.batch_shape + dist.event_shape, families.variables(dist).probs.detach(), generator)
+        return noise.coins(dist.batch_shape + dist.event_shape, families.recognize(dist).probs.detach(), generator)
 
     def value(self, costs: Tensor) -> Tensor:
         return costs
@@ -168,7 +168,7 @@ def test_nothing_decided() -> None:
 
 
 def _by_torch(dist: Distribution, generator: Generator | None) -> Tensor:
-    return torch.bernoulli(families.variables(dist).probs.detach(), generator=generator)
+    return torch.bernoulli(families.recognize(dist).probs.detach(), generator=generator)
 
 
 def _by_global_state(dist: Distribution, generator: Generator | None) -> Tensor:
@@ -182,7 +182,7 @@ def _repeated_at_random(dist: Distribution, generator: Generator | None) -> Tens
 
 
 def _one_for_all_rows(dist: Distribution, generator: Generator | None) -> Tensor:
-    like = families.variables(dist).probs.detach()
+    like = families.recognize(dist).probs.detach()
     return (noise.uniform(like.shape[-1:], like, generator) < like).to(like.dtype)
 
 
@@ -317,7 +317,7 @@ def test_progress_and_interruption() -> None:
 
 
 @pytest.mark.parametrize("estimator", [Mine(), Mine(1.05), sp.StraightThrough(), sp.GumbelSoftmax()], ids=str)
-def test_table(estimator: sp.Estimator[Any]) -> None:
+def test_table(estimator: sp.Estimator[Any, Any]) -> None:
     result = sp.certify(estimator, [*BITS, "rare bits"], detectable=0.1, most_replicates=100_000)
     text = str(result)
     lines = text.splitlines()
