@@ -30,8 +30,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import sampleprop as sp
 import training
-from sampleprop.diagnostics.comparison import Comparison
-from sampleprop.diagnostics.row import Row
+from sampleprop.diagnostics.comparing.comparison import Comparison
+from sampleprop.diagnostics.comparing.row import Row
 
 Estimator = sp.Estimator[Any]
 ESTIMATORS: dict[str, Callable[[int], Estimator]] = {

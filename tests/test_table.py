@@ -19,7 +19,7 @@ from sampleprop.distributions.gumbel_max import gumbel_max
 from sampleprop.estimator import Estimator
 from sampleprop.estimators import REGISTER
 from sampleprop.expectation import expect
-from sampleprop.lab import table
+from sampleprop.lab.show import table
 
 ROWS = 40_000
 FALSE_ALARM = 1e-6
