@@ -18,10 +18,11 @@ from typer.testing import CliRunner, Result
 import sampleprop
 from sampleprop import Pathwise, ScoreFunction, diagnostics, families
 from sampleprop.estimators import REGISTER
+from sampleprop.lab.command import main
 from sampleprop.lab.command.app import app
+from sampleprop.lab.measure import problems, progress
 from sampleprop.lab.measure.mistakes import INTERRUPTED
-from sampleprop.lab.measure import problems
-from sampleprop.lab.show import table
+from sampleprop.lab.show import table, terminal
 from sampleprop.lab.show.summary import Summary
 
 QUICK = ("--replicates", "128", "--train-steps", "2", "--budgets", "none")
@@ -280,7 +281,7 @@ def test_an_interruption_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch, tmp
 
         yield told
 
-    monkeypatch.setattr(report, "progress", interrupting)
+    monkeypatch.setattr(progress, "show_progress", interrupting)
     result = compare(tmp_path, "toy")
     assert result.exit_code == INTERRUPTED
     assert "Interrupted" in result.stdout
@@ -294,7 +295,7 @@ def test_a_narrow_terminal_gets_fewer_columns() -> None:
     shown = {}
     for width in (50, 70, 200):
         console = Console(width=width, force_terminal=True, record=True, file=StringIO())
-        report.show(Summary([comparison]), console)
+        terminal.show(Summary([comparison]), console)
         shown[width] = console.export_text()
     assert "bias z" not in shown[70]
     assert "variance × time" in shown[70]
@@ -339,4 +340,4 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.delitem(sys.modules, "sampleprop.lab.command.app")
     monkeypatch.delattr("sampleprop.lab.command.app")
     with pytest.raises(SystemExit, match=rf"needs {name.split('.')[0]} .*pip install 'sampleprop\[lab\]'"):
-        command.main()
+        main.main()

@@ -14,8 +14,8 @@ from sampleprop.diagnostics.comparing.row import Row, Skipped
 from sampleprop.diagnostics.comparing.trajectory import Checkpoint
 from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.lab.command.app import app
-from sampleprop.lab.measure.mistakes import INTERRUPTED
 from sampleprop.lab.measure import results, runs
+from sampleprop.lab.measure.mistakes import INTERRUPTED
 from sampleprop.lab.measure.runs import Piece
 from sampleprop.lab.measure.runs import Result as Measured
 from sampleprop.lab.show import output

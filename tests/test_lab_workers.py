@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from sampleprop.lab.command import main
 from sampleprop.lab.command.app import app
 from sampleprop.lab.measure.mistakes import INTERRUPTED
 from sampleprop.lab.show import output
@@ -20,7 +21,7 @@ from sampleprop.lab.show import output
 QUICK = ("--replicates", "128", "--train-steps", "3", "--budgets", "2", "--estimators", "ScoreFunction,REBAR")
 TIMED = {"milliseconds", "variance_time", "rank", "jobs"}
 # They take longer than the numbers, and are those of one process whoever measured.
-WITHOUT_PICTURES = "from sampleprop.lab import output; output.write = lambda problems, out: []"
+WITHOUT_PICTURES = "from sampleprop.lab.show import output; output.write = lambda problems, out: []"
 ENDLESS = """
 import time
 import torch
@@ -133,4 +134,4 @@ def test_a_missing_dask_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     )
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(SystemExit, match=r"needs distributed .*pip install 'sampleprop\[dask\]'"):
-        command.main()
+        main.main()

@@ -27,7 +27,7 @@ from typer.testing import CliRunner, Result
 
 import sampleprop as sp
 from sampleprop.diagnostics import Check, Finding, Recommendation
-from sampleprop.diagnostics.recommending.candidates import budgets, list_candidates, code, label_candidates
+from sampleprop.diagnostics.recommending.candidates import budgets, code, label_candidates, list_candidates
 from sampleprop.diagnostics.recommending.race import Criterion, Score
 from sampleprop.lab.command.app import app
 

@@ -1,14 +1,15 @@
 """Is an estimator right on this problem, which one is best, and how good are the gradients while a model trains?
 
 The questions are answered on the user's own f and distribution, by replicates: the parameters of the distribution are
-copied R times along the batch, so that one call gives R independent estimates. The difference of their mean from the exact
-gradient is the bias, their spread is the variance.
+copied R times along the batch, so that one call gives R independent estimates. The difference of their mean from the
+exact gradient is the bias, their spread is the variance.
 
 - `measuring` is the bottom: replicates, the exact gradient, the statistics. It imports no other wing.
 - `checking`, `comparing` and `monitoring` answer one question each, and import `measuring` only.
 - `recommending` imports `measuring`, `checking` and `comparing`.
 
-Nothing here needs an estimator's source or worked example, so that an estimator of the user's own is measured as any other.
+Nothing here needs an estimator's source or worked example, so that an estimator of the user's own is measured as any
+other.
 """
 
 from sampleprop.diagnostics.checking.check import check as check

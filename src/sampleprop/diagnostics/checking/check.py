@@ -33,22 +33,22 @@ def check(
 ) -> Check:
     r"""Find out whether an estimator is right for this f and this distribution, at the present parameters.
 
-    First it calls f at many points. It tests that the cost of a point depends on that point only, that f is not random, that
-    f does not ignore x, and that f has no jump where the estimator differentiates it. Then it compares value and gradient of
-    many independent estimates with the exact ones: by enumeration up to 4096 joint states, otherwise by a long run of an
-    unbiased estimator of the same objective. It also counts the evaluations of f. The result says which bias would have been
-    seen, where outcomes too rare to be drawn count as noise, and what could not be tested.
+    First it calls f at many points. It tests that the cost of a point depends on that point only, that f is not random,
+    that f does not ignore x, and that f has no jump where the estimator differentiates it. Then it compares value and
+    gradient of many independent estimates with the exact ones: by enumeration up to 4096 joint states, otherwise by a
+    long run of an unbiased estimator of the same objective. It also counts the evaluations of f. The result says which
+    bias would have been seen, where outcomes too rare to be drawn count as noise, and what could not be tested.
 
-    The given objects, every `.grad` and the global random state stay as they are. But an f that counts its calls or keeps
-    running averages sees the additional calls.
+    The given objects, every `.grad` and the global random state stay as they are. But an f that counts its calls or
+    keeps running averages sees the additional calls.
 
     Args:
         f: from points [k, \*batch, \*event] to costs [k, \*batch], for any k.
         dist: p_φ.
         estimator: one of the library, or your own.
         context: [\*batch, ...], for learned baselines and critics.
-        replicates: independent estimates, at least 128; rounded up to a multiple of 32. The smallest bias that can be seen
-            is proportional to one over their square root.
+        replicates: independent estimates, at least 128; rounded up to a multiple of 32. The smallest bias that can be
+            seen is proportional to one over their square root.
         seed: for all noise.
 
     Raises:
@@ -149,8 +149,8 @@ def _check_gradient(
     miscounted = Finding(
         "evaluations",
         "warning",
-        f"one estimate evaluates f at {counted(tally.evaluations, 'point')}; `evaluations` says {declared}. Budgets rely on it: "
-        "let it count probes and relaxed points too.",
+        f"one estimate evaluates f at {counted(tally.evaluations, 'point')}; `evaluations` says {declared}. Budgets "
+        "rely on it: let it count probes and relaxed points too.",
     )
     found.add(
         miscounted if declared != tally.evaluations else None,
@@ -205,11 +205,12 @@ def _check_bias(found: Findings, bias: Bias, estimator: Estimator[Any], referenc
     if not bias.seen:
         found.passed.append(f"no bias of the gradient was seen (z = {bias.z:.1f}); {power}")
         return
-    size = f"the gradient is off by {percent(bias.relative)} of its length ({percent(bias.along)} along it, z = {bias.z:.1f})"
+    along = f"{percent(bias.along)} along it, z = {bias.z:.1f}"
+    size = f"the gradient is off by {percent(bias.relative)} of its length ({along})"
     if estimator.unbiased:
         text = (
-            f"{size}, although {estimator.name} states that it is unbiased. If it is your own, the estimator is wrong: compare it "
-            "with its formula. If not, f breaks what it needs: see its docstring, and look for a jump in f."
+            f"{size}, although {estimator.name} states that it is unbiased. If it is your own, the estimator is wrong: "
+            "compare it with its formula. If not, f breaks what it needs: see its docstring, and look for a jump in f."
         )
         found.add(Finding("wrong gradient", "error", text))
     else:

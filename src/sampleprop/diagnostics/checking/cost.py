@@ -54,9 +54,9 @@ def randomness(cost: Cost, points: Tensor) -> tuple[Finding | None, bool]:
     finding = Finding(
         "random f",
         "warning",
-        f"f is random: the same points cost up to {change:.3g} more or less at a second call (dropout, or noise of its own). "
-        "The gradient is then that of the mean over this noise, and has more variance. Put f in eval mode, or make the "
-        "noise part of the event if the distribution should know it.",
+        f"f is random: the same points cost up to {change:.3g} more or less at a second call (dropout, or noise of "
+        "its own). The gradient is then that of the mean over this noise, and has more variance. Put f in eval mode, "
+        "or make the noise part of the event if the distribution should know it.",
     )
     return finding, repeatable
 
@@ -84,16 +84,16 @@ def mixing(cost: Cost, points: Tensor, generator: Generator) -> tuple[Finding | 
                 "f mixes rows",
                 "error",
                 f"f mixes rows: replacing the point at [sample, *batch] = {here} changed the cost at {there} by "
-                f"{float(change.max()):.3g}. Every estimator assumes that the cost of a point depends on that point only, so "
-                "the gradient is wrong (batch norm in train mode, an in-batch contrastive loss). Put f in eval mode, or make "
-                "the batch part of the event: wrap the distribution in torch.distributions.Independent(q, 1) and return "
-                "one cost for the batch.",
+                f"{float(change.max()):.3g}. Every estimator assumes that the cost of a point depends on that point "
+                "only, so the gradient is wrong (batch norm in train mode, an in-batch contrastive loss). Put f in "
+                "eval mode, or make the batch part of the event: wrap the distribution in "
+                "torch.distributions.Independent(q, 1) and return one cost for the batch.",
             ), True
     return None, replaced_one
 
 
 def varied(cost: Cost, points: Tensor, generator: Generator) -> Tensor:
-    """The points. Where all cost the same, half of them are replaced by points of another cost, if a search finds any."""
+    """The points. Where all cost the same, half of them are replaced by others, if a search finds another cost."""
     costs, half = cost(points), len(points) // 2
     if float((costs - costs[:1]).abs().max()) > tolerance(costs, points):
         return points
@@ -119,15 +119,16 @@ def indifference(cost: Cost, points: Tensor) -> tuple[Finding | None, bool]:
         return Finding(
             "offset in f",
             "warning",
-            f"f changes by {change:.3g} over {len(points)} draws, on costs of {float(costs.abs().max()):.3g}: it loses "
-            "digits to that offset, and so does the gradient. Subtract a constant inside f, before its terms are rounded.",
+            f"f changes by {change:.3g} over {len(points)} draws, on costs of {float(costs.abs().max()):.3g}: it "
+            "loses digits to that offset, and so does the gradient. Subtract a constant inside f, before its terms "
+            "are rounded.",
         ), True
     return Finding(
         "f ignores x",
         "error",
-        f"f ignores x: it gave {len(points) + PIECES * DRAWS} draws the same cost, so the gradient for φ is zero (or the "
-        "points of another cost are rarer than that). Use the argument that f is called with, not a sample from elsewhere; "
-        "check that nothing rounds or overwrites it.",
+        f"f ignores x: it gave {len(points) + PIECES * DRAWS} draws the same cost, so the gradient for φ is zero (or "
+        "the points of another cost are rarer than that). Use the argument that f is called with, not a sample from "
+        "elsewhere; check that nothing rounds or overwrites it.",
     ), True
 
 

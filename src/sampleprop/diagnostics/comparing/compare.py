@@ -37,16 +37,17 @@ def compare(
     r"""Measure bias, variance and time of several estimators on one problem, at equal evaluations of f.
 
     Each estimator gets the configuration that spends the budget (`for_budget`). The parameters of the distribution are
-    copied `replicates` times, so that one call of f gives many independent estimates; f is called as usual. The gradient is
-    that with respect to the parameters of `dist` (the logits of a discrete family; for another distribution those of its
-    parameters that require a gradient). f is held fixed: what φ does inside f is not measured, and neither is θ's gradient.
+    copied `replicates` times, so that one call of f gives many independent estimates; f is called as usual. The
+    gradient is that with respect to the parameters of `dist` (the logits of a discrete family; for another distribution
+    those of its parameters that require a gradient). f is held fixed: what φ does inside f is not measured, and neither
+    is θ's gradient.
 
     Estimators without a visible bias are ranked twice: at equal time, by variance × time, and at equal evaluations, by
-    variance × evaluations, which matters where f takes nearly all the time. The others follow by mean squared error, without
-    a rank.
+    variance × evaluations, which matters where f takes nearly all the time. The others follow by mean squared error,
+    without a rank.
 
-    All have to estimate the same: E[f], or the ELBO, or the bound log-mean-exp with the same number of samples. The first
-    estimator decides which; those with another objective are listed with that reason.
+    All have to estimate the same: E[f], or the ELBO, or the bound log-mean-exp with the same number of samples. The
+    first estimator decides which; those with another objective are listed with that reason.
 
     An estimator with parameters of its own is first trained with Adam on this problem, and the table says so. The given
     objects, every `.grad` and the global random state stay as they are. Ctrl-C keeps what is finished.
@@ -57,8 +58,9 @@ def compare(
         estimators: what to compare, each configuration once; one that cannot take part is listed with the reason.
         budget: evaluations of f for one estimate and batch element, at least 1.
         exact: the exact gradient of the expectation, summed over the batch: a tensor for each measured parameter, in
-            their order or by name. None enumerates up to 4096 joint states, and otherwise takes a long run of an unbiased
-            estimator with 16 times the evaluations of each other estimator; every z includes its standard error.
+            their order or by name. None enumerates up to 4096 joint states, and otherwise takes a long run of an
+            unbiased estimator with 16 times the evaluations of each other estimator; every z includes its standard
+            error.
         context: [\*batch, ...], for learned baselines and critics.
         replicates: independent estimates for each estimator, at least 128; rounded up to a multiple of 32.
         seed: for all noise.
@@ -66,8 +68,10 @@ def compare(
         progress: called with the present stage, the number of its finished steps, and the number of all its steps.
 
     Raises:
-        ValueError: for a budget below 1, fewer than 128 replicates, an exact gradient of another shape, and an empty batch.
-        TypeError: for a distribution that does not store its parameters under their names, and an object that is no estimator.
+        ValueError: for a budget below 1, fewer than 128 replicates, an exact gradient of another shape, and an empty
+            batch.
+        TypeError: for a distribution that does not store its parameters under their names, and an object that is no
+            estimator.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -157,8 +161,8 @@ def _prepare(
     if target(estimator) != wanted:
         return Skipped(
             estimator.label,
-            f"estimates another objective, {target(estimator)}; this comparison is of {wanted}, as the first estimator's. "
-            "Compare those of one objective.",
+            f"estimates another objective, {target(estimator)}; this comparison is of {wanted}, as the first "
+            "estimator's. Compare those of one objective.",
         )
     estimator = copy.deepcopy(estimator)
     tally = Tally(estimator, expectation.generator(seed))

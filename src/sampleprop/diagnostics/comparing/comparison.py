@@ -72,11 +72,12 @@ class Comparison:
             f", {' to '.join(str(count) for count in counts[:: max(1, len(counts) - 1)])} replicates" if counts else ""
         )
         notes = [
-            f"Gradient with respect to {', '.join(self.parameters)}; at most {self.budget} evaluations of f{replicates}; "
-            f"seed {self.seed}.",
-            f"Bias against: {self.reference}. “< x” says that no bias was seen, and that one of x would have been seen.",
-            "Ranked by variance × time; “rank by f” is by variance × evaluations, for an f that takes all the time. Biased "
-            "rows follow by mean squared error: no number of samples removes a bias.",
+            f"Gradient with respect to {', '.join(self.parameters)}; at most {self.budget} evaluations of "
+            f"f{replicates}; seed {self.seed}.",
+            f"Bias against: {self.reference}. “< x” says that no bias was seen, and that one of x would have been "
+            "seen.",
+            "Ranked by variance × time; “rank by f” is by variance × evaluations, for an f that takes all the time. "
+            "Biased rows follow by mean squared error: no number of samples removes a bias.",
         ]
         lucky = ", ".join(row.label for row in self.rows if not (row.claims_unbiased or row.biased))
         if lucky:

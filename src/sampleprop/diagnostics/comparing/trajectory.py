@@ -62,13 +62,15 @@ def trajectory(
 ) -> tuple[Checkpoint, ...]:
     r"""Measure bias and variance of the estimators at several points of one optimization path of φ.
 
-    The path is computed by `path` and depends on none of the estimators. At each stop `compare` measures all of them at the
-    same parameters, against the exact gradient there or a long run; those that learn are trained anew for each stop.
+    The path is computed by `path` and depends on none of the estimators. At each stop `compare` measures all of them at
+    the same parameters, against the exact gradient there or a long run; those that learn are trained anew for each
+    stop.
 
     Args:
         f: as in `compare`. It is held fixed; only φ moves.
         dist: p_φ at the start.
-        estimators: what to compare. The first one decides the objective: E[f] is minimized, an ELBO or a bound maximized.
+        estimators: what to compare. The first one decides the objective: E[f] is minimized, an ELBO or a bound
+            maximized.
         checkpoints: the number of stops, including the start and the end; at least 2.
         steps: steps of the path, at least checkpoints - 1.
         rate: the learning rate of Adam.
@@ -120,20 +122,21 @@ def path(
     context: Tensor | None = None,
     seed: int = 0,
 ) -> Iterator[Stop]:
-    """Optimize φ by Adam with the exact gradient, or that of a long run of an unbiased estimator; yield some of the points.
+    """Optimize φ by Adam, and yield some points of the path.
 
-    Parameters with bounds (a scale, a rate) are optimized in a space without bounds, for example by their logarithm. Those
-    that require no gradient stay fixed, unless none requires one.
+    The gradient is exact, or that of a long run of an unbiased estimator.
+    Parameters with bounds (a scale, a rate) are optimized in a space without bounds, for example by their logarithm.
+    Those that require no gradient stay fixed, unless none requires one.
 
     Raises:
-        ValueError: for fewer than 2 checkpoints, too few steps, where no unbiased gradient is known, and where a parameter
-            leaves its bounds.
+        ValueError: for fewer than 2 checkpoints, too few steps, where no unbiased gradient is known, and where a
+            parameter leaves its bounds.
         TypeError: for parameters whose bounds depend on other parameters.
     """
     if not 2 <= checkpoints <= steps + 1:
         raise ValueError(
-            f"A trajectory needs at least 2 checkpoints and a step between any two of them; got {checkpoints} checkpoints "
-            f"and {steps} steps. Ask for fewer checkpoints or more steps."
+            f"A trajectory needs at least 2 checkpoints and a step between any two of them; got {checkpoints} "
+            f"checkpoints and {steps} steps. Ask for fewer checkpoints or more steps."
         )
     start = Expectation(f, dist, context)
     transforms = {name: _transform_to(dist, name) for name in start.measured}
@@ -191,8 +194,9 @@ def _transform_to(dist: Distribution, name: str) -> Any:
         return td.transform_to(_constraint(dist, name))
     except NotImplementedError:
         raise TypeError(
-            f"A trajectory needs parameters with fixed bounds; got {name} of {type(families.unwrap(dist)[0]).__name__}, whose "
-            "bounds depend on other parameters. Let only other parameters require a gradient."
+            f"A trajectory needs parameters with fixed bounds; got {name} of "
+            f"{type(families.unwrap(dist)[0]).__name__}, whose bounds depend on other parameters. Let only other "
+            "parameters require a gradient."
         ) from None
 
 
@@ -202,8 +206,8 @@ def _refuse_out_of_bounds(dist: Distribution, names: Iterable[str], step: int) -
         value = families.parameters(dist)[name].detach()
         if not bool((_constraint(dist, name).check(value) & value.isfinite().all()).all()):
             raise ValueError(
-                f"A trajectory needs parameters inside their bounds; got {name} outside after {step} steps. Take a smaller rate "
-                "or fewer steps."
+                f"A trajectory needs parameters inside their bounds; got {name} outside after {step} steps. Take a "
+                "smaller rate or fewer steps."
             )
 
 

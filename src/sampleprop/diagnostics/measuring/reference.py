@@ -183,8 +183,9 @@ def _flat(expectation: Expectation, exact: Exact) -> Tensor:
         wanted = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
         got = ", ".join(f"{name} {list(g.shape)}" for name, g in given.items())
         raise ValueError(
-            f"exact needs one gradient for each parameter that requires one, of its shape: {wanted}; got {got or 'none'}"
-            f"{'' if count == len(given) else f' and {count - len(given)} more'}. Detach the parameters that are not learned."
+            f"exact needs one gradient for each parameter that requires one, of its shape: {wanted}; got "
+            f"{got or 'none'}{'' if count == len(given) else f' and {count - len(given)} more'}. Detach the parameters "
+            "that are not learned."
         )
     return torch.cat(
         [given[name].detach().reshape(-1).to(expectation.device) for name in expectation.measured]

@@ -53,8 +53,8 @@ class Expectation:
     ) -> None:
         if 0 in dist.batch_shape:
             raise ValueError(
-                f"A gradient needs at least one batch element to be measured; got batch shape {list(dist.batch_shape)}. "
-                "Pass a batch that is not empty."
+                "A gradient needs at least one batch element to be measured; got batch shape "
+                f"{list(dist.batch_shape)}. Pass a batch that is not empty."
             )
         self.f = f
         self.dist = dist
@@ -175,8 +175,8 @@ class Expectation:
             )
         if not result.requires_grad:
             raise RuntimeError(
-                f"{estimator.name}.combine needs to return a value with a gradient for the distribution; got a detached "
-                "one. End it with sampleprop.surrogate.surrogate(...), or keep log p attached."
+                f"{estimator.name}.combine needs to return a value with a gradient for the distribution; got a "
+                "detached one. End it with sampleprop.surrogate.surrogate(...), or keep log p attached."
             )
         return result, leaves, evaluated
 

@@ -1,8 +1,8 @@
 """Bias and variance of a vector estimate from groups of replicates.
 
-A group mean is the mean of some replicates. The differences of the group means from the reference, [groups, coordinates],
-show whether there is a bias: their own mean is tested against zero, with a standard error from their spread. A reference
-that is itself estimated is given group by group, so that its noise is part of that spread.
+A group mean is the mean of some replicates. The differences of the group means from the reference, [groups,
+coordinates], show whether there is a bias: their own mean is tested against zero, with a standard error from their
+spread. A reference that is itself estimated is given group by group, so that its noise is part of that spread.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Bias:
     Attributes:
         relative: the length of the bias over the length of the gradient, after subtracting the part due to noise.
         along: the component along the gradient over the gradient's length, with its sign: 0.1 is 10 % too long.
-        z: the larger of two test statistics, one for the whole vector and one for the component along the gradient. Each
-            is standard normal where there is no bias; above 4 there is one.
+        z: the larger of two test statistics, one for the whole vector and one for the component along the gradient.
+            Each is standard normal where there is no bias; above 4 there is one.
         visible: the relative bias that would have been seen with 99 % probability, whatever its direction.
         visible_along: the same for a bias along the gradient.
     """
@@ -101,8 +101,8 @@ def student(groups: int) -> float:
 def _seen(degrees: float, groups: int) -> float:
     """The noncentrality that a chi-square test with these degrees detects with 99 % probability, in any direction.
 
-    The statistic has mean n + λ and variance at most 2 n + 4 √n λ. In the worst direction the noise is that of the largest
-    eigenvalue, which is at most √n times the mean eigenvalue.
+    The statistic has mean n + λ and variance at most 2 n + 4 √n λ. In the worst direction the noise is that of the
+    largest eigenvalue, which is at most √n times the mean eigenvalue.
     """
     root = math.sqrt(degrees)
     excess = degrees * (_f_at_threshold(degrees, degrees * (groups - 1)) - 1)

@@ -35,8 +35,8 @@ class Tally:
         gradients = estimates.gradients
         if not bool(gradients.isfinite().all()):
             raise ValueError(
-                f"{self.label} needs finite gradients to be judged; got NaN or infinite ones. Look at f's derivative where "
-                "the estimator evaluates it, and at the log-probability."
+                f"{self.label} needs finite gradients to be judged; got NaN or infinite ones. Look at f's derivative "
+                "where the estimator evaluates it, and at the log-probability."
             )
         self.evaluations = estimates.evaluations
         self.means.append(gradients.mean(0))

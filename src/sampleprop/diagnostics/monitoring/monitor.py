@@ -30,46 +30,49 @@ SAMPLES = 4  # of the reference
 class Monitor:
     r"""Watches the gradient noise, and the bias, of an estimator while a model trains.
 
-    Use `monitor.expect` in place of `sp.expect`. The first call and then every `every`-th one is a probe: it estimates the
-    gradient with respect to the parameters of `dist` (the logits of a discrete family) twice more, on the same f and batch, and
-    at every eighth probe also twice by an unbiased estimator. The loss and its gradients are those of `sp.expect`: probes take
-    their noise from a generator of their own, and leave the global random state, every `.grad` and the estimator's learned
-    parameters and mode as they were. But probes call f, so an f that counts its calls or keeps running averages (batch norm in
-    train mode) sees them.
+    Use `monitor.expect` in place of `sp.expect`. The first call and then every `every`-th one is a probe: it estimates
+    the gradient with respect to the parameters of `dist` (the logits of a discrete family) twice more, on the same f
+    and batch, and at every eighth probe also twice by an unbiased estimator. The loss and its gradients are those of
+    `sp.expect`: probes take their noise from a generator of their own, and leave the global random state, every `.grad`
+    and the estimator's learned parameters and mode as they were. But probes call f, so an f that counts its calls or
+    keeps running averages (batch norm in train mode) sees them.
 
     `metrics()` and `averages()` give, as floats, averages over about the last 1 / (1 - decay) probes:
 
     - "gradient variance": the trace of the covariance of one estimate, for one batch element.
     - "signal to noise": the length of the mean gradient over the square root of that.
     - "zero rows": the share of batch elements whose estimated gradient is exactly zero.
-    - "relaxation gap": how far the value is from the expectation under true samples, for an estimator that calls f at relaxed
-      points.
+    - "relaxation gap": how far the value is from the expectation under true samples, for an estimator that calls f at
+      relaxed points.
     - "bias": the length of the bias over that of the gradient; 0 where noise hides it.
     - "bias along": the component along the gradient over the gradient's length: 0.1 is 10 % too long.
-    - "bias z": the test statistic for a bias, from all probes since `reset`: above 4 there is one, with one false alarm in
-      10 000 monitors. From the ninth comparison on.
-    - "bias visible": the "bias along" that would have reached a z of 4 with 99 % probability. A smaller one can stay unseen,
-      and so can a bias orthogonal to the gradient, of which the probes measure only the squared length. It falls with the root
-      of the number of comparisons, and with the root of the samples of `reference` as long as its noise is the larger.
+    - "bias z": the test statistic for a bias, from all probes since `reset`: above 4 there is one, with one false alarm
+      in 10 000 monitors. From the ninth comparison on.
+    - "bias visible": the "bias along" that would have reached a z of 4 with 99 % probability. A smaller one can stay
+      unseen, and so can a bias orthogonal to the gradient, of which the probes measure only the squared length. It
+      falls with the root of the number of comparisons, and with the root of the samples of `reference` as long as its
+      noise is the larger.
 
-    f is held fixed here: neither θ's gradient is measured, nor what φ does inside f other than through x. One monitor watches
-    one random variable. Eager only. Where a wrapper counts forward passes (DistributedDataParallel), give f the module inside.
+    f is held fixed here: neither θ's gradient is measured, nor what φ does inside f other than through x. One monitor
+    watches one random variable. Eager only. Where a wrapper counts forward passes (DistributedDataParallel), give f the
+    module inside.
 
     Args:
         every: calls from one probe to the next, at least 1. A probe evaluates f at twice as many points as the
             estimator does.
-        bias_every: probes from one comparison with the reference to the next, at least 1. A comparison adds twice the points
-            of the reference.
-        reference: an unbiased estimator of the same objective. None enumerates up to 8 joint states, and otherwise takes the
-            score function with 4 samples (:class:`VIMCO` for the multi-sample bound, `Pathwise` where the support moves).
+        bias_every: probes from one comparison with the reference to the next, at least 1. A comparison adds twice the
+            points of the reference.
+        reference: an unbiased estimator of the same objective. None enumerates up to 8 joint states, and otherwise
+            takes the score function with 4 samples (:class:`VIMCO` for the multi-sample bound, `Pathwise` where the
+            support moves).
         decay: of the averages from probe to probe, inside (0, 1).
         seed: for the probes' noise.
         name: put before each key with a slash, to tell variables apart: "encoder/bias z".
 
     Raises:
         ValueError: for arguments out of range.
-        TypeError: from the first call, for an object that is no estimator, and for a distribution whose parameters cannot be
-            copied.
+        TypeError: from the first call, for an object that is no estimator, and for a distribution whose parameters
+            cannot be copied.
         RuntimeError: under `torch.compile` and `torch.func`.
 
     Example:
@@ -251,7 +254,8 @@ class Monitor:
             return
         gradient = float(other.gradients[0] @ other.gradients[1]) / size
         common = float(own.gradients.mean(0) @ other.gradients.mean(0)) / size
-        # b = m - g for the means m and g: |b|², b·g and b·m. b·g is more precise where the reference has little noise, else b·m.
+        # b = m - g for the means m and g: |b|², b·g and b·m. b·g is more precise where the reference has little noise,
+        # else b·m.
         found = {"bias": signal - 2 * common + gradient, "along": common - gradient, "own": signal - common}
         for name, x in found.items():
             self._drifts[name].add(x, self.decay)
@@ -268,8 +272,8 @@ class Monitor:
 def _refuse_traced() -> None:
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         raise RuntimeError(
-            "Monitor needs eager code, because its probes are no part of the step; got torch.compile or torch.func. Compile the "
-            "model and the cost, not the step, or call monitor.probe(...) beside the compiled step."
+            "Monitor needs eager code, because its probes are no part of the step; got torch.compile or torch.func. "
+            "Compile the model and the cost, not the step, or call monitor.probe(...) beside the compiled step."
         )
 
 

@@ -29,7 +29,7 @@ class Candidate(NamedTuple):
     budget: int
 
     def configured(self, dist: Distribution) -> Estimator[Any] | None:
-        """A new object that spends the evaluations; None where there are too few, or it does not take the distribution."""
+        """A new object that spends the evaluations; None where they are too few or the distribution is refused."""
         if self.estimator.refusal(dist) is not None:
             return None
         configured = self.estimator.for_budget(dist, self.budget)
@@ -37,11 +37,11 @@ class Candidate(NamedTuple):
 
 
 def list_candidates(dist: Distribution, allow_biased: bool) -> list[Estimator[Any]]:
-    """The estimators of E[f] that take the distribution: each of the library with its defaults, and those of `further`."""
-    made = [make() for kind in REGISTER for make in (kind, *FURTHER.get(kind, ()))]
+    """The estimators of E[f] that take the distribution: all with their defaults, and some as `further` lists them."""
     return [
         estimator
-        for estimator in made
+        for kind in REGISTER
+        for estimator in (kind(), *(make() for make in FURTHER.get(kind, ())))
         if estimator.objective == "mean" and (estimator.unbiased or allow_biased) and estimator.refusal(dist) is None
     ]
 
@@ -54,8 +54,8 @@ def label_candidates(given: Iterable[Estimator[Any]], dist: Distribution, budget
         label = (candidate.configured(dist) or estimator).label
         if label in found and any(callable(value) for value in _arguments(estimator).values()):
             raise ValueError(
-                f"recommend needs candidates that can be told apart; got {label} twice, with networks or functions of your "
-                "own. Give one of them at a time, or use compare."
+                f"recommend needs candidates that can be told apart; got {label} twice, with networks or functions of "
+                "your own. Give one of them at a time, or use compare."
             )
         found.setdefault(label, candidate)
     return found
@@ -64,7 +64,7 @@ def label_candidates(given: Iterable[Estimator[Any]], dist: Distribution, budget
 def fit_to_time(
     expectation: Expectation, given: Iterable[Estimator[Any]], most: int, milliseconds: float, generator: Generator
 ) -> tuple[dict[str, Candidate], list[Skipped]]:
-    """As `label_candidates`, each with the largest of `budgets` that fits the time; and those that are too slow for any."""
+    """As `label_candidates`, each with the largest of `budgets` that fits the time; and those that are too slow."""
     found: dict[str, Candidate] = {}
     slow: list[Skipped] = []
     for estimator in given:
@@ -98,7 +98,7 @@ def budgets(most: int) -> Sequence[int]:
 
 
 def code(estimator: Estimator[Any]) -> str:
-    """The expression that makes it: `sp.REBAR(samples=2, coupled=True)`. What is the user's own is given by its name."""
+    """The expression that makes it: `sp.REBAR(samples=2, coupled=True)`. The user's own objects appear by name."""
     arguments = ", ".join(f"{name}={_write(value)}" for name, value in _arguments(estimator).items())
     prefix = "sp." if type(estimator).__module__.startswith("sampleprop.") else ""
     return f"{prefix}{estimator.name}({arguments})"

@@ -56,7 +56,8 @@ FURTHER: Mapping[type[Estimator[Any]], Sequence[Callable[[], Estimator[Any]]]] =
         lambda: ScoreFunction(baseline=LearnedBaseline()),
         # The cost of the mode is near the cost of a sample where the distribution is nearly deterministic.
         lambda: ScoreFunction(baseline=SelfCritical()),
-        # It estimates the constant of least variance, which differs from the mean where costs and scores are correlated.
+        # It estimates the constant of least variance, which differs from the mean where costs and scores are
+        # correlated.
         lambda: ScoreFunction(baseline=OptimalCoefficient()),
     ),
     # A wide kernel smooths the jumps of f, which lowers the variance and adds a bias.

@@ -51,33 +51,35 @@ def recommend(
 ) -> Recommendation:
     r"""Say which estimator to take on this problem, and with how many samples, within a limit of evaluations or time.
 
-    The best estimator has the least variance (the trace of the covariance of the gradient) within the budget. Where biased
-    estimators are allowed, it has the least bias² + variance / `averaged`. It is found by rounds of `compare`, each with four
-    times as many replicates as the one before: a candidate drops out that is worse than the best by four standard errors of
-    the difference. Candidates within 5 % of the best are ties. Among ties the order is: nothing to train, fewer evaluations,
-    a weaker requirement on f, higher derivatives, less time. Fewer samples are tried last, and taken if they tie too.
+    The best estimator has the least variance (the trace of the covariance of the gradient) within the budget. Where
+    biased estimators are allowed, it has the least bias² + variance / `averaged`. It is found by rounds of `compare`,
+    each with four times as many replicates as the one before: a candidate drops out that is worse than the best by four
+    standard errors of the difference. Candidates within 5 % of the best are ties. Among ties the order is: nothing to
+    train, fewer evaluations, a weaker requirement on f, higher derivatives, less time. Fewer samples are tried last,
+    and taken if they tie too.
 
-    At the end `check` tests the winner. If it fails (a jump in f under a pathwise gradient, say), it is left out and the race
-    runs again.
+    At the end `check` tests the winner. If it fails (a jump in f under a pathwise gradient, say), it is left out and
+    the race runs again.
 
     Args:
         f: from points [k, \*batch, \*event] to costs [k, \*batch], for any k.
         dist: p_φ, at the parameters that matter: the best at the start of a training need not be the best at its end.
-        estimators: the candidates, of one objective; None for all estimators of E[f] in the library, some of them in several
-            configurations.
-        budget: evaluations of f allowed for one estimate and batch element; None for 16, or for up to 1024 where the time
-            is limited.
+        estimators: the candidates, of one objective; None for all estimators of E[f] in the library, some of them in
+            several configurations.
+        budget: evaluations of f allowed for one estimate and batch element; None for 16, or for up to 1024 where the
+            time is limited.
         milliseconds: the time allowed for one estimate, forward and backward, on this machine; None for any.
         allow_biased: whether an estimator may be biased, as far as its bias can be measured.
-        averaged: the number of independent estimates, over steps or batch elements, that are averaged before their noise
-            matters. It counts where a bias is allowed, since averaging does not remove a bias.
+        averaged: the number of independent estimates, over steps or batch elements, that are averaged before their
+            noise matters. It counts where a bias is allowed, since averaging does not remove a bias.
         exact: as in `compare`, and so are context, seed, train_steps and progress.
         replicates: of the longest round, at least 128.
 
     Raises:
-        ValueError: for a budget, time or number out of range, where no candidate is left, and for an f that mixes rows or
-            ignores x.
-        TypeError: for a distribution that does not store its parameters under their names, and an object that is no estimator.
+        ValueError: for a budget, time or number out of range, where no candidate is left, and for an f that mixes rows
+            or ignores x.
+        TypeError: for a distribution that does not store its parameters under their names, and an object that is no
+            estimator.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -172,7 +174,8 @@ def _given(estimators: Iterable[Estimator[Any]] | None, dist: Distribution, allo
     biased = [estimator.label for estimator in given if not estimator.unbiased]
     if biased and not allow_biased:
         raise ValueError(
-            f"recommend needs candidates without bias; got {', '.join(biased)}. Leave them out, or pass allow_biased=True."
+            f"recommend needs candidates without bias; got {', '.join(biased)}. Leave them out, or pass "
+            "allow_biased=True."
         )
     return given
 

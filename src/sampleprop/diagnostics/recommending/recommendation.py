@@ -118,8 +118,8 @@ def reasons(
         yield f"It needs an f that is differentiable in x{between}, and uses its derivative."
     if row.trained:
         yield (
-            f"It learns: its numbers are those after {row.trained} steps of training. Give estimator.parameters() to your "
-            "optimizer too."
+            f"It learns: its numbers are those after {row.trained} steps of training. Give estimator.parameters() to "
+            "your optimizer too."
         )
     if milliseconds is None:
         yield from _time(race, row)
@@ -147,8 +147,8 @@ def _standing(race: Race, row: Row, best: str, standing: Sequence[str], ties: Se
     equal = [label for label in ties if label != best]
     if equal:
         yield (
-            f"As good within {percent(TIE)}: {', '.join(equal)}. Among these the order is: nothing to train, fewest evaluations, "
-            "weakest requirement on f, highest derivatives, least time."
+            f"As good within {percent(TIE)}: {', '.join(equal)}. Among these the order is: nothing to train, fewest "
+            "evaluations, weakest requirement on f, highest derivatives, least time."
         )
     open_ = [label for label in standing if label not in ties]
     if open_:
@@ -181,8 +181,8 @@ def _time(race: Race, row: Row) -> Iterator[str]:
     fastest = min(right, key=lambda r: r.variance_time, default=row)
     if not row.biased and fastest.label != row.label and fastest.variance_time < row.variance_time / CLEARLY:
         yield (
-            f"If time matters and not evaluations, call recommend with milliseconds: {fastest.label} has variance × time "
-            f"{fastest.variance_time:.3g}, this one {row.variance_time:.3g}."
+            f"If time matters and not evaluations, call recommend with milliseconds: {fastest.label} has variance × "
+            f"time {fastest.variance_time:.3g}, this one {row.variance_time:.3g}."
         )
 
 

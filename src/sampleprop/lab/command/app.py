@@ -1,4 +1,4 @@
-"""The commands: compare and recommend, which have files of their own, and table, cite and list."""
+"""All commands: compare and recommend from their own files, and table, cite and list."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from rich.console import Console
 
 import sampleprop
 from sampleprop.estimators import REGISTER
+from sampleprop.lab.command.arguments import report_mistakes
 from sampleprop.lab.command.compare import compare
 from sampleprop.lab.command.recommend import recommend
 from sampleprop.lab.measure import configurations
-from sampleprop.lab.show import table
+from sampleprop.lab.show import table, terminal
 
 app = typer.Typer(
     help="Gradients through samples: which estimator is best on your problem?",
@@ -51,29 +52,36 @@ def table_command(
         Path | None, typer.Option(help="Exit with 1 if the table in this file is not what it should be.")
     ] = None,
 ) -> None:
-    """The methods and what each needs and gives, from the facts that the tests verify."""
+    """The table of methods: what each needs and gives, from facts that the tests verify."""
     try:
         if write is not None:
             table.write(write)
-        if check is not None and not table.current(check):
-            typer.echo(f"The table in {check} is out of date. Run: sampleprop table --write {check}", err=True)
-            raise typer.Exit(1)
+        outdated = check is not None and not table.current(check)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
+    if outdated:
+        typer.echo(f"The table in {check} is out of date. Run: sampleprop table --write {check}", err=True)
+        raise typer.Exit(1)
     if markdown:
         typer.echo(table.markdown())
     elif write is None and check is None:
-        report.show_facts(table.methods(), Console())
+        terminal.show_facts(table.methods(), Console())
 
 
 @app.command()
-def cite(names: Annotated[list[str], typer.Argument(help="Estimators, as `sampleprop list` names them.")]) -> None:
+def cite(
+    names: Annotated[list[str], typer.Argument(help="Estimators, as `sampleprop list` names them, or FILE.py:NAME.")],
+) -> None:
     """Print BibTeX for what you used."""
-    try:
-        sources = {found.source.key: found.source for found in configurations.named(names)}
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    typer.echo("\n\n".join(source.bibtex() for source in sources.values()))
+    with report_mistakes():
+        kinds = [configurations.find_class(name) for name in names]
+    # Only estimators of the library need a source. BibTeX skips lines that begin with %.
+    sources = [getattr(kind, "source", None) for kind in kinds]
+    entries = [
+        f"% {kind.__name__} states no source." if source is None else source.bibtex()
+        for kind, source in zip(kinds, sources, strict=True)
+    ]
+    typer.echo("\n\n".join(dict.fromkeys(entries)))
 
 
 @app.command("list")

@@ -1,28 +1,42 @@
-"""What the words on the command line mean."""
+"""The meaning of the words on the command line, and errors for words that have none."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import typer
 
 from sampleprop.lab.measure import problems
+from sampleprop.lab.measure.mistakes import Mistake, explain_refusals
 from sampleprop.lab.measure.runs import Piece
 
 
+@contextmanager
+def report_mistakes() -> Iterator[None]:
+    """End the command with one line for what sampleprop refuses."""
+    try:
+        with explain_refusals():
+            yield
+    except Mistake as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def pieces(names: Sequence[str], seeds: Sequence[int], t: float | None, dim: int | None) -> list[Piece]:
-    """Each problem with each seed, in the order of the command.
+    """Each problem with each seed, in the order on the command line.
 
     Raises:
-        ValueError: for an unknown problem, before anything is measured.
+        ValueError: for an unknown problem.
     """
     for name in names:
         problems.find(name)
     if "toy" not in names:
-        problems.find(names[0], t=t, dim=dim)  # refuses them
+        problems.find(names[0], t=t, dim=dim)  # refuses t and dim
     return [Piece(name, seed) for name in dict.fromkeys(names) for seed in seeds]
 
 
 def seeds(first: int, text: str | None) -> Sequence[int]:
-    """One seed; so many from the first on; or those of a list."""
+    """One seed; this number of seeds from the first on; or those of a list."""
     if text is None:
         return [first]
     if "," in text:
@@ -33,7 +47,7 @@ def seeds(first: int, text: str | None) -> Sequence[int]:
 
 
 def budgets(text: str | None) -> tuple[int, ...] | None:
-    """The further budgets; None where they follow from the budget."""
+    """The further budgets; None where the command gives none and they follow from the budget."""
     if text is None:
         return None
     if text == "none":

@@ -14,8 +14,8 @@ from sampleprop.lab.measure import configurations, problems, results, workers
 from sampleprop.lab.measure.mistakes import INTERRUPTED, Mistake
 from sampleprop.lab.measure.runs import Settings
 from sampleprop.lab.measure.store import Store
-from sampleprop.lab.show import output
-from sampleprop.lab.show.section import by_problem
+from sampleprop.lab.show import output, terminal
+from sampleprop.lab.show.section import make_sections
 
 
 def compare(
@@ -30,8 +30,9 @@ def compare(
     estimators: Annotated[
         str,
         typer.Option(
-            help="Names, separated by commas, with arguments if you like, 'ScoreFunction, REBAR(coupled=True)'; 'default' "
-            "for every one that takes the distribution; 'all' to list the others too."
+            help="Names with or without arguments, separated by commas, 'ScoreFunction, REBAR(coupled=True)'; also "
+            "FILE.py:NAME for an estimator of yours, a class or an instance. 'default' for every one that takes the "
+            "distribution; 'all' to list the others too."
         ),
     ] = "default",
     budget: Annotated[
@@ -41,7 +42,7 @@ def compare(
         str | None,
         typer.Option(
             help="Further budgets, separated by commas, for variance against evaluations; 'none' for no such plot. "
-            "A quarter and a half of the budget unless given, and then without estimators that learn."
+            "By default a quarter and a half of the budget, without estimators that learn."
         ),
     ] = None,
     replicates: Annotated[
@@ -49,20 +50,28 @@ def compare(
     ] = 1024,
     train_steps: Annotated[int, typer.Option(min=0, help="Training steps for estimators that learn.")] = 200,
     trajectory: Annotated[
-        int, typer.Option(min=0, max=101, help="Measure at so many points of one path of φ too, 2 or more; 0 for none.")
+        int,
+        typer.Option(
+            min=0, max=101, help="Measure at this number of points of one path of φ too, 2 or more; 0 for none."
+        ),
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Of all noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="For all noise.")] = 0,
     seeds: Annotated[
-        str | None, typer.Option(help="How many seeds, from --seed on; or a list, as 0,3,7. Shows means and spreads.")
+        str | None,
+        typer.Option(help="The number of seeds, from --seed on; or a list, as 0,3,7. Shows means and spreads."),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Problems and seeds measured at a time. Times suffer.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Problems and seeds measured at a time. Makes the times less certain.")
+    ] = 1,
     dask: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Measure on the workers of this Dask scheduler.")
     ] = None,
     out: Annotated[
         Path, typer.Option(help="Folder for report.html, results.jsonl, comparison.md and comparison.png.")
     ] = Path("sampleprop-out"),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what is in the folder, and measure anew.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the results in the folder, and measure again.")
+    ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print JSON lines, and nothing else, on standard output.")
     ] = False,
@@ -74,10 +83,11 @@ def compare(
 ) -> None:
     """Measure bias, variance and time of the estimators on some problems, at equal evaluations of f.
 
-    What is finished is kept in the folder: the same command again measures only what is missing. Ctrl-C keeps what is done.
+    Finished results are kept in the folder: the same command again measures only what is missing. Ctrl-C keeps what is
+    finished.
     """
     messages = Console(stderr=True)
-    try:
+    with arguments.report_mistakes():
         settings = Settings(
             estimators=configurations.split(estimators),
             selection=estimators if estimators in ("default", "all") else "named",
@@ -95,6 +105,7 @@ def compare(
             raise ValueError("--trajectory needs at least 2 points, the start and the end of the path; got 1.")
         if dask is not None and jobs > 1:
             raise ValueError("--dask takes as many jobs as there are workers; got --jobs too. Leave one of them out.")
+    try:
         store = Store(out, settings, fresh)
         missing = store.missing(pieces)
         if len(missing) < len(pieces):
@@ -112,16 +123,16 @@ def compare(
     except Mistake as error:
         raise typer.BadParameter(str(error)) from None
     shown = store.chosen(pieces)
-    found = by_problem(shown)
+    found = make_sections(shown)
     written = output.write(found, out) if found else []
     if json:
         typer.echo(results.to_text(line for result in shown for line in results.to_lines(result)), nl=False)
     else:
         for each in found.values():
-            report.show(each.summary, Console())
+            terminal.show(each.summary, Console())
     if written:
         messages.print(f"Written: {', '.join(str(path) for path in written)}", highlight=False, soft_wrap=True)
     left = store.missing(pieces)
     if left:
-        messages.print(f"Interrupted: {len(left)} of {len(pieces)} left. The same command again does the rest.")
+        messages.print(f"Interrupted: {len(left)} of {len(pieces)} left. The same command again measures the rest.")
         raise typer.Exit(INTERRUPTED)

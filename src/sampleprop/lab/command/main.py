@@ -5,16 +5,16 @@ from __future__ import annotations
 import sys
 from io import TextIOWrapper
 
-# What brings a package that the command may miss.
+# The extra that installs a package which the command may miss.
 EXTRA = dict.fromkeys(("typer", "rich", "matplotlib", "sklearn", "joblib"), "lab")
 EXTRA |= {"distributed": "dask", "dask": "dask"}
 
 
 def main() -> None:
-    """Run the command; say what to install where its extra is missing."""
+    """Run the command; say what to install where an extra is missing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # where there is no φ, a question mark is better than nothing
+            stream.reconfigure(errors="replace")  # a terminal without φ shows a question mark
     try:
         from sampleprop.lab.command.app import app
 
@@ -24,5 +24,6 @@ def main() -> None:
         if name not in EXTRA:
             raise
         raise SystemExit(
-            f"sampleprop needs {name} for this command; it is not installed. Run: pip install 'sampleprop[{EXTRA[name]}]'"
+            f"sampleprop needs {name} for this command; it is not installed. Run: pip install "
+            f"'sampleprop[{EXTRA[name]}]'"
         ) from None

@@ -9,8 +9,9 @@ import typer
 from rich.console import Console
 
 from sampleprop import diagnostics
-from sampleprop.lab.measure import problems
-from sampleprop.lab.measure.mistakes import INTERRUPTED, Mistake, explain_refusals
+from sampleprop.lab.command.arguments import report_mistakes
+from sampleprop.lab.measure import problems, progress
+from sampleprop.lab.measure.mistakes import INTERRUPTED
 
 
 def recommend(
@@ -29,11 +30,11 @@ def recommend(
         bool, typer.Option("--allow-biased", help="Least bias² + variance, instead of least variance without bias.")
     ] = False,
     averaged: Annotated[
-        int, typer.Option(min=1, help="Estimates that are averaged before noise counts; matters for biased ones.")
+        int, typer.Option(min=1, help="Estimates that are averaged before their noise matters; counts for biased ones.")
     ] = 1,
     replicates: Annotated[int, typer.Option(min=128, help="Independent estimates in the longest round.")] = 8192,
     train_steps: Annotated[int, typer.Option(min=0, help="Training steps for estimators that learn.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of all noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="For all noise.")] = 0,
     table: Annotated[bool, typer.Option("--table", help="Print the table of all candidates too.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, with the table.")] = False,
@@ -48,9 +49,9 @@ def recommend(
     if threads is not None or problem in problems.BUILT_IN:
         torch.set_num_threads(threads or 1)
     try:
-        with explain_refusals(), report.progress(messages) as progress:
+        with report_mistakes(), progress.show_progress(messages) as report:
             chosen = problems.find(problem, seed=seed)()
-            # A time alone is a limit of its own: the problem's default budget would be a second one that nobody asked for.
+            # A time alone is a limit of its own: the problem's default budget would be a second one, not asked for.
             allowed = chosen.budget if budget is None and milliseconds is None else budget
             found = diagnostics.recommend(
                 chosen.f,
@@ -64,10 +65,8 @@ def recommend(
                 replicates=replicates,
                 seed=seed,
                 train_steps=train_steps,
-                progress=progress,
+                progress=report,
             )
-    except Mistake as error:
-        raise typer.BadParameter(str(error)) from None
     except KeyboardInterrupt:
         messages.print("Interrupted in the first round: there is nothing to recommend yet.")
         raise typer.Exit(INTERRUPTED) from None

@@ -1,4 +1,4 @@
-"""Mistakes, which the command tells in a sentence and not by a traceback."""
+"""Mistakes that the command explains in a sentence, without a traceback; and the exit status after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sampleprop
-from sampleprop.diagnostics.comparing.compare import reason
+from sampleprop.diagnostics.measuring.replicates import describe_error
+
+INTERRUPTED = 130  # the exit status after Ctrl-C
 
 
 class Mistake(ValueError):
-    """What the user can mend; its text says how."""
+    """A mistake that the user can correct; its text says how."""
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Make a `Mistake` of what sampleprop refuses; what breaks in a file of the user's keeps its traceback, which they need."""
+def explain_refusals() -> Iterator[None]:
+    """Turn errors that sampleprop raises into a `Mistake`. Errors in a file of the user's keep their traceback."""
     try:
         yield
     except (ValueError, TypeError, OSError) as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         if Path(sampleprop.__file__).parent not in Path(frame.f_code.co_filename).parents:
             raise
-        raise Mistake(reason(error)) from error
+        raise Mistake(describe_error(error)) from error

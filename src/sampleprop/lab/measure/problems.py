@@ -1,16 +1,11 @@
-"""The problems of `sampleprop compare`: some of our own, or a function of yours."""
+"""The problems of `sampleprop compare`: built-in ones, and functions in a file of the user's."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -31,6 +26,7 @@ from sampleprop.diagnostics.measuring.reference import Exact
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily
 from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.expectation import expect
+from sampleprop.lab.measure import files
 
 TRAINING_STEPS = 500
 TRAINING_IMAGES = 1500
@@ -46,9 +42,9 @@ class Problem:
         title: one line, for the table and the plot.
         f: from points [k, *batch, *event] to costs [k, *batch].
         dist: p_φ.
-        exact: the gradient by the parameters of `dist`, where it is known in closed form.
+        exact: the gradient with respect to the parameters of `dist`, where it is known in closed form.
         context: [*batch, ...], for learned baselines.
-        budget: evaluations of f for one estimate, unless the command says otherwise.
+        budget: evaluations of f for one estimate, unless the command gives another number.
     """
 
     title: str
@@ -60,7 +56,7 @@ class Problem:
 
 
 def find(name: str, *, seed: int = 0, t: float | None = None, dim: int | None = None) -> Callable[[], Problem]:
-    """What makes the problem of this name, or the one that FILE.py:FUNCTION returns.
+    """A function that makes the problem of this name, or the one that FILE.py:FUNCTION returns.
 
     Raises:
         ValueError: for an unknown problem, and for options that it does not have.
@@ -71,19 +67,17 @@ def find(name: str, *, seed: int = 0, t: float | None = None, dim: int | None = 
         return partial(toy, 0.45 if t is None else t, 6 if dim is None else dim)
     if name in BUILT_IN:
         return partial(BUILT_IN[name], seed)
-    path, colon, function = name.rpartition(":")
-    if not colon:
+    place = files.find_place(name, "PROBLEM")
+    if place is None:
         raise ValueError(f"PROBLEM needs to be one of {', '.join(BUILT_IN)}, or FILE.py:FUNCTION; got {name!r}.")
-    if not Path(path).is_file():
-        raise ValueError(f"PROBLEM {name} needs the file {path}; there is none in {Path.cwd()}.")
-    return partial(_from_file, Path(path).resolve(), function, seed)
+    return partial(_from_file, place, seed)
 
 
 def digits(seed: int = 0, latents: int = 10) -> Problem:
-    """A discrete VAE with Bernoulli latents on the handwritten digits that scikit-learn brings, trained a little.
+    """A briefly trained discrete VAE with Bernoulli latents, on the handwritten digits of scikit-learn.
 
-    The gradient is that of the reconstruction cost by the encoder's logits, for a batch of test images; the KL
-    divergence to the prior is known in closed form and needs no estimator.
+    The gradient is that of the reconstruction cost with respect to the encoder's logits, for a batch of test images.
+    The KL divergence to the prior is known in closed form and needs no estimator.
     """
     from sklearn.datasets import load_digits
 
@@ -118,7 +112,7 @@ def toy(t: float = 0.45, dim: int = 6) -> Problem:
 
 
 def categorical(seed: int = 0) -> Problem:
-    """Three one-hot variables with four classes each, coupled by a cost that is no polynomial."""
+    """Three one-hot variables with four classes each, coupled by a cost that is not a polynomial."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(4, 3, 4, generator=generator, requires_grad=True)
     a, b = torch.randn(3, 4, generator=generator), torch.randn(3, 4, generator=generator)
@@ -133,7 +127,7 @@ def categorical(seed: int = 0) -> Problem:
 
 
 def normal(seed: int = 0) -> Problem:
-    """Eight normal variables under a quadratic cost, by mean and scale."""
+    """Eight normal variables with a quadratic cost; the parameters are means and scales."""
     generator = torch.Generator().manual_seed(seed)
     loc = torch.randn(8, generator=generator, requires_grad=True)
     scale = (0.5 + torch.rand(8, generator=generator)).requires_grad_()
@@ -141,30 +135,32 @@ def normal(seed: int = 0) -> Problem:
 
 
 def poisson(seed: int = 0) -> Problem:
-    """Six Poisson counts under a quadratic cost, with rates from 0.3 to 10."""
+    """Six Poisson counts with a quadratic cost; the rates go from 0.3 to 10."""
     generator = torch.Generator().manual_seed(seed)
     rate = torch.logspace(math.log10(0.3), 1, 6).requires_grad_()
     return _quadratic("Poisson: E[(a·x - 1)²], 6 counts, rates from 0.3 to 10", Poisson(rate), generator, 21)
 
 
 def mixture(seed: int = 0) -> Problem:
-    """Four mixtures of three normal laws each, under a quadratic cost, by weights, means and scales."""
+    """Four mixtures of three normal distributions, with a quadratic cost; parameters are weights, means and scales."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(4, 3, generator=generator, requires_grad=True)
     loc = (torch.tensor([-1.5, 0.0, 1.5]) + 0.5 * torch.randn(4, 3, generator=generator)).requires_grad_()
     scale = (0.5 + 0.5 * torch.rand(4, 3, generator=generator)).requires_grad_()
     dist = MixtureSameFamily(Categorical(logits=logits), Normal(loc, scale))
-    return _quadratic("Mixture: E[(a·x - 1)²], 4 variables, 3 normal laws each", dist, generator, 16)
+    return _quadratic("Mixture: E[(a·x - 1)²], 4 variables, 3 normal distributions each", dist, generator, 16)
 
 
 def digital_option(spot: float = 100.0, strike: float = 110.0, volatility: float = 0.2) -> Problem:
-    """What pays 1 if a stock is above the strike in half a year, by Black and Scholes: f jumps, and has no slope.
+    """An option that pays 1 if a stock is above the strike in half a year, by Black and Scholes. f jumps; its slope is
+    0.
 
     The logarithm of the price is Normal(loc, scale), of
 
         loc = log spot + (rate - volatility² / 2) years,    scale = volatility √years,
 
-    so that delta = ∂loc / spot and vega = √years (∂scale - scale ∂loc), where ∂loc and ∂scale are the gradient's two numbers.
+    so that delta = ∂loc / spot and vega = √years (∂scale - scale ∂loc), where ∂loc and ∂scale are the gradient's two
+    numbers.
     """
     loc = torch.tensor(math.log(spot) + (RATE - volatility**2 / 2) * YEARS, requires_grad=True)
     scale = torch.tensor(volatility * math.sqrt(YEARS), requires_grad=True)
@@ -176,7 +172,7 @@ def digital_option(spot: float = 100.0, strike: float = 110.0, volatility: float
     def f(x: Tensor) -> Tensor:
         return discount * (x > edge).to(x.dtype)
 
-    title = f"Digital option: 1 above {strike:g}, spot {spot:g}, volatility {volatility:g}, by the law of the log-price"
+    title = f"Digital option: 1 above {strike:g}, spot {spot:g}, volatility {volatility:g}, by the distribution of the log-price"
     return Problem(title, f, Normal(loc, scale), {"loc": slope, "scale": -d * slope})
 
 
@@ -225,14 +221,12 @@ def _negative_elbo(encoder: nn.Module, decoder: nn.Module, x: Tensor, samples: i
     return (reconstruction + torch.distributions.kl_divergence(q, prior)).mean()
 
 
-def _from_file(path: Path, function: str, seed: int) -> Problem:
-    name = f"{path.name}:{function}"
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        found = getattr(_module(path), function, None)
-        if not callable(found):
-            raise ValueError(f"PROBLEM {name} needs a function {function} in {path.name}; there is none.")
-        result = found()
+def _from_file(place: files.Place, seed: int) -> Problem:
+    with files.seed_noise(seed):
+        make = place.load()
+        if not callable(make):
+            raise ValueError(f"PROBLEM {place} needs a function {place.name} in {place.path.name}; there is none.")
+        result = make()
     if isinstance(result, Problem):
         return result
     if not (
@@ -242,29 +236,7 @@ def _from_file(path: Path, function: str, seed: int) -> Problem:
         and isinstance(result[1], Distribution)
     ):
         raise TypeError(
-            f"PROBLEM {name} needs {function}() to return f, dist or f, dist, exact, with dist from torch.distributions; "
-            f"got {result!r}."
+            f"PROBLEM {place} needs {place.name}() to return f, dist or f, dist, exact, with dist from "
+            f"torch.distributions; got {result!r}."
         )
-    return Problem(name, *result)
-
-
-def _module(path: Path) -> ModuleType:
-    """The file, run anew: what it draws while it is imported belongs to this seed, and to no other."""
-    spec = importlib.util.spec_from_file_location(f"sampleprop_problem_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses and pickle look for it
-    with _importing(path.parent):
-        spec.loader.exec_module(module)
-    return module
-
-
-@contextmanager
-def _importing(folder: Path) -> Iterator[None]:
-    """Let a file import the modules beside it, as a script does."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
+    return Problem(str(place), *result)

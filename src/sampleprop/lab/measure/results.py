@@ -1,4 +1,4 @@
-"""Results as JSON lines, and back: one line for each estimator of each comparison."""
+"""Results as JSON lines, one for each estimator of each comparison; and results read from them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sampleprop.diagnostics.comparing.trajectory import Checkpoint
 from sampleprop.lab.measure.runs import Piece, Result
 
 COMPARISON, CURVE, TRAJECTORY = "comparison", "curve", "trajectory"
-ENDLESS = ("bias", "bias_visible", "signal_to_noise", "error")  # what may be infinite, which JSON does not have
+INFINITE = ("bias", "bias_visible", "signal_to_noise", "error")  # numbers that may be infinite; JSON has no infinity
 
 Line = dict[str, Any]
 
 
 def to_lines(result: Result) -> list[Line]:
-    """Each estimator that was measured or skipped, the comparison first."""
+    """A line for each estimator that was measured or skipped, the comparison first."""
     found = _lines(result, result.comparison, COMPARISON)
     for comparison in result.curve:
         found += _lines(result, comparison, CURVE)
@@ -36,7 +36,7 @@ def to_text(lines: Iterable[Line]) -> str:
 
 
 def from_lines(lines: Iterable[Line]) -> Iterator[Result]:
-    """The results again, as `to_lines` gave them."""
+    """The results of these lines of `to_lines`."""
     for (argument, seed), group in groupby(lines, key=lambda line: (line["argument"], line["seed"])):
         yield _result(Piece(argument, seed), list(group))
 
@@ -83,6 +83,6 @@ def _comparison(lines: Sequence[Line]) -> Comparison:
 
 
 def _row(line: Line) -> Row:
-    judged = line["bias_z"] is not None  # else there was no reference, and no bias
-    endless = [name for name in ENDLESS if line[name] is None and (judged or not name.startswith("bias"))]
-    return Row(**{field.name: line[field.name] for field in fields(Row)} | dict.fromkeys(endless, math.inf))
+    judged = line["bias_z"] is not None  # otherwise there was no reference, and None means no bias
+    infinite = [name for name in INFINITE if line[name] is None and (judged or not name.startswith("bias"))]
+    return Row(**{field.name: line[field.name] for field in fields(Row)} | dict.fromkeys(infinite, math.inf))

@@ -1,4 +1,4 @@
-"""What one `sampleprop compare` measures: pieces, each a problem with a seed, all of the same settings."""
+"""What one `sampleprop compare` measures: pieces, each a problem with a seed, all with the same settings."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from sampleprop.diagnostics.comparing.compare import Progress
 from sampleprop.diagnostics.comparing.comparison import Comparison, versions
 from sampleprop.diagnostics.comparing.trajectory import Checkpoint, trajectory
 from sampleprop.estimator import Estimator
-from sampleprop.lab.measure import configurations, problems
+from sampleprop.lab.measure import configurations, files, problems
 from sampleprop.lab.measure.mistakes import explain_refusals
 
-LEAST_REPLICATES = 128  # of a point of the curve, which shows an order of magnitude
+LEAST_REPLICATES = 128  # for a point of the curve, which shows an order of magnitude
 
 
 class Piece(NamedTuple):
-    """The unit of work, of resuming and of parallel runs."""
+    """A problem with a seed: the unit of work, of resuming and of parallel runs."""
 
     problem: str
     seed: int
@@ -40,17 +40,18 @@ class Settings:
     """What all pieces of a run share.
 
     Attributes:
-        estimators: their names, with arguments where these are not the defaults.
-        selection: "default" leaves out what refuses the distribution and what is not for E[f]; "all" and "named" list it.
+        estimators: the configurations, each as `make_estimator` takes it.
+        selection: "default" leaves out estimators that refuse the distribution or are not for E[f]; "all" and "named"
+            list them with the reason.
         budget: evaluations of f; None for the problem's own.
-        budgets: of the curve of variance against evaluations; None for a quarter and a half of the budget, without the estimators
-            that learn, whose training at each would take most of the time.
+        budgets: of the curve of variance against evaluations; None for a quarter and a half of the budget, without the
+            estimators that learn, whose training at each budget would take most of the time.
         replicates: independent estimates for each estimator.
-        train_steps: for estimators that learn.
+        train_steps: training steps for estimators that learn.
         trajectory: checkpoints along a path of φ; 0 for none.
-        threads: of torch; None for 1 for our problems, and torch's choice for others.
-        t: of the problem toy; None for its own.
-        dim: the same.
+        threads: threads of torch; None for 1 for built-in problems, and torch's choice for others.
+        t: the target of the problem toy; None for its default.
+        dim: the number of bits of the problem toy; None for its default.
     """
 
     estimators: tuple[str, ...]
@@ -69,24 +70,26 @@ class Settings:
         own = {"t": self.t, "dim": self.dim} if piece.problem == "toy" else {}
         return problems.find(piece.problem, seed=piece.seed, **own)()  # type: ignore[arg-type]
 
-    def candidates(self, problem: problems.Problem) -> list[Estimator[Any]]:
+    def candidates(self, problem: problems.Problem, seed: int) -> list[Estimator[Any]]:
         """The estimators in the order in which they are compared."""
-        made = [configurations.made(text) for text in self.estimators]
+        made = [configurations.make_estimator(text, seed) for text in self.estimators]
         if self.selection == "default":
             return [e for e in made if e.objective == "mean" and e.refusal(problem.dist) is None]
         if self.selection == "all":
-            made.sort(key=lambda e: e.objective != "mean")  # the first one says what is compared
+            made.sort(key=lambda e: e.objective != "mean")  # the first one decides which objective is compared
         return made
 
     def curve(self, budget: int) -> tuple[int, ...]:
-        """The further budgets that are measured."""
+        """The further budgets to measure."""
         asked = (budget // 4, budget // 2) if self.budgets is None else self.budgets
         return tuple(sorted({other for other in asked if other >= 1} - {budget}))
 
     def describe(self) -> dict[str, Any]:
         """All that the numbers depend on besides the piece: results are mixed only where this is equal."""
         asked = {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self).items()}
-        return asked | versions() | {"code": _digest(Path(sampleprop.__file__).parent)}
+        places = {text: place for text in self.estimators if (place := configurations.find_place(text))}
+        own = {text: place.digest() for text, place in places.items()}
+        return asked | versions() | {"files": own, "code": _digest(Path(sampleprop.__file__).parent)}
 
 
 @dataclass(frozen=True)
@@ -94,12 +97,12 @@ class Result:
     """What was measured for a piece.
 
     Attributes:
-        piece: of which problem and seed.
+        piece: the problem and the seed.
         comparison: at the budget.
         curve: at further budgets, with fewer replicates.
         checkpoints: along a path of φ.
-        jobs: how many pieces were measured at the same time, which the times depend on.
-        source: a digest of the problem's file; empty for our problems.
+        jobs: how many pieces were measured at the same time, on which the times depend.
+        source: a digest of the problem's file; empty for built-in problems.
     """
 
     piece: Piece
@@ -111,20 +114,20 @@ class Result:
 
     @property
     def finished(self) -> bool:
-        """Whether no Ctrl-C ended it early."""
+        """Whether it was measured to the end, without Ctrl-C."""
         measured = (self.comparison, *self.curve, *(checkpoint.comparison for checkpoint in self.checkpoints))
         return not any(comparison.interrupted for comparison in measured)
 
 
 def measure(piece: Piece, settings: Settings, progress: Progress | None = None, jobs: int = 1) -> Result:
-    """Do one piece: the comparison, the curve and the trajectory, until Ctrl-C.
+    """Measure one piece: the comparison, the curve and the trajectory, until Ctrl-C.
 
     Raises:
         Mistake: for a problem that cannot be measured.
     """
     with explain_refusals(), _threads(settings.threads or (1 if piece.problem in problems.BUILT_IN else None)):
         problem = settings.make(piece)
-        candidates = settings.candidates(problem)
+        candidates = settings.candidates(problem, piece.seed)
         budget = problem.budget if settings.budget is None else settings.budget
         shared: dict[str, Any] = {
             "context": problem.context,
@@ -170,17 +173,14 @@ def measure(piece: Piece, settings: Settings, progress: Progress | None = None, 
 
 
 def source(problem: str) -> str:
-    """A digest of the file of a problem: results of another version of it are not kept."""
-    return (
-        ""
-        if problem in problems.BUILT_IN
-        else hashlib.sha256(Path(problem.rpartition(":")[0]).read_bytes()).hexdigest()[:16]
-    )
+    """A digest of the file of a problem: results of another version of it are not kept. Empty for built-in problems."""
+    place = None if problem in problems.BUILT_IN else files.find_place(problem, "PROBLEM")
+    return "" if place is None else place.digest()
 
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """So many threads of torch; None leaves them alone."""
+    """Set the number of torch's threads; None leaves it as it is."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -197,7 +197,7 @@ def _staged(progress: Progress | None, stage: str) -> Progress | None:
 
 @cache
 def _digest(folder: Path) -> str:
-    """Of all source files: a version that is being worked on is another one after each change."""
+    """A digest of all source files: after each change in them it is another version."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.read_bytes())

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 
 from rich.console import Console
 
-from sampleprop.lab.measure import runs
+from sampleprop.lab.measure import progress, runs
 from sampleprop.lab.measure.mistakes import Mistake
 from sampleprop.lab.measure.runs import Piece, Result, Settings
 
@@ -15,18 +15,18 @@ from sampleprop.lab.measure.runs import Piece, Result, Settings
 def results(
     pieces: Sequence[Piece], settings: Settings, *, jobs: int = 1, dask: str | None = None, console: Console
 ) -> Generator[Result]:
-    """Measure the pieces, and yield each as it is finished, in any order.
+    """Measure the pieces, and yield each as soon as it is finished, in any order.
 
     Args:
-        pieces: what is to be done.
-        settings: of all of them.
-        jobs: how many at a time, in processes of their own where it is more than one.
-        dask: the address of a scheduler, whose workers do it instead.
-        console: for the progress.
+        pieces: what to measure.
+        settings: of all pieces.
+        jobs: how many at a time; more than one run in separate processes.
+        dask: the address of a scheduler, whose workers measure instead.
+        console: where the progress is shown.
 
     Raises:
-        Mistake: for a cluster that cannot be reached, without workers, or whose workers run several pieces in one process; and for a
-            problem that cannot be measured.
+        Mistake: for a cluster that cannot be reached, that has no workers, or whose workers have several threads; and
+            for a problem that cannot be measured.
         ModuleNotFoundError: for `dask` without dask.distributed.
     """
     if not pieces or (dask is None and min(jobs, len(pieces)) == 1):
@@ -40,8 +40,8 @@ def _here(pieces: Sequence[Piece], settings: Settings, console: Console) -> Gene
     for i, piece in enumerate(pieces, start=1):
         if len(pieces) > 1:
             console.print(f"{i} of {len(pieces)}: {piece}", highlight=False)
-        with report.progress(console) as told:
-            result = runs.measure(piece, settings, told)
+        with progress.show_progress(console) as report:
+            result = runs.measure(piece, settings, report)
         yield result
         if not result.finished:
             return
@@ -50,12 +50,12 @@ def _here(pieces: Sequence[Piece], settings: Settings, console: Console) -> Gene
 def _apart(pieces: Sequence[Piece], settings: Settings, jobs: int, console: Console) -> Generator[Result]:
     from joblib import Parallel, delayed
 
-    # One piece at a time for each process: they take seconds to hours, and each is kept as it is finished.
+    # One piece at a time for each process: pieces take seconds to hours, and each is stored when it is finished.
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
     work = (delayed(runs.measure)(piece, settings, jobs=jobs) for piece in pieces)
-    with closing(parallel(work)) as found, report.pieces(console, len(pieces)) as told:
+    with closing(parallel(work)) as found, progress.count_pieces(console, len(pieces)) as report:
         for result in found:
-            told(str(result.piece))
+            report(str(result.piece))
             yield result
 
 
@@ -81,7 +81,7 @@ def _client(address: str) -> Iterator[int]:
         if not threads or max(threads.values()) > 1:
             got = f"workers with up to {max(threads.values())} threads" if threads else "none"
             raise Mistake(
-                f"--dask needs workers with one thread each, since threads would share torch's random state; got {got}. "
-                f"Start them with: dask worker {address} --nthreads 1 --nworkers 4"
+                "--dask needs workers with one thread each, since threads would share torch's random state; got "
+                f"{got}. Start them with: dask worker {address} --nthreads 1 --nworkers 4"
             )
         yield len(threads)

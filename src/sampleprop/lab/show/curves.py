@@ -13,7 +13,7 @@ from sampleprop.diagnostics.comparing.trajectory import Checkpoint
 from sampleprop.lab.show.panels import INK, MUTED, NOTHING, logarithmic
 from sampleprop.lab.show.plot import undress
 
-# Of middle lightness, for a light and a dark page; and a second time, dashed.
+# Of middle lightness, for a light and a dark page. Further lines repeat them, dashed.
 COLORS = ("#0f8a99", "#d8703a", "#5a7fc4", "#7a9a2e", "#c05090", "#b58a1f", "#8867b8", "#3d9970", "#a8684f", "#7d8a91")
 WIDTH, HEIGHT, TOP, BOTTOM = 11.0, 4.6, 0.4, 0.55  # inches
 LABEL = 0.145  # inches for the name of a line
@@ -54,7 +54,7 @@ def biases_over_steps(groups: Sequence[Sequence[Checkpoint]], biased: set[str]) 
 
 
 def name(row: Row) -> str:
-    """Without the number of samples, which changes along the line; what else tells two lines apart stays."""
+    """The label without the number of samples, which changes along the line; other arguments stay."""
     kind, _, rest = row.label.partition("(")
     arguments, _, number = rest.rpartition(")")
     kept = [part for part in arguments.split(", ") if part and not part.startswith("samples=")]
@@ -75,7 +75,7 @@ def figure(charts: Sequence[Chart]) -> Any:
 
 
 def _apart(found: dict[str, Points], biased: set[str], what: str, below: str, logarithmic: bool) -> list[Chart]:
-    """The unbiased and the biased, each in a panel: thirty lines in one would be a thicket."""
+    """One panel for the unbiased and one for the biased, since one panel cannot hold thirty lines."""
     charts = [
         Chart(f"{what}, no bias seen", {n: p for n, p in found.items() if n not in biased}, below, logarithmic),
         Chart(f"{what}, biased here", {n: p for n, p in found.items() if n in biased}, below, logarithmic),
@@ -92,7 +92,7 @@ def _along(groups: Sequence[Sequence[Checkpoint]], value: Callable[[Row, float],
 
 
 def _means(comparisons: Sequence[Comparison], value: Callable[[Row, float], float]) -> list[tuple[str, float, float]]:
-    """(estimator, evaluations, mean over the seeds), where it is not zero but for rounding."""
+    """(estimator, evaluations, mean over the seeds), where the mean is above rounding errors."""
     found: dict[str, list[tuple[float, float]]] = {}
     for comparison in comparisons:
         for row in comparison.rows:
@@ -138,7 +138,7 @@ def _draw(panel: Any, chart: Chart, inches: float, values: Sequence[float]) -> N
 
 
 def _fraction(panel: Any, y: float) -> float:
-    """Of the height of the panel."""
+    """The height of y in the panel, as a fraction of the panel's height."""
     return float(panel.transAxes.inverted().transform(panel.transData.transform((panel.get_xlim()[0], y)))[1])
 
 
@@ -151,7 +151,7 @@ def _few(xs: Sequence[float], most: int = 8) -> list[float]:
 def _spread(ends: Sequence[float], gap: float) -> list[float]:
     """Heights for the names, in order and at least `gap` apart, as near to the ends of the lines as that allows.
 
-    That is the isotonic regression of end - i × gap: what is out of order is pooled with its neighbours.
+    This is the isotonic regression of end - i × gap: values out of order are pooled with their neighbours.
     """
     pools: list[list[float]] = []
     for i, end in enumerate(ends):

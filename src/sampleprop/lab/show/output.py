@@ -1,4 +1,4 @@
-"""What a run leaves: Markdown, a picture for each problem, and the report."""
+"""The files of a run: Markdown, a picture for each problem, and the report."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import re
 from pathlib import Path
 
 from sampleprop.lab.measure.store import RESULTS
-from sampleprop.lab.show.section import Charted
+from sampleprop.lab.show.section import Section
 
 
-def write(problems: dict[str, Charted], out: Path) -> list[Path]:
+def write(problems: dict[str, Section], out: Path) -> list[Path]:
     """Write comparison.md, comparison.png (one for each problem, where there are several) and report.html.
 
     Args:
-        problems: what is shown, by the problem as the command named it.
+        problems: the sections, by the names of the problems on the command line.
         out: the folder, which holds the results already.
 
     Returns:
-        All files.
+        The paths of all files, those of the results included.
     """
     from sampleprop.lab.show import plot
     from sampleprop.lab.show.page import page

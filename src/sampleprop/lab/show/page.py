@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: no network, no script, no file beside it."""
+"""The report as one HTML file that needs no network, no script and no other file."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from sampleprop.diagnostics.comparing.comparison import versions
 from sampleprop.lab.show import curves, panels, plot
-from sampleprop.lab.show.section import Charted
+from sampleprop.lab.show.section import Section
 from sampleprop.lab.show.style import STYLE
 from sampleprop.lab.show.summary import Summary
 from sampleprop.lab.show.svg import inline
 
 
-def page(measured: Sequence[Charted]) -> str:
+def page(measured: Sequence[Section]) -> str:
     """The report of some problems."""
     names = [f"problem-{i}" for i in range(1, len(measured) + 1)]
     links = [
@@ -41,7 +41,7 @@ def page(measured: Sequence[Charted]) -> str:
     )
 
 
-def _section(measured: Charted, name: str) -> str:
+def _section(measured: Section, name: str) -> str:
     summary = measured.summary
     parts = [f'<section aria-labelledby="{name}"><h2 id="{name}">{html.escape(summary.title or "Comparison")}</h2>']
     if summary.lines:
@@ -49,21 +49,22 @@ def _section(measured: Charted, name: str) -> str:
     parts.append(_list(summary.notes()))
     if measured.over_evaluations:
         text = (
-            "Points are budgets. A variance that falls as one over the evaluations is a straight line of slope -1. Estimators that "
-            "learn are trained anew for each budget, and have one point only unless --budgets asked for more."
+            "Each point is a budget. A variance that is proportional to one over the evaluations is a straight line "
+            "of slope -1. Estimators that learn are trained anew for each budget; without --budgets they have one "
+            "point only."
         )
         parts += ["<h3>Variance against evaluations</h3>", _lines(measured.over_evaluations, f"{name}-curve", text)]
     if measured.over_steps:
         start, end = (f"{value:.4g}" for value in measured.values)
         text = (
-            "One path of φ, which Adam follows with the exact gradient or that of a long run, f held fixed; every estimator is "
-            "measured at the same parameters, in units of the gradient that is left there. The expectation goes from "
+            "One path of φ, computed by Adam with the exact gradient or that of a long run, with f held fixed. Every "
+            "estimator is measured at the same parameters, in units of the gradient there. The expectation goes from "
             f"{start} to {end}."
         )
         parts += ["<h3>Along a training path</h3>", _lines(measured.over_steps, f"{name}-path", text)]
     if measured.biases:
         parts.append(
-            _lines(measured.biases, f"{name}-bias", "What no number of samples takes away, along the same path.")
+            _lines(measured.biases, f"{name}-bias", "The bias along the same path, which no number of samples removes.")
         )
     return "\n".join([*parts, "</section>"])
 
@@ -102,7 +103,8 @@ def _rows(summary: Summary, name: str) -> str:
     best = summary.lines[0].mean.label
     text = f"Variance, variance × time, bias and its z of {len(summary.lines)} estimators, {best} first; the table has the numbers."
     caption = (
-        "Small points are single seeds; lines through the points of a bias are two standard errors of the seeds to either side."
+        "Small points are single seeds; lines through the points of a bias are two standard errors of the seeds to "
+        "either side."
         if summary.several
         else "Lines through points are two standard errors to either side; those of a bias are of the whole mean vector, and "
         "rather too long."
@@ -144,7 +146,7 @@ def _figure(figure: Any, name: str, text: str, caption: str) -> str:
 
 
 def _scrolled(table: str, label: str) -> str:
-    """A table that is wider than a telephone scrolls by itself, also by the keyboard."""
+    """A table in a box of its own that scrolls, also by the keyboard, where the screen is narrow."""
     name = html.escape(label, quote=True)
     return f'<div class="scrolled" tabindex="0" role="region" aria-label="{name}"><table>{table}</table></div>'
 

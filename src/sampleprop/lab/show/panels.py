@@ -1,4 +1,4 @@
-"""The panels of the picture: each shows one number of every estimator, one estimator a line."""
+"""The panels of the picture: each shows one number of every estimator, with one line for each estimator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sampleprop.diagnostics.measuring.statistics import THRESHOLD
 from sampleprop.lab.show.summary import Line, Summary
 
 UNBIASED, BIASED, PALE, INK, MUTED = "#0f7b8a", "#d9652b", "#d5d9dc", "#26323a", "#5b6a73"
-NOTHING = 1e-10  # of the squared gradient: rounding, no variance
+NOTHING = 1e-10  # of the squared gradient; smaller variances are rounding errors
 LEAST_PERCENT = 1e-2
 ERRORS = 2  # standard errors to either side
 
@@ -26,7 +26,7 @@ def variance(panel: Any, summary: Summary, heights: Sequence[float]) -> None:
 
 
 def product(panel: Any, summary: Summary, heights: Sequence[float]) -> None:
-    """Variance × time: what a given precision costs."""
+    """Variance × time: the time that a given precision takes."""
     error: Callable[[Row], float] = lambda row: ERRORS * row.variance_error * row.milliseconds  # noqa: E731
     _scaled(panel, summary, heights, lambda row: row.variance_time, error)
     _name(
@@ -46,7 +46,7 @@ def time(panel: Any, summary: Summary, heights: Sequence[float]) -> None:
 
 
 def bias(panel: Any, summary: Summary, heights: Sequence[float]) -> None:
-    """The bias that was seen, or the one that would have been."""
+    """The bias that was seen, or the one that would have been seen."""
     shown = [_percent(line.mean) for line in summary.lines]
     logarithmic(panel, [value for value in shown if value is not None and value > LEAST_PERCENT])
     start = panel.get_xlim()[0]
@@ -67,7 +67,7 @@ def bias(panel: Any, summary: Summary, heights: Sequence[float]) -> None:
 
 
 def score(panel: Any, summary: Summary, heights: Sequence[float]) -> None:
-    """z, the evidence for a bias: a standard normal where there is none."""
+    """z, the evidence for a bias: standard normal where there is none."""
     panel.set_xscale("symlog", linthresh=THRESHOLD)
     found = [row.bias_z for line in summary.lines for row in line.rows if row.bias_z is not None]
     top = max([2 * THRESHOLD, *(z for z in found if math.isfinite(z))])
@@ -82,7 +82,7 @@ def score(panel: Any, summary: Summary, heights: Sequence[float]) -> None:
             continue
         _seeds(panel, [row.bias_z for row in line.rows if row.bias_z is not None], y, line)
         _dot(panel, min(line.mean.bias_z, 1.4 * top), y, line)
-    _name(panel, "z of the bias", f"above {THRESHOLD:g} it is real")
+    _name(panel, "z of the bias", f"above {THRESHOLD:g} there is a bias")
 
 
 def logarithmic(panel: Any, values: Sequence[float], axis: str = "x") -> None:
@@ -100,7 +100,7 @@ def logarithmic(panel: Any, values: Sequence[float], axis: str = "x") -> None:
 
 
 def color(biased: bool) -> str:
-    """Of an estimator."""
+    """The color of an estimator."""
     return BIASED if biased else UNBIASED
 
 
@@ -127,7 +127,7 @@ def _scaled(
 
 
 def _interval(line: Line) -> tuple[float, float]:
-    """The bias in percent, less and more two standard errors: of the seeds, or of the whole mean vector, which is more than enough."""
+    """The bias in percent ± two standard errors: over the seeds, or of the whole mean vector as an upper bound."""
     row = line.mean
     value = row.bias or 0.0
     if len(line.rows) > 1:
@@ -153,7 +153,7 @@ def _seeds(panel: Any, values: Sequence[float], y: float, line: Line) -> None:
 
 
 def _word(panel: Any, text: str, y: float, line: Line) -> None:
-    """In place of a value that the logarithmic axis cannot show."""
+    """A word in place of a value that the logarithmic axis cannot show."""
     transform = panel.get_yaxis_transform()
     panel.text(0.02, y, text, transform=transform, color=color(line.mean.biased), fontsize=8, va="center")
 

@@ -1,4 +1,4 @@
-"""The comparison as a picture: one line for each estimator, one panel for each question."""
+"""The comparison as a picture: one line for each estimator, one panel for each number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOP, BOTTOM = 1.05, 0.85  # inches for the titles and for the axes with the lege
 
 
 def draw(summary: Summary, path: Path) -> None:
-    """Save a PNG (or what else the name of the file says): variance, bias and time, in two blocks."""
+    """Save variance, bias and time as a picture, in the format that the file's name says."""
     shape = figure(summary, (panels.variance, panels.bias, panels.time), (4, 4, 3))
     _titles(shape, summary)
     shape.savefig(path)

@@ -1,4 +1,4 @@
-"""The looks of the report."""
+"""The style sheet of the report."""
 
 STYLE = """
 :root {

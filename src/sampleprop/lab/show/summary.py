@@ -1,4 +1,4 @@
-"""One comparison, or the same one for several seeds: their means, and how far they spread."""
+"""One comparison; or the same one for several seeds, with means and standard deviations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sampleprop.diagnostics.comparing.comparison import Comparison
 from sampleprop.diagnostics.comparing.row import COLUMNS, Row, ranked
 from sampleprop.diagnostics.measuring.statistics import percent, plus_minus
 
-RANKS = "ranks"  # the further column of several seeds
+RANKS = "ranks"  # an additional column for several seeds
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Line:
     """One estimator.
 
     Attributes:
-        mean: its numbers, averaged over the seeds. A bias was seen where it was seen for one seed.
+        mean: its numbers, averaged over the seeds. A bias that was seen for one seed counts as seen.
         rows: its numbers for each seed.
-        scales: the squared length of each seed's gradient, which variances are shown in units of; 1 where it is not known.
+        scales: the squared length of each seed's gradient, the unit for variances; 1 where it is not known.
     """
 
     mean: Row
@@ -38,7 +38,7 @@ class Line:
 
 
 class Summary:
-    """What is shown of a problem: a table with its notes, and the numbers of its plots.
+    """The table of a problem with its notes, and the numbers for its plots.
 
     Args:
         comparisons: one for each seed, at one budget.
@@ -57,7 +57,7 @@ class Summary:
 
     @property
     def title(self) -> str:
-        """What the seeds have in common: what stands in brackets is of one of them."""
+        """The title. With several seeds without the brackets, whose content belongs to one seed."""
         return self.first.problem.partition(" (")[0] if self.several else self.first.problem
 
     @property
@@ -83,15 +83,15 @@ class Summary:
         return (*(cells[name] for name in COLUMNS), _range(ranks) if ranks else "–")
 
     def notes(self) -> list[str]:
-        """What one must know to read the table."""
+        """Sentences that explain the table."""
         notes = self.first.notes()
         if self.several:
             seeds = ", ".join(str(comparison.seed) for comparison in self.comparisons)
             notes[0] = notes[0].replace(f"seed {self.first.seed}.", f"seeds {seeds}.")
             notes.insert(
                 1,
-                "Means over the seeds ± their standard deviation, of the problem made anew for each seed; “bias z” is the largest, "
-                "“ranks” the range of the ranks. A bias counts where it was seen for one seed.",
+                "Means ± standard deviations over the seeds, where each seed makes the problem anew; “bias z” is the "
+                "largest, “ranks” the range of the ranks. A bias that was seen for one seed counts as seen.",
             )
             notes[2] = f"Seed {self.first.seed}: {notes[2][0].lower()}{notes[2][1:]}"
             here = {skipped.label for skipped in self.first.skipped}
@@ -103,8 +103,8 @@ class Summary:
             ]
         if self.jobs > 1:
             notes.append(
-                f"Times were measured while {self.jobs} pieces ran at the same time: longer than alone, and the ranks by time "
-                "less sure. Measure one piece at a time to compare times."
+                f"Times were measured while {self.jobs} pieces ran at the same time: they are longer than alone, and "
+                "ranks by time are less certain. Measure one piece at a time to compare times."
             )
         return notes
 

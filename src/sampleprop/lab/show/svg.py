@@ -1,4 +1,4 @@
-"""A figure as SVG that can stand in a page: its text stays text, its colors follow the page, its names are its own."""
+"""A figure as SVG inside a page: its text stays text, its colors follow the page, and its ids are unique."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from sampleprop.lab.show.panels import BIASED, INK, MUTED, PALE, UNBIASED
 
-# The colors of the figures, and the properties of the page that stand for them.
+# The colors of the figures, and the properties of the page that replace them.
 PROPERTIES = {
     UNBIASED: "--unbiased",
     BIASED: "--biased",
@@ -24,8 +24,8 @@ def inline(figure: Any, name: str, description: str) -> str:
 
     Args:
         figure: of matplotlib; its background is left out.
-        name: of this figure, among those of the page.
-        description: what it shows, for those who do not see it.
+        name: the name of this figure, unique in the page.
+        description: what it shows, for readers who cannot see it.
     """
     import matplotlib
 
@@ -36,7 +36,7 @@ def inline(figure: Any, name: str, description: str) -> str:
     found = re.search(r"<svg\b.*</svg>", text.getvalue(), re.DOTALL)
     assert found is not None
     svg = re.sub(r"<metadata>.*?</metadata>", "", found[0], flags=re.DOTALL)
-    # In a page the names of XML are understood without their addresses.
+    # Inside HTML the XML namespaces need no declaration.
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font: \1 var(--font)", svg)

@@ -1,17 +1,16 @@
-"""The table of methods, from their facts: what the README shows and the tests verify."""
+"""The table of methods, from facts that the tests verify; it stands in the README."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal, OneHotCategorical
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal, OneHotCategorical, Poisson
 
-from sampleprop import families
 from sampleprop.estimator import Estimator, Needs
 from sampleprop.estimators import REGISTER
 
@@ -36,17 +35,17 @@ class Method:
     """One row of the table.
 
     Attributes:
-        name: as the literature has it.
-        takes: the kinds of distribution: "continuous", "Bernoulli", "one-hot", "categorical", or another by its name.
+        name: the name in the literature.
+        takes: the kinds of distribution: "continuous", "Bernoulli", "one-hot", "categorical", or another kind.
         differentiable: whether it gives a gradient for φ.
-        exact_forward: whether f sees samples of p_φ.
-        unbiased: whether the gradient is that of p_φ; None for what gives none.
-        needs: of f; None for what does not call it.
+        exact_forward: whether f is called at samples of p_φ.
+        unbiased: whether the mean of the gradient is the gradient of E[f]; None for a method without a gradient.
+        needs: what f must be; None for a method that does not call f.
         evaluations: of f, forward and backward.
-        where: what the evaluations were counted for, if they depend on the size of the problem.
+        where: for which size the evaluations were counted, if they depend on the size of the problem.
         learns: the names of what is trained.
         order: the highest derivative; 0 for none.
-        compiles: whether `torch.compile(fullgraph=True)` takes it; a string says why it does not.
+        compiles: whether `torch.compile(fullgraph=True)` works; a string gives the reason why not.
     """
 
     name: str
@@ -62,7 +61,7 @@ class Method:
     compiles: Literal[True] | str
 
     def cells(self) -> tuple[str, ...]:
-        """The row as text, in the order of `HEADINGS`; bold is what is more powerful or asks for less."""
+        """The row as text, in the order of `HEADINGS`; bold marks what is more powerful or requires less."""
         forward, backward = self.evaluations
         counted = f"{forward} + {backward}" + (f" ({self.where})" if self.where else "")
         return (
@@ -85,7 +84,7 @@ _NEEDS: dict[Needs, str] = {
     "relaxed": "Yes, between the points too",
 }
 
-# Not an estimator: a sample of p_φ that nothing can be differentiated through.
+# Not an estimator: a sampler of p_φ without any derivative.
 GUMBEL_MAX = Method(
     name="Gumbel-max (sampler)",
     takes=("one-hot",),
@@ -102,12 +101,12 @@ GUMBEL_MAX = Method(
 
 
 def methods() -> tuple[Method, ...]:
-    """Every estimator of the register with its default arguments, and the sampler."""
+    """Every estimator of the library with its default arguments, and the sampler."""
     return (*(_method(kind()) for kind in REGISTER), GUMBEL_MAX)
 
 
 def distributions(size: int = SIZE) -> dict[str, Distribution]:
-    """The kinds of distribution that the table asks about, with `size` variables or classes."""
+    """The kinds of distribution in the table, with `size` variables or classes."""
     zeros = torch.zeros(size)
     return {
         "continuous": Independent(Normal(zeros, 1.0), 1),
@@ -115,6 +114,11 @@ def distributions(size: int = SIZE) -> dict[str, Distribution]:
         "one-hot": OneHotCategorical(logits=zeros),
         "categorical": Categorical(logits=zeros),
     }
+
+
+def counts(size: int = SIZE) -> dict[str, Distribution]:
+    """The kind of distribution for estimators that take none of `distributions`."""
+    return {"discrete: Poisson": Independent(Poisson(torch.ones(size)), 1)}
 
 
 def markdown() -> str:
@@ -130,7 +134,7 @@ def write(path: Path) -> None:
 
 
 def current(path: Path) -> bool:
-    """Whether the file has the table as it is now."""
+    """Whether the table in the file is the present one."""
     before, after = _around(path)
     return path.read_text(encoding="utf-8") == f"{before}\n{markdown()}\n{after}"
 
@@ -144,48 +148,42 @@ def _around(path: Path) -> tuple[str, str]:
 
 
 def _method(estimator: Estimator[Any]) -> Method:
-    asked = distributions()
-    takes = tuple(name for name, dist in asked.items() if estimator.refusal(dist) is None)
-    own = _own(estimator)
-    dist = asked[_counted(takes)] if takes else own
+    takes = _taken(estimator, distributions()) or _taken(estimator, counts())
+    counted = next(kind for kind in _SIZES if kind in takes)
+    dist, smaller = ((distributions(size) | counts(size))[counted] for size in (SIZE, SIZE // 2))
     evaluations = estimator.evaluations(dist)
-    grows = bool(takes) and evaluations != estimator.evaluations(distributions(SIZE // 2)[_counted(takes)])
+    grows = evaluations != estimator.evaluations(smaller)
     return Method(
         name=estimator.name,
-        takes=takes or (_own_kind(own),),
+        takes=takes,
         differentiable=True,
         exact_forward=estimator.exact_forward,
         unbiased=estimator.unbiased,
         needs=estimator.needs,
         evaluations=evaluations,
-        where=f"{SIZE} {_SIZES[_counted(takes)]}" if grows else "",
+        where=f"{SIZE} {_SIZES[counted]}" if grows else "",
         learns=tuple(dict.fromkeys(name.partition(".")[0] for name in estimator.learns)),
         order=estimator.order(dist),
         compiles=estimator.compiles,
     )
 
 
-_SIZES = {"Bernoulli": "bits", "one-hot": "classes", "categorical": "classes", "continuous": "variables"}
+# The kinds of distribution in the order in which evaluations are counted for one of them, and what their size counts.
+_SIZES = {
+    "Bernoulli": "bits",
+    "one-hot": "classes",
+    "categorical": "classes",
+    "continuous": "variables",
+    "discrete: Poisson": "counts",
+}
 
 
-def _counted(takes: Sequence[str]) -> str:
-    """The kind of distribution for which evaluations are counted."""
-    return next(kind for kind in _SIZES if kind in takes)
-
-
-def _own(estimator: Estimator[Any]) -> Distribution:
-    """A distribution that the estimator surely takes: that of its worked example."""
-    worked = type(estimator).worked()
-    return worked.dist(worked.parameter)
-
-
-def _own_kind(dist: Distribution) -> str:
-    kind = "discrete" if families.is_discrete(dist) else "continuous"
-    return f"{kind}: {type(families.unwrap(dist)[0]).__name__}"
+def _taken(estimator: Estimator[Any], asked: Mapping[str, Distribution]) -> tuple[str, ...]:
+    return tuple(kind for kind, dist in asked.items() if estimator.refusal(dist) is None)
 
 
 def _kinds(takes: Sequence[str]) -> str:
-    discrete = [kind for kind in takes if kind in _SIZES and kind != "continuous"]
+    discrete = [kind for kind in takes if kind in ("Bernoulli", "one-hot", "categorical")]
     if len(discrete) == 3:
         return "Continuous and discrete" if "continuous" in takes else "Discrete"
     text = f"Discrete ({', '.join(discrete)})" if discrete else ""

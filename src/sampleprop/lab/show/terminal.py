@@ -1,4 +1,4 @@
-"""What the command shows in the terminal."""
+"""Tables in the terminal, narrow enough to fit."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rich.text import Text
 from sampleprop.lab.show.summary import Summary
 from sampleprop.lab.show.table import HEADINGS, Method
 
-# What a narrow terminal does without, first to go first; the files have every column.
+# Columns that a narrow terminal leaves out, in this order; the files have every column.
 DISPENSABLE = ("bias z", "rank by f", "evaluations", "signal/noise", "time (ms)", "variance × time")
-NARROWEST = 160  # without a terminal nothing need be left out
+NARROWEST = 160  # without a terminal no column has to be left out
 
 
 def show(summary: Summary, console: Console) -> None:
