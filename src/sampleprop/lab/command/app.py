@@ -75,7 +75,7 @@ def cite(
     """Print BibTeX for what you used."""
     with report_mistakes():
         kinds = [configurations.find_class(name) for name in names]
-    # Only estimators of the library need a source. BibTeX skips lines that begin with %.
+    # Only estimators of the library need a source. BibTeX ignores text outside of entries.
     sources = [getattr(kind, "source", None) for kind in kinds]
     entries = [
         f"% {kind.__name__} states no source." if source is None else source.bibtex()

@@ -61,7 +61,7 @@ def compare(
         typer.Option(help="The number of seeds, from --seed on; or a list, as 0,3,7. Shows means and spreads."),
     ] = None,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Problems and seeds measured at a time. Makes the times less certain.")
+        int, typer.Option(min=1, help="Problems and seeds measured at a time. Times get less certain.")
     ] = 1,
     dask: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Measure on the workers of this Dask scheduler.")
@@ -69,9 +69,7 @@ def compare(
     out: Annotated[
         Path, typer.Option(help="Folder for report.html, results.jsonl, comparison.md and comparison.png.")
     ] = Path("sampleprop-out"),
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Delete the results in the folder, and measure again.")
-    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the results in the folder first.")] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print JSON lines, and nothing else, on standard output.")
     ] = False,

@@ -172,7 +172,7 @@ def digital_option(spot: float = 100.0, strike: float = 110.0, volatility: float
     def f(x: Tensor) -> Tensor:
         return discount * (x > edge).to(x.dtype)
 
-    title = f"Digital option: 1 above {strike:g}, spot {spot:g}, volatility {volatility:g}, by the distribution of the log-price"
+    title = f"Digital option: 1 above {strike:g}, spot {spot:g}, volatility {volatility:g}, x is the log-price"
     return Problem(title, f, Normal(loc, scale), {"loc": slope, "scale": -d * slope})
 
 

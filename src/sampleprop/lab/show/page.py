@@ -101,13 +101,14 @@ def _rows(summary: Summary, name: str) -> str:
     shown = (panels.variance, panels.product, panels.bias, panels.score)
     figure = plot.figure(summary, shown, (4, 4, 4, 3), top=0.35)
     best = summary.lines[0].mean.label
-    text = f"Variance, variance × time, bias and its z of {len(summary.lines)} estimators, {best} first; the table has the numbers."
+    count = len(summary.lines)
+    text = f"Variance, variance × time, bias and its z of {count} estimators, {best} first; the table has the numbers."
     caption = (
         "Small points are single seeds; lines through the points of a bias are two standard errors of the seeds to "
         "either side."
         if summary.several
-        else "Lines through points are two standard errors to either side; those of a bias are of the whole mean vector, and "
-        "rather too long."
+        else "Lines through points are two standard errors to either side; those of a bias are an upper bound, from the "
+        "whole mean vector."
     )
     return _figure(figure, f"{name}-rows", text, caption)
 
@@ -141,8 +142,8 @@ def _heading(column: str) -> str:
 
 
 def _figure(figure: Any, name: str, text: str, caption: str) -> str:
-    scrolled = f'<div class="scrolled" tabindex="0" role="region" aria-label="{html.escape(name)}">{inline(figure, name, text)}</div>'
-    return f"<figure>{scrolled}<figcaption>{html.escape(caption)}</figcaption></figure>"
+    box = f'<div class="scrolled" tabindex="0" role="region" aria-label="{html.escape(name)}">'
+    return f"<figure>{box}{inline(figure, name, text)}</div><figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
 def _scrolled(table: str, label: str) -> str:
