@@ -70,32 +70,40 @@ def check(
     if refusal is not None:
         return Check(estimator.label, (Finding("refused", "error", refusal),), (), (), None)
     estimator = copy.deepcopy(estimator).eval()
-    found = Findings()
+    found, bias = Findings(), None
     with torch.random.fork_rng(devices=devices(dist)):
         try:
-            expect(f, dist, estimator, context=context)
+            bias = _run(found, f, dist, estimator, context, -(-replicates // GROUPS), seed)
         except Exception as error:
-            found.add(_failure(error))
-            return found.result(estimator, None)
-        if 0 in dist.batch_shape:
-            found.unchecked.append("anything but that it runs: the batch is empty. Pass one with elements")
-            return found.result(estimator, None)
-        try:
-            _check_cost(found, Cost(estimator.name, f, dist, seed), estimator, seed)
-        except Exception as error:
-            found.add(_failure(error))
-            return found.result(estimator, None)
-        found.unchecked.append("what φ does inside f other than through x, and the gradient for θ: f is held fixed")
-        if any(finding.name == "f mixes rows" for finding in found.findings):
-            found.unchecked.append("the gradient: costs that depend on other points have none to compare with")
-            return found.result(estimator, None)
-        try:
-            expectation = Expectation(f, dist, context)
-        except TypeError as error:
-            found.unchecked.append(f"the gradient: {error}")
-            return found.result(estimator, None)
-        bias = _check_gradient(found, expectation, estimator, -(-replicates // GROUPS), seed)
+            found.add(Finding("fails", "error", f"{type(error).__name__}: {describe_error(error)}"))
     return found.result(estimator, bias)
+
+
+def _run(
+    found: Findings,
+    f: Callable[[Tensor], Any],
+    dist: Distribution,
+    estimator: Estimator[Any],
+    context: Tensor | None,
+    size: int,
+    seed: int,
+) -> Bias | None:
+    """Run all tests, of f and then of the gradient; return the bias where it could be measured."""
+    expect(f, dist, estimator, context=context)
+    if 0 in dist.batch_shape:
+        found.unchecked.append("anything but that it runs: the batch is empty. Pass one with elements")
+        return None
+    _check_cost(found, Cost(estimator.name, f, dist, seed), estimator, seed)
+    found.unchecked.append("what φ does inside f other than through x, and the gradient for θ: f is held fixed")
+    if any(finding.name == "f mixes rows" for finding in found.findings):
+        found.unchecked.append("the gradient: costs that depend on other points have none to compare with")
+        return None
+    try:
+        expectation = Expectation(f, dist, context)
+    except TypeError as error:
+        found.unchecked.append(f"the gradient: {error}")
+        return None
+    return _check_gradient(found, expectation, estimator, size, seed)
 
 
 def _check_cost(found: Findings, cost: Cost, estimator: Estimator[Any], seed: int) -> None:
@@ -120,10 +128,6 @@ def _check_cost(found: Findings, cost: Cost, estimator: Estimator[Any], seed: in
         found.add(jump(cost, points), f"no jump of f along {lines} between draws")
 
 
-def _failure(error: Exception) -> Finding:
-    return Finding("fails", "error", f"{type(error).__name__}: {describe_error(error)}")
-
-
 def _add_if_tested(found: Findings, finding: Finding | None, tested: bool, passed: str, name: str) -> None:
     if tested:
         found.add(finding, passed)
@@ -138,13 +142,9 @@ def _check_gradient(
 ) -> Bias | None:
     tally = Tally(estimator, expectation.generator(seed + 2))
     reference = Reference(expectation, None, expectation.generator(seed + 3), target(estimator))
-    try:
-        for _ in range(GROUPS):
-            tally.add(expectation.estimates(estimator, size, tally.generator))
-            reference.round(tally.evaluations * size)
-    except Exception as error:
-        found.add(_failure(error))
-        return None
+    for _ in range(GROUPS):
+        tally.add(expectation.estimates(estimator, size, tally.generator))
+        reference.round(tally.evaluations * size)
     declared = estimator.evaluations(expectation.dist)[0]
     miscounted = Finding(
         "evaluations",

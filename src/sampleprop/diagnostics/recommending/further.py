@@ -14,16 +14,18 @@ from sampleprop.baselines.moving_average import MovingAverage
 from sampleprop.baselines.optimal_coefficient import OptimalCoefficient
 from sampleprop.baselines.self_critical import SelfCritical
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.coupled.arms import ARMS
-from sampleprop.estimators.coupled.carms import CARMS
-from sampleprop.estimators.relaxed.gapped_straight_through import GappedStraightThrough
-from sampleprop.estimators.relaxed.rebar import REBAR
-from sampleprop.estimators.relaxed.relax import RELAX
-from sampleprop.estimators.score.muprop import MuProp
-from sampleprop.estimators.score.rao_blackwellized import RaoBlackwellized
-from sampleprop.estimators.score.score_function import ScoreFunction
-from sampleprop.estimators.smoothing.evolution_strategies import EvolutionStrategies
-from sampleprop.estimators.smoothing.spsa import SPSA
+from sampleprop.estimators import (
+    ARMS,
+    CARMS,
+    REBAR,
+    RELAX,
+    SPSA,
+    EvolutionStrategies,
+    GappedStraightThrough,
+    MuProp,
+    RaoBlackwellized,
+    ScoreFunction,
+)
 
 FURTHER: Mapping[type[Estimator[Any]], Sequence[Callable[[], Estimator[Any]]]] = {
     # The Dirichlet copula is cheaper to draw than the systematic one, which counts where the time is limited.
@@ -56,8 +58,7 @@ FURTHER: Mapping[type[Estimator[Any]], Sequence[Callable[[], Estimator[Any]]]] =
         lambda: ScoreFunction(baseline=LearnedBaseline()),
         # The cost of the mode is near the cost of a sample where the distribution is nearly deterministic.
         lambda: ScoreFunction(baseline=SelfCritical()),
-        # It estimates the constant of least variance, which differs from the mean where costs and scores are
-        # correlated.
+        # The constant of least variance differs from the mean cost where costs and scores are correlated.
         lambda: ScoreFunction(baseline=OptimalCoefficient()),
     ),
     # A wide kernel smooths the jumps of f, which lowers the variance and adds a bias.

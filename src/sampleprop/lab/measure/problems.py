@@ -152,10 +152,9 @@ def mixture(seed: int = 0) -> Problem:
 
 
 def digital_option(spot: float = 100.0, strike: float = 110.0, volatility: float = 0.2) -> Problem:
-    """An option that pays 1 if a stock is above the strike in half a year, by Black and Scholes. f jumps; its slope is
-    0.
+    """An option that pays 1 if a stock is above the strike in half a year, by Black and Scholes.
 
-    The logarithm of the price is Normal(loc, scale), of
+    Its f jumps and has derivative 0 elsewhere. The logarithm of the price is Normal(loc, scale), of
 
         loc = log spot + (rate - volatility² / 2) years,    scale = volatility √years,
 
