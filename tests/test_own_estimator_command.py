@@ -16,7 +16,7 @@ QUICK = ("--replicates", "128", "--train-steps", "0", "--budgets", "none", "--bu
 MINE = """
 import torch
 import sampleprop as sp
-from beside import HALF
+from beside_mine import HALF
 
 
 class Mine(sp.ScoreFunction):
@@ -57,7 +57,7 @@ number = 3
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my.py").write_text(MINE)
-    (tmp_path / "beside.py").write_text("HALF = 0.5\n")
+    (tmp_path / "beside_mine.py").write_text("HALF = 0.5\n")
     monkeypatch.chdir(tmp_path)
 
 

@@ -36,7 +36,7 @@ class Drift:
     """A test of whether numbers have mean zero, each given all that came before it.
 
     Each number is divided by the size of those before it, so that all phases of a training count alike. Its own size
-    does not enter. The scale is therefore fixed, given the past, and the mean stays zero where the scale changes over time.
+    does not enter. The scale is therefore fixed, given the past, and a mean of zero stays zero for any such scale.
 
     Attributes:
         size: the average square of the numbers so far.

@@ -107,8 +107,8 @@ def _rows(summary: Summary, name: str) -> str:
         "Small points are single seeds; lines through the points of a bias are two standard errors of the seeds to "
         "either side."
         if summary.several
-        else "Lines through points are two standard errors to either side; those of a bias are an upper bound, from the "
-        "whole mean vector."
+        else "Lines through points are two standard errors to either side; those of a bias are an upper bound, from "
+        "the whole mean vector."
     )
     return _figure(figure, f"{name}-rows", text, caption)
 
