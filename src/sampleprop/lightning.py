@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from sampleprop.diagnostics.monitor import Monitor
+from sampleprop.diagnostics.monitoring.monitor import Monitor
 
 try:
     Callback: Any = import_module("lightning.pytorch.callbacks").Callback

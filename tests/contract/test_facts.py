@@ -13,6 +13,7 @@ from torch import Tensor
 import sampleprop as sp
 from contract.cases import BATCH, CASES, EACH, attached, name, over
 from kinds import KINDS, Kind, cost, estimate, gradients, takes, theta
+from sampleprop.bibliography import entries
 from variants import CONFIGURATIONS, VARIANTS
 
 
@@ -97,7 +98,8 @@ def test_facts_are_stated(estimator: type[sp.Estimator[Any, Any]]) -> None:
     assert isinstance(instance.exact_forward, bool)
     assert instance.needs in ("black box", "differentiable", "relaxed")
     assert instance.objective in ("mean", "elbo", "log-mean-exp")
-    assert 1700 < instance.source.year < 2100
+    assert instance.source is not None
+    assert 1700 < int(instance.source["year"]) < 2100
     assert re.match(rf"@(article|inproceedings|misc)\{{{instance.source.key},", instance.source.bibtex())
     for variant in CONFIGURATIONS[estimator]:
         assert type(variant) is estimator
@@ -105,9 +107,11 @@ def test_facts_are_stated(estimator: type[sp.Estimator[Any, Any]]) -> None:
 
 @pytest.mark.parametrize("estimator", sp.REGISTER, ids=lambda estimator: estimator.__name__)
 def test_file_names_its_source(estimator: type[sp.Estimator[Any, Any]]) -> None:
+    """The module names the key of its source, which is in the bibliography, and says what is different here."""
     text = sys.modules[estimator.__module__].__doc__ or ""
-    assert "\nSource: " in text
-    assert "\nDifferences from the paper" in text
+    assert f"\nSource: [{estimator.source.key}]" in text
+    assert set(re.findall(r"\[(\w+)\]", text)) <= set(entries())
+    assert re.search(r"\b[Dd]ifferences? from the paper", text)
 
 
 @over(

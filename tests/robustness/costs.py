@@ -46,9 +46,7 @@ def _points(subject: Subject) -> int:
 @condition("NaN cost, raise")
 def nan_raises(subject: Subject) -> Verdict:
     """Refused with its index."""
-    wanted = (
-        rf"{subject.name} needs finite costs; .* nan at \[sample, \*batch\] = \[0, 2\]\. Fix f, or pass nonfinite="
-    )
+    wanted = rf"{subject.name} needs finite costs; .* nan at \[sample, \*batch\] = \[0, 2\]\. Fix f, or pass nonfinite="
     return refusal(lambda: subject.run(f=_spoiled(subject.f(theta()), math.nan)), wanted)
 
 
@@ -138,9 +136,7 @@ def all_raise(subject: Subject) -> Verdict:
 @condition("all costs lost, drop")
 def all_dropped(subject: Subject) -> Verdict:
     """Refused: nothing is left to average."""
-    wanted = (
-        rf"{subject.name} needs a finite cost for each batch element; .* \[0\]\. Nothing is left to average: fix f"
-    )
+    wanted = rf"{subject.name} needs a finite cost for each batch element; .* \[0\]\. Nothing is left to average: fix f"
     return refusal(lambda: subject.run(f=lambda x: subject.f(theta())(x) * math.nan, nonfinite="drop"), wanted)
 
 

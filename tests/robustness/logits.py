@@ -107,9 +107,7 @@ def certain_with_gradient(subject: Subject) -> Verdict:
     verdict = NO_LOGITS
     for case in subject.logits():
         probs = torch.tensor([CERTAIN[case.kind]] * BATCH, requires_grad=True)
-        wanted = (
-            r"The gradient with respect to the probs of .* needs probabilities inside \(0, 1\).* Give the distribution by its logits"
-        )
+        wanted = r"The gradient with respect to the probs of .* needs probabilities inside \(0, 1\).* Give the distribution by its logits"
         dist = _by_probs(case.kind, probs)
         verdict = refusal(partial(sp.expect, case.f(theta()), dist, case.estimator), wanted)
     return verdict

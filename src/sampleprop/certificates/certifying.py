@@ -23,8 +23,8 @@ from sampleprop.certificates.trial import (
     measure,
     threshold,
 )
-from sampleprop.diagnostics.compare import Progress
-from sampleprop.diagnostics.measure import instance
+from sampleprop.diagnostics.comparing.compare import Progress
+from sampleprop.diagnostics.measuring.tally import require_estimator
 from sampleprop.estimator import Estimator
 
 
@@ -84,7 +84,7 @@ def certify(
         >>> biased.ok is None, biased.verdict(biased.certificates[0])
         (True, 'biased')
     """
-    instance("certify", estimator)
+    require_estimator("certify", estimator)
     _check_numbers(detectable, false_alarm, most_replicates)
     estimator = copy.deepcopy(estimator).cpu().eval()
     certificates: list[Certificate] = []
