@@ -34,10 +34,10 @@ from sampleprop.schedule import ExponentialTemperature as ExponentialTemperature
 
 if TYPE_CHECKING:
     from sampleprop.certificates.certifying import certify as certify
-    from sampleprop.diagnostics.check import check as check
-    from sampleprop.diagnostics.compare import compare as compare
-    from sampleprop.diagnostics.monitor import Monitor as Monitor
-    from sampleprop.diagnostics.recommend import recommend as recommend
+    from sampleprop.diagnostics.checking.check import check as check
+    from sampleprop.diagnostics.comparing.compare import compare as compare
+    from sampleprop.diagnostics.monitoring.monitor import Monitor as Monitor
+    from sampleprop.diagnostics.recommending.recommend import recommend as recommend
 
 __version__ = "0.1.0"
 

@@ -89,9 +89,12 @@ class Certification:
         )
         if not self.unbiased:
             judged = (
-                "the value and the gradient with respect to θ are judged" if self.exact_forward else "nothing is judged"
+                "The value and the gradient with respect to θ are judged" if self.exact_forward else "Nothing is judged"
             )
-            notes.append(f"{self.estimator} does not claim an unbiased gradient with respect to φ, so {judged}.")
+            notes.append(
+                f"{self.estimator} does not claim an unbiased gradient with respect to φ, whose bias is therefore only measured. "
+                f"{judged}."
+            )
         notes.append(
             "The column “bias” is along the exact gradient, relative to its length. With a probability of 99 %, a bias of "
             f"{_percent(self.sees)} or more would have been seen on every problem that was decided; “seen from” says it for "
@@ -119,6 +122,8 @@ class Certification:
         wrong = sum(self.verdict(each) == "wrong" for each in self.certificates)
         if wrong:
             return f"{self.estimator}: wrong on {wrong} of {_counted(count)}"
+        if not self.certificates:
+            return f"{self.estimator}: nothing was decided, of {_counted(count)}"
         left = f"; {len(self.undecided)} of {_counted(count)} not decided" if self.undecided else ""
         if self.unbiased:
             return f"{self.estimator}: nothing wrong was found on {_counted(len(self.certificates))}{left}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from zlib import crc32
 
@@ -22,8 +23,8 @@ from sampleprop.certificates.trial import (
     measure,
     threshold,
 )
-from sampleprop.diagnostics.compare import Progress
-from sampleprop.diagnostics.measure import instance
+from sampleprop.diagnostics.comparing.compare import Progress
+from sampleprop.diagnostics.measuring.tally import require_estimator
 from sampleprop.estimator import Estimator
 
 
@@ -55,9 +56,9 @@ def certify(
     that claims to be `unbiased` is right or wrong. Of another one the bias is measured, and with `exact_forward` its value and
     its gradient with respect to θ are right or wrong.
 
-    It is tested in evaluation mode, on the CPU and in float64, as a copy; the global random state is left as it was. With the
-    default arguments this takes some seconds, and up to a minute for a large variance: the time goes with 1 / `detectable`².
-    Ctrl-C keeps what is done.
+    It is tested as a copy, in evaluation mode, on the CPU, in float64 and in one thread; the global random state and the number
+    of threads are left as they were. With the default arguments this takes some seconds, and up to a minute for a large
+    variance: the time goes with 1 / `detectable`². Ctrl-C keeps what is done.
 
     Args:
         estimator: of the register, or your own. Its estimates for different batch elements must be independent.
@@ -83,13 +84,12 @@ def certify(
         >>> biased.ok is None, biased.verdict(biased.certificates[0])
         (True, 'biased')
     """
-    instance("certify", estimator)
+    require_estimator("certify", estimator)
     _check_numbers(detectable, false_alarm, most_replicates)
     estimator = copy.deepcopy(estimator).cpu().eval()
     certificates: list[Certificate] = []
     undecided: list[Undecided] = []
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+    with _alone(seed):
         chosen = _supported(estimator) if problems is None else _chosen(estimator, problems)
         tests = sum(comparisons(problem) for problem in chosen)
         limit = threshold(tests, false_alarm)
@@ -117,6 +117,19 @@ def certify(
         comparisons=tests,
         seed=seed,
     )
+
+
+@contextmanager
+def _alone(seed: int) -> Iterator[None]:
+    """One thread, since the tensors are small; the CPU; gradients on; and a global random state of our own."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.device("cpu"), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _check_numbers(detectable: float, false_alarm: float, most_replicates: int) -> None:

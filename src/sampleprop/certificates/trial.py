@@ -231,9 +231,9 @@ def _measure(trial: Trial, threshold: float, detectable: float, most_replicates:
             visible = math.ceil(100 * detectable * math.sqrt(replicates / most_replicates))
             return Undecided(
                 problem.name,
-                f"To see a bias of {100 * detectable:g} % takes {replicates:,} estimates, and {most_replicates:,} are allowed: "
-                f"the variance of one is {variance / trial.norm**2:.2g} times the squared gradient. So many show a bias of "
-                f"{visible} %.",
+                f"To see a bias of {100 * detectable:g} % takes {replicates:,} estimates, and {most_replicates:,} are allowed; "
+                f"with those, a bias of {visible} % could be seen. The variance of one estimate along the gradient is "
+                f"{variance / trial.norm**2:.2g} times the squared gradient.",
             )
         mean, variances, count = trial.run(replicates)
         variance = variances[trial.along].item()

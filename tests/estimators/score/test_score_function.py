@@ -1,7 +1,11 @@
-"""The precision of the leave-one-out gradient in float32. The bounds hold for every draw, so no test raises a false alarm."""
+"""What is peculiar to the score function: its refusals, and the precision of the leave-one-out gradient in float32.
+
+The bounds hold for every draw, so no test raises a false alarm.
+"""
 
 import pytest
 import torch
+import torch.distributions as td
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, OneHotCategorical
 
@@ -27,6 +31,12 @@ def onehots(logits: Tensor) -> Distribution:
 
 def integers(logits: Tensor) -> Distribution:
     return Independent(Categorical(logits=classes(logits)), 1)
+
+
+@pytest.mark.parametrize("dist", [td.Uniform(0.0, torch.ones((), requires_grad=True)), td.Pareto(1.0, 2.0)], ids=repr)
+def test_score_function_refuses_a_moving_support(dist: td.Distribution) -> None:
+    with pytest.raises(TypeError, match=r"ScoreFunction needs a support that does not move .* Use Pathwise"):
+        sp.expect(lambda x: x, dist, sp.ScoreFunction())
 
 
 def offset(x: Tensor) -> Tensor:

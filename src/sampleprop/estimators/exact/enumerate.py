@@ -1,6 +1,6 @@
 """Exact enumeration of the joint states.
 
-Source: [mohamed2020monte], eq. 1, the definition of the expectation. No differences.
+Source: [mohamed2020monte], eq. 1, the definition of the expectation. Differences from the paper: none.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Local expectation gradients: each variable is summed out in turn, while the others are held at a sample.
 
-Source: [titsias2015local], sec. 3; known as IndeCateR, too: [desmet2023differentiable]. Difference: the variables must
-be independent.
+Source: [titsias2015local], sec. 3; also known as IndeCateR: [desmet2023differentiable].
+Differences from the paper: the variables must be independent.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """BitFlip-1: the difference of the cost when one bit is flipped.
 
-Source: [kunes2023gradient]. No differences.
+Source: [kunes2023gradient]. Differences from the paper: none.
 """
 
 from __future__ import annotations

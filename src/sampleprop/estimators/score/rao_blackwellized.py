@@ -1,6 +1,6 @@
 """Rao-Blackwellized score function: sum over the most probable states, sample from the rest.
 
-Source: [liu2019rao]. Difference: the baseline is made from the states that are evaluated anyway.
+Source: [liu2019rao]. Differences from the paper: the baseline is made from the states that are evaluated anyway.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """UGC: DisARM, with BitFlip-1 for the bits where that varies less.
 
-Source: [kunes2023gradient]. No differences.
+Source: [kunes2023gradient]. Differences from the paper: none.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The unordered set estimator: samples without replacement, averaged over every order in which they could have come.
 
-Source: [kool2020estimating]. Difference: the probability of a set is a sum over its subsets, with 2^k positive terms
-and no cancellation, where the paper sums over the k! orders or integrates numerically.
+Source: [kool2020estimating]. Differences from the paper: the probability of a set is a sum over its subsets, with 2^k
+positive terms and no cancellation, where the paper sums over the k! orders or integrates numerically.
 """
 
 from __future__ import annotations
