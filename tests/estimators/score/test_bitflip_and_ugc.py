@@ -51,7 +51,7 @@ def test_the_mean_over_all_flips_is_exact(logits):
 
 
 def variances(logits):
-    """The exact variances of BitFlip and leave-one-out (two evaluations each), and of UGC and DisARM (from one pair)."""
+    """The exact variances of BitFlip and leave-one-out (two evaluations each), UGC and DisARM (from one pair)."""
     rows, probability = every_flip(bits, logits, False)
     flip = moments(combined(sp.BitFlip(), bits, logits, rows)[1], probability)[1]
     pairs, pair_probability = every_tuple(score_function.Draw, bits, logits, 2)

@@ -71,12 +71,12 @@ def test_equal_samples_give_no_gradient_whatever_their_cost(make, k):
 def test_float32_is_as_exact_as_the_differences_of_the_costs(make, f, k):
     """Against float64 at the same draws, within the rounding errors of the formula.
 
-    Let u = 2^-24, d_i = f(x_i) - f(x_1) and M = max |d_i|. The weight (d_i - Σ_j d_j / k) / (k - 1) has to first order an
-    error of at most u M (1 + (k - 1) + 1 + 1 + 2 + 2) / (k - 1): from d_i, the sum, 1 / k, the product, the difference
-    and the quotient. It is at most 2 M / (k - 1). The sum of k weights times 0 or 1 is thus off by at most
-    k u M (k + 6) / (k - 1) + k u · 2 k M / (k - 1) = 3 k (k + 2) / (k - 1) u M. The offset of f is not in it. For classes
-    it is at most twice that, because the normalization of the logits subtracts p times the sum over the classes, which
-    is the sum of the weights.
+    Let u = 2^-24, d_i = f(x_i) - f(x_1) and M = max |d_i|. The weight (d_i - Σ_j d_j / k) / (k - 1) is at most
+    2 M / (k - 1). Its error is to first order at most u M (1 + (k - 1) + 1 + 1 + 2 + 2) / (k - 1): from d_i, the sum,
+    1 / k, the product, the difference and the quotient. The sum of k weights times 0 or 1 is thus off by at most
+    k u M (k + 6) / (k - 1) + k u · 2 k M / (k - 1) = 3 k (k + 2) / (k - 1) u M. The offset of f is not in it.
+    For classes it is at most twice that, because the normalization of the logits subtracts p times the sum over the
+    classes, which is the sum of the weights.
     """
     logits = PROBABILITIES.logit().repeat_interleave(ROWS).unsqueeze(1).expand(-1, SITES)
     torch.manual_seed(0)

@@ -116,8 +116,8 @@ def test_a_set_of_one_is_the_score_function_without_a_baseline(problem):
 
 @pytest.mark.parametrize("k", [2, 3])
 def test_the_measured_variance_is_that_of_all_sets(k):
-    # The mean of |g - E g|² over the draws against its exact value; 4.5 standard errors, once in 147 000 runs, and these
-    # are at most 2 %.
+    # The mean of |g - E g|² over the draws against its exact value; 4.5 standard errors, once in 147 000 runs, and
+    # these are at most 2 %.
     rows, probability = every_set(onehot, CLASSES, k)
     gradients = combined(sp.UnorderedSet(k), onehot, CLASSES, rows)[1]
     mean, variance = moments(gradients, probability)

@@ -1,7 +1,7 @@
 """Double control variates: leave-one-out, improved by the gradients of f at the other samples.
 
-Source: [titsias2022double], sec. 3. Differences from the paper: the correction is subtracted, so that a good coefficient is
-positive.
+Source: [titsias2022double], sec. 3. Differences from the paper: the correction is subtracted, so that a good
+coefficient is positive.
 """
 
 from __future__ import annotations

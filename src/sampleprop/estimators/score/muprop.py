@@ -1,7 +1,7 @@
 """MuProp: the first-order expansion of the cost at the mean as a control variate.
 
-Source: [gu2016muprop]. Differences from the paper: the coefficient multiplies the linear term only, and may be learned; the
-further learned baseline and the division by a running deviation are left out.
+Source: [gu2016muprop]. Differences from the paper: the coefficient multiplies the linear term only, and may be
+learned; the further learned baseline and the division by a running deviation are left out.
 """
 
 from __future__ import annotations

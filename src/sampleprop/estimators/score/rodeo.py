@@ -1,8 +1,8 @@
 """RODEO: leave-one-out with two control variates made by a discrete Stein operator.
 
-Source: [shi2022gradient], with the Gibbs operator. Differences from the paper: the operator sums over the variables where
-the paper's averages, so that good coefficients do not grow with their number; the learned H starts at the tangent;
-categorical variables are drawn anew one at a time.
+Source: [shi2022gradient], with the Gibbs operator. Differences from the paper: the operator sums over the variables
+where the paper's averages, so that good coefficients do not grow with their number; the learned H starts at the
+tangent; categorical variables are drawn anew one at a time.
 """
 
 from __future__ import annotations

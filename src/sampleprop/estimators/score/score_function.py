@@ -1,7 +1,7 @@
 """The score function (REINFORCE), with any baseline and to any order.
 
-Source: [williams1992simple], sec. 4; any order by the box of [foerster2018dice], sec. 4. Differences from the paper: the
-baseline is an argument, and leave-one-out where none is given.
+Source: [williams1992simple], sec. 4; any order by the box of [foerster2018dice], sec. 4. Differences from the papers:
+the baseline is an argument, and leave-one-out where none is given.
 """
 
 from __future__ import annotations
