@@ -24,8 +24,8 @@ class Mine(sp.ScoreFunction):
 
     source = None
 
-    def combine(self, *arguments, **keywords):
-        value = super().combine(*arguments, **keywords)
+    def estimate(self, *arguments, **keywords):
+        value = super().estimate(*arguments, **keywords)
         return HALF * value + (1 - HALF) * value.detach()
 
 

@@ -17,8 +17,10 @@ from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Distribution, Independent
 
 import sampleprop as sp
-from sampleprop import families, noise
+from sampleprop import noise
 from sampleprop.certificates import PROBLEMS, Problem
+from sampleprop.costs import Costs
+from sampleprop.families import Bernoullis
 from sampleprop.surrogate import surrogate
 
 BITS = ["one bit", "six coupled bits"]
@@ -29,33 +31,28 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class Mine(sp.Estimator[Draw]):
+class Mine(sp.Estimator[Bernoullis, Draw]):
     """A score function for bits as a user may write it: the facts, a draw, an estimate, and nothing else."""
 
     unbiased, exact_forward, needs = True, True, "black box"
-    families = (families.Bernoullis,)
 
     def __init__(self, factor: float = 1.0) -> None:
         super().__init__()
         self.factor = factor
 
-    def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> Draw:
-        return Draw(self.sample(dist, generator).unsqueeze(0))
+    def draw(self, variables: Bernoullis, generator: Generator | None) -> Draw:
+        return Draw(self.sample(variables, generator).unsqueeze(0))
 
-    def combine(self, dist: Distribution, draw: Draw, costs: Tensor, **arguments: Any) -> Tensor:
-        variables = families.recognize(dist)
-        gradient = self.factor * costs.detach()[0, :, None] * variables.score(draw.points)[0]
-        return surrogate(self.name, self.value(costs[0]), (variables.logits,), (gradient,))
+    def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
+        gradient = self.factor * costs.fixed[0, :, None] * variables.score(draw.points)[0]
+        return surrogate(self.name, self.value(costs.points[0]), (variables.logits,), (gradient,))
 
-    def sample(self, dist: Distribution, generator: Generator | None) -> Tensor:
-        return noise.coins(dist.batch_shape + dist.event_shape, families.recognize(dist).probs.detach(), generator)
+    def sample(self, variables: Bernoullis, generator: Generator | None) -> Tensor:
+        shape = variables.batch_shape + variables.event_shape
+        return noise.coins(shape, variables.probs.detach(), generator)
 
     def value(self, costs: Tensor) -> Tensor:
         return costs
-
-    @classmethod
-    def worked(cls) -> sp.Worked:
-        raise NotImplementedError
 
 
 def test_right() -> None:
@@ -167,22 +164,22 @@ def test_nothing_decided() -> None:
     assert "inf" not in str(result)
 
 
-def _by_torch(dist: Distribution, generator: Generator | None) -> Tensor:
-    return torch.bernoulli(families.recognize(dist).probs.detach(), generator=generator)
+def _by_torch(variables: Bernoullis, generator: Generator | None) -> Tensor:
+    return torch.bernoulli(variables.probs.detach(), generator=generator)
 
 
-def _by_global_state(dist: Distribution, generator: Generator | None) -> Tensor:
-    return dist.sample()
+def _by_global_state(variables: Bernoullis, generator: Generator | None) -> Tensor:
+    return variables.dist.sample()
 
 
-def _repeated_at_random(dist: Distribution, generator: Generator | None) -> Tensor:
+def _repeated_at_random(variables: Bernoullis, generator: Generator | None) -> Tensor:
     for _ in range(int(torch.randint(1, 9, (), generator=generator))):
-        sample = Mine().sample(dist, generator)
+        sample = Mine().sample(variables, generator)
     return sample
 
 
-def _one_for_all_rows(dist: Distribution, generator: Generator | None) -> Tensor:
-    like = families.recognize(dist).probs.detach()
+def _one_for_all_rows(variables: Bernoullis, generator: Generator | None) -> Tensor:
+    like = variables.probs.detach()
     return (noise.uniform(like.shape[-1:], like, generator) < like).to(like.dtype)
 
 
@@ -254,13 +251,13 @@ class NotFinite(Mine):
 
 
 class OneForAll(Mine):
-    def combine(self, dist: Distribution, draw: Draw, costs: Tensor, **arguments: Any) -> Tensor:
-        return costs.mean()
+    def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
+        return costs.points.mean()
 
 
 class Detached(Mine):
-    def combine(self, dist: Distribution, draw: Draw, costs: Tensor, **arguments: Any) -> Tensor:
-        return costs[0].detach()
+    def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
+        return costs.fixed[0]
 
 
 @pytest.mark.parametrize(

@@ -60,37 +60,37 @@ def names(result: Check) -> list[str]:
 class TooLong(ScoreFunction):
     """A user's own estimator whose gradient is a tenth too long."""
 
-    def combine(self, *args: Any, **kwargs: Any) -> Tensor:
-        value = super().combine(*args, **kwargs)
+    def estimate(self, *args: Any, **kwargs: Any) -> Tensor:
+        value = super().estimate(*args, **kwargs)
         return value + 0.1 * (value - value.detach())
 
 
 class Reduced(ScoreFunction):
     """One that reduces over the batch."""
 
-    def combine(self, *args: Any, **kwargs: Any) -> Tensor:
-        return super().combine(*args, **kwargs).mean()
+    def estimate(self, *args: Any, **kwargs: Any) -> Tensor:
+        return super().estimate(*args, **kwargs).mean()
 
 
 class Detached(ScoreFunction):
     """One that returns no gradient."""
 
-    def combine(self, *args: Any, **kwargs: Any) -> Tensor:
-        return super().combine(*args, **kwargs).detach()
+    def estimate(self, *args: Any, **kwargs: Any) -> Tensor:
+        return super().estimate(*args, **kwargs).detach()
 
 
 class Doubled(ScoreFunction):
     """One whose value is not an average."""
 
-    def combine(self, *args: Any, **kwargs: Any) -> Tensor:
-        value = super().combine(*args, **kwargs)
+    def estimate(self, *args: Any, **kwargs: Any) -> Tensor:
+        value = super().estimate(*args, **kwargs)
         return value + value.detach()
 
 
 class Miscounted(ScoreFunction):
     """One that says it needs fewer evaluations than it does."""
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
+    def calls(self, variables: Any) -> tuple[int, int]:
         return 1, 0
 
 
@@ -103,8 +103,8 @@ class Admitted(TooLong):
 class WrongShape(ScoreFunction):
     """One whose points lack the sample dimension."""
 
-    def propose(self, *args: Any, **kwargs: Any) -> Any:
-        draw = super().propose(*args, **kwargs)
+    def draw(self, *args: Any, **kwargs: Any) -> Any:
+        draw = super().draw(*args, **kwargs)
         return draw._replace(points=draw.points[0])
 
 

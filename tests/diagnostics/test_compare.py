@@ -39,16 +39,16 @@ def smooth(x: Tensor) -> Tensor:
 class TooLong(ScoreFunction):
     """The gradient is a fifth too long."""
 
-    def combine(self, *args: Any, **kwargs: Any) -> Tensor:
-        value = super().combine(*args, **kwargs)
+    def estimate(self, *args: Any, **kwargs: Any) -> Tensor:
+        value = super().estimate(*args, **kwargs)
         return value + 0.2 * (value - value.detach())
 
 
 class TooShort(ScoreFunction):
     """The gradient is half as long as it should be."""
 
-    def combine(self, *args: Any, **kwargs: Any) -> Tensor:
-        value = super().combine(*args, **kwargs)
+    def estimate(self, *args: Any, **kwargs: Any) -> Tensor:
+        value = super().estimate(*args, **kwargs)
         return value - 0.5 * (value - value.detach())
 
 

@@ -50,16 +50,16 @@ def watched(f: Callable[[Tensor], Tensor], dist: Distribution, estimator: Any, p
 class TooLong(sp.ScoreFunction):
     """The gradient is half again too long."""
 
-    def combine(self, *args: Any, **kwargs: Any) -> Tensor:
-        value = super().combine(*args, **kwargs)
+    def estimate(self, *args: Any, **kwargs: Any) -> Tensor:
+        value = super().estimate(*args, **kwargs)
         return value + 0.5 * (value - value.detach())
 
 
 class Broken(sp.ScoreFunction):
     """The gradient is not finite."""
 
-    def combine(self, *args: Any, **kwargs: Any) -> Tensor:
-        value = super().combine(*args, **kwargs)
+    def estimate(self, *args: Any, **kwargs: Any) -> Tensor:
+        value = super().estimate(*args, **kwargs)
         return value + math.inf * (value - value.detach())
 
 

@@ -184,8 +184,8 @@ def smooth(x: Tensor) -> Tensor:
 class Shrunk(sp.ScoreFunction):
     """A tenth of the gradient: little variance, and much bias."""
 
-    def combine(self, *args: Any, **kwargs: Any) -> Tensor:
-        value = super().combine(*args, **kwargs)
+    def estimate(self, *args: Any, **kwargs: Any) -> Tensor:
+        value = super().estimate(*args, **kwargs)
         return 0.1 * value + 0.9 * value.detach()
 
 
@@ -198,16 +198,16 @@ class Demanding(sp.ScoreFunction):
 class Doubled(sp.ScoreFunction):
     """As the score function, at twice the evaluations."""
 
-    def evaluations(self, dist: Distribution) -> tuple[int, int]:
+    def calls(self, variables: Any) -> tuple[int, int]:
         return 2 * self.draws, 0
 
 
 class Slow(sp.Enumerate):
     """As the sum over all states, and slower."""
 
-    def combine(self, *args: Any, **kwargs: Any) -> Tensor:
+    def estimate(self, *args: Any, **kwargs: Any) -> Tensor:
         time.sleep(0.002)
-        return super().combine(*args, **kwargs)
+        return super().estimate(*args, **kwargs)
 
 
 def recommended(*estimators: sp.Estimator[Any, Any], f: Any = smooth, **arguments: Any) -> Recommendation:
@@ -441,7 +441,7 @@ def test_every_estimator_shows_its_facts(kind: type[sp.Estimator[Any, Any]]) -> 
     shown = kind()._repr_html_()
     assert f"<caption>{kind.__name__}(" in shown
     assert f"<th>unbiased</th><td>{'yes' if kind().unbiased else 'no'}</td>" in shown
-    assert html.escape(kind().source.title) in shown
+    assert html.escape(kind().source["title"]) in shown
 
 
 MODEL = """
