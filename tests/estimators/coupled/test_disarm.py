@@ -84,7 +84,8 @@ def test_a_pair_that_loses_one_point_is_left_out_whole(kind: type[sp.Estimator])
         kind(4).combine(q, draw, costs, keep=keep)
 
 
+@pytest.mark.parametrize("number", [1, 3])
 @pytest.mark.parametrize("make", [ARM, DisARM])
-def test_a_lone_sample_is_refused(make: type[sp.Estimator]) -> None:
-    with pytest.raises(ValueError, match="even"):
-        make(1)
+def test_odd_numbers_of_samples_are_refused(make: type[sp.Estimator], number: int) -> None:
+    with pytest.raises(ValueError, match=f"needs an even number of samples, at least 2; got samples={number}"):
+        make(number)

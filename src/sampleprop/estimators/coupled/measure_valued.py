@@ -1,6 +1,6 @@
 """Measure-valued gradients, also known as weak derivatives: ∇p is split into the difference of two distributions.
 
-Source: [pflug1989sampling]; [mohamed2020monte], sec. 6; the coupling for the scale of a Normal is from
+Source: [mohamed2020monte], sec. 6; first in [pflug1989sampling]; the coupling for the scale of a Normal is from
 [heidergott2008sensitivity]. Differences from the papers: where one of the two distributions is p_φ itself, its point is
 the sample, and the other point is drawn given it. This is the papers' coupling with half of the evaluations.
 """
