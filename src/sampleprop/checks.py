@@ -78,7 +78,7 @@ def moving_refusal(name: str, variables: Variables, fix: str) -> str | None:
     )
 
 
-def points(name: str, variables: Variables, given: Tensor) -> None:
+def points(name: str, variables: Variables | Distribution, given: Tensor) -> None:
     """Require points of the variables' shape, [k, *batch, *event], where they may have been drawn for others."""
     shape = (*variables.batch_shape, *variables.event_shape)
     if given.shape[1:] != shape:
@@ -88,7 +88,7 @@ def points(name: str, variables: Variables, given: Tensor) -> None:
         )
 
 
-def costs(name: str, variables: Variables | Distribution, points: Tensor, values: Any) -> Tensor:
+def costs(name: str, variables: Variables | Distribution, given: Tensor, values: Any) -> Tensor:
     """Require one cost for each point, [k, *batch]; return them in float32 at least.
 
     Raises:
@@ -96,11 +96,12 @@ def costs(name: str, variables: Variables | Distribution, points: Tensor, values
         TypeError: for complex costs, and for what is no tensor of numbers.
     """
     if not isinstance(values, Tensor):
-        values = as_tensor(name, values, points.device)
+        values = as_tensor(name, values, given.device)
     if values.is_complex():
         raise TypeError(f"{name} needs real costs; got {values.dtype}. Return the real part that is to be minimized.")
-    shape, needed = values.shape, (points.shape[0], *variables.batch_shape)
+    shape, needed = values.shape, (given.shape[0], *variables.batch_shape)
     if shape != needed:
+        points(name, variables, given)
         raise ValueError(
             f"{name} needs one cost for each point, shape [k, *batch] = {list(needed)}; f returned {list(shape)}. "
             + _shape_fix(tuple(shape), needed[0], needed[1:], tuple(variables.event_shape))

@@ -420,18 +420,18 @@ def test_what_has_no_order_or_is_not_known_is_refused(estimator: sp.Estimator) -
         estimator.combine(dist, draw, draw.points)
 
 
-# Each a wrong rate of the negative binomial law: without the coordinate's own count, and with the sign of the geometric law.
+# Each is a wrong rate of NegativeBinomial: without the coordinate's own count, and with the sign of Geometric.
 RATE_MUTANTS = {"without x": (lambda w, x: w * 0.7 / (x + 0.7), 1.0), "sign flipped": (lambda w, x: w, -1.0)}
 
 
 @pytest.mark.parametrize("mutant", RATE_MUTANTS)
 def test_wrong_rates_are_seen(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    weigh, sign = RATE_MUTANTS[mutant]
+    wrong_weight, sign = RATE_MUTANTS[mutant]
     law = LAWS["negative binomial by probs"]
 
     def wrong(variables: families.Variables, x: Tensor) -> Jumps:
         right = jumps(variables, x)
-        return Jumps(right.neighbours, weigh(right.weights, x.unsqueeze(-1)), sign * right.directions)
+        return Jumps(right.neighbours, wrong_weight(right.weights, x.unsqueeze(-1)), sign * right.directions)
 
     monkeypatch.setattr("sampleprop.estimators.coupled.jumps.jumps", wrong)
     _, gradients = replicates(GOGradient(), law)

@@ -1,8 +1,8 @@
 """MeasureValued: against closed forms, against the other estimators, and its exact variances.
 
 Random tests have fixed seeds. A z-test fails at 5 standard errors, by chance once in 1.7 million; with at most 200
-comparisons in this file that is a false alarm once in 8,500 seeds. A measured variance may be off by 2 %, which is at least
-5 of its standard errors (for each of 12 comparisons). Everything else is exact.
+comparisons in this file that is a false alarm once in 8,500 seeds. A measured variance may be off by 2 %, which is at
+least 5 of its standard errors (for each of 12 comparisons). Everything else is exact.
 """
 
 import io
@@ -44,7 +44,7 @@ def independent(base: Distribution, ndim: int = 1) -> Independent:
 
 
 @dataclass(frozen=True)
-class Law:
+class Problem:
     """Three coordinates, an f that is no sum over them, and E[f] in closed form, from φ [..., parameters, 3]."""
 
     phi: Tensor
@@ -92,10 +92,10 @@ def steps_mean(phi: Tensor) -> Tensor:
 SHAPE = torch.tensor([0.6, 1.5, 4.0], dtype=torch.float64)
 LOC_SCALE = torch.tensor([[0.6, -0.5, 1.2], [0.8, 1.5, 0.4]], dtype=torch.float64)
 RATE = torch.tensor([[0.5, 2.0, 1.3]], dtype=torch.float64)
-LAWS = {
-    "normal, smooth": Law(LOC_SCALE, normal, wave, wave_mean),
-    "normal, jumps": Law(LOC_SCALE, normal, steps, steps_mean),
-    "gamma": Law(
+PROBLEMS = {
+    "normal, smooth": Problem(LOC_SCALE, normal, wave, wave_mean),
+    "normal, jumps": Problem(LOC_SCALE, normal, steps, steps_mean),
+    "gamma": Problem(
         RATE,
         lambda phi: independent(
             Gamma(SHAPE.to(phi.dtype).expand_as(phi[..., 0, :]), phi[..., 0, :], validate_args=False)
@@ -103,13 +103,13 @@ LAWS = {
         decay,
         lambda phi: 1 - (phi[..., 0, :] / (phi[..., 0, :] + SLOPES.abs())).pow(SHAPE).prod(-1),
     ),
-    "exponential": Law(
+    "exponential": Problem(
         RATE,
         lambda phi: independent(Exponential(phi[..., 0, :], validate_args=False)),
         decay,
         lambda phi: 1 - (phi[..., 0, :] / (phi[..., 0, :] + SLOPES.abs())).prod(-1),
     ),
-    "poisson": Law(
+    "poisson": Problem(
         RATE,
         lambda phi: independent(Poisson(phi[..., 0, :], validate_args=False)),
         decay,
@@ -120,43 +120,43 @@ PROBS = torch.tensor([[0.3, 0.8, 0.5]], dtype=torch.float64)
 TRIALS = torch.tensor([1.0, 4.0, 7.0], dtype=torch.float64)
 
 
-def generating(law: type, p: Tensor) -> Tensor:
+def generating(kind: type, p: Tensor) -> Tensor:
     """E[exp(-aX)] of three counts, with a the size of the slopes."""
     t = (-SLOPES.abs()).exp()
-    if law is Binomial:
+    if kind is Binomial:
         return (1 - p + p * t).pow(TRIALS).prod(-1)
-    return (p / (1 - (1 - p) * t)).prod(-1) if law is Geometric else ((1 - p) / (1 - p * t)).pow(TRIALS).prod(-1)
+    return (p / (1 - (1 - p) * t)).prod(-1) if kind is Geometric else ((1 - p) / (1 - p * t)).pow(TRIALS).prod(-1)
 
 
-def count(law: type, spelling: str) -> Law:
+def count(kind: type, spelling: str) -> Problem:
     """Three counts with these probabilities of success, which φ gives as they are or as logits."""
-    trials = {} if law is Geometric else {"total_count": TRIALS}
+    trials = {} if kind is Geometric else {"total_count": TRIALS}
     by_logits = spelling == "logits"
-    probs = PROBS / 3 if law is NegativeBinomial else PROBS  # of large counts f sees nothing
-    return Law(
+    probs = PROBS / 3 if kind is NegativeBinomial else PROBS  # of large counts f sees nothing
+    return Problem(
         probs.logit() if by_logits else probs,
         lambda phi: independent(
-            law(
+            kind(
                 **{key: n.to(phi.dtype).expand_as(phi[..., 0, :]) for key, n in trials.items()},
                 **{spelling: phi[..., 0, :]},
                 validate_args=False,
             )
         ),
         decay,
-        lambda phi: 1 - generating(law, phi[..., 0, :].sigmoid() if by_logits else phi[..., 0, :]),
+        lambda phi: 1 - generating(kind, phi[..., 0, :].sigmoid() if by_logits else phi[..., 0, :]),
     )
 
 
-LAWS |= {
-    "multivariate normal": Law(LOC_SCALE, multivariate_normal, wave, wave_mean),
-    "multivariate normal by covariance": Law(LOC_SCALE, by_covariance, wave, wave_mean),
+PROBLEMS |= {
+    "multivariate normal": Problem(LOC_SCALE, multivariate_normal, wave, wave_mean),
+    "multivariate normal by covariance": Problem(LOC_SCALE, by_covariance, wave, wave_mean),
     **{
-        f"{law.__name__} by {spelling}": count(law, spelling)
-        for law in (Binomial, Geometric, NegativeBinomial)
+        f"{kind.__name__} by {spelling}": count(kind, spelling)
+        for kind in (Binomial, Geometric, NegativeBinomial)
         for spelling in ("probs", "logits")
     },
 }
-over_laws = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+over_problems = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 
 
 def gradients(estimator: sp.Estimator, phi: Tensor, dist: Callable, f: Callable, seed: int, rows: int = ROWS) -> Tensor:
@@ -173,11 +173,11 @@ def error(samples: Tensor) -> Tensor:
 # --- unbiased -----------------------------------------------------------------------------------------------------
 
 
-@over_laws
-def test_mean_is_the_derivative_of_the_closed_form(law: Law) -> None:
-    found = gradients(MeasureValued(2), law.phi, law.dist, law.f, seed=1)
-    leaf = law.phi.clone().requires_grad_()
-    (exact,) = torch.autograd.grad(law.mean(leaf), leaf)
+@over_problems
+def test_mean_is_the_derivative_of_the_closed_form(problem: Problem) -> None:
+    found = gradients(MeasureValued(2), problem.phi, problem.dist, problem.f, seed=1)
+    leaf = problem.phi.clone().requires_grad_()
+    (exact,) = torch.autograd.grad(problem.mean(leaf), leaf)
     z = (found.mean(0) - exact) / error(found)
     assert z.abs().max() < Z
     along = (found * exact).flatten(1).sum(-1)
@@ -185,16 +185,16 @@ def test_mean_is_the_derivative_of_the_closed_form(law: Law) -> None:
     assert power > Z + 3  # a gradient that is 5 % too small would be seen with a probability of 99.9 %
 
 
-@over_laws
-def test_probes_of_the_other_sign_are_caught(law: Law) -> None:
+@over_problems
+def test_probes_of_the_other_sign_are_caught(problem: Problem) -> None:
     """The test above can fail: with every change of f reversed, the gradient is reversed."""
-    leaf = law.phi.expand(2000, *law.phi.shape).clone().requires_grad_()
-    dist = law.dist(leaf)
+    leaf = problem.phi.expand(2000, *problem.phi.shape).clone().requires_grad_()
+    dist = problem.dist(leaf)
     draw = MeasureValued().propose(dist, generator=Generator().manual_seed(0))
-    costs, probe_costs = law.f(draw.points), law.f(draw.probes)
+    costs, probe_costs = problem.f(draw.points), problem.f(draw.probes)
     MeasureValued().combine(dist, draw, -costs, probe_costs=-probe_costs).sum().backward()
-    exact_leaf = law.phi.clone().requires_grad_()
-    (exact,) = torch.autograd.grad(law.mean(exact_leaf), exact_leaf)
+    exact_leaf = problem.phi.clone().requires_grad_()
+    (exact,) = torch.autograd.grad(problem.mean(exact_leaf), exact_leaf)
     z = (leaf.grad.mean(0) - exact) / error(leaf.grad)
     assert z.abs().max() > 2 * Z
 
@@ -227,11 +227,11 @@ def test_agrees_with_score_function_and_pathwise(f: Callable[[Tensor], Tensor]) 
 
 
 def variances(estimator: type, a: float, s: float) -> tuple[float, float]:
-    """Of the gradients by mean and scale, with a = μ - k and s = σ. With x - k = a + s ε:
+    """Of the gradients with respect to mean and scale, with a = μ - k and s = σ. With x - k = a + s ε:
 
     score function: (a + sε)² ε/s and (a + sε)² (ε² - 1)/s, by the moments 1, 3, 15, 105 of ε;
     pathwise: 2 (a + sε) and 2 (a + sε) ε;
-    measure-valued: 4 a W / √(2π) with W Rayleigh, whose mean is √(π/2) and mean square 2; and 2 a (M - ε) + 2 s E, where
+    measure-valued: 4 a W / √(2π) with W Rayleigh, whose mean is √(π/2) and mean square 2; and 2 a (M - ε) + 2 s E where
     ε = UM gives E[(M - ε)²] = 3 · 1/3, E is exponential, and the two are uncorrelated.
     """
     if estimator is sp.ScoreFunction:
@@ -347,19 +347,21 @@ def test_any_batch_and_event_shape(shape: tuple[int, ...], event_ndim: int) -> N
     torch.testing.assert_close(rate.grad, weights)
 
 
-def combined(law: Law, phi: Tensor, draw: Draw) -> Tensor:
+def combined(problem: Problem, phi: Tensor, draw: Draw) -> Tensor:
     leaf = phi.clone().requires_grad_()
-    value = MeasureValued(2).combine(law.dist(leaf), draw, law.f(draw.points), probe_costs=law.f(draw.probes))
+    value = MeasureValued(2).combine(
+        problem.dist(leaf), draw, problem.f(draw.points), probe_costs=problem.f(draw.probes)
+    )
     return torch.autograd.grad(value.sum(), leaf)[0]
 
 
-@over_laws
-def test_draws_can_be_saved_and_made_without_gradients(law: Law) -> None:
-    phi = law.phi.expand(5, *law.phi.shape)
+@over_problems
+def test_draws_can_be_saved_and_made_without_gradients(problem: Problem) -> None:
+    phi = problem.phi.expand(5, *problem.phi.shape)
 
     def propose() -> Draw:
         leaf = phi.clone().requires_grad_()
-        return MeasureValued(2).propose(law.dist(leaf * 1), generator=Generator().manual_seed(1))
+        return MeasureValued(2).propose(problem.dist(leaf * 1), generator=Generator().manual_seed(1))
 
     draw = propose()
     with torch.no_grad():
@@ -369,47 +371,47 @@ def test_draws_can_be_saved_and_made_without_gradients(law: Law) -> None:
     file.seek(0)
     for other in (quiet, torch.load(file, weights_only=False), pickle.loads(pickle.dumps(draw))):
         assert not other.probes.requires_grad
-        assert torch.equal(combined(law, phi, draw), combined(law, phi, other))
+        assert torch.equal(combined(problem, phi, draw), combined(problem, phi, other))
 
 
-@over_laws
-def test_same_generator_same_result_and_the_global_state_stays(law: Law) -> None:
+@over_problems
+def test_same_generator_same_result_and_the_global_state_stays(problem: Problem) -> None:
     before = torch.get_rng_state()
-    one, other = (gradients(MeasureValued(), law.phi, law.dist, law.f, seed=5, rows=3) for _ in range(2))
+    one, other = (gradients(MeasureValued(), problem.phi, problem.dist, problem.f, seed=5, rows=3) for _ in range(2))
     assert torch.equal(one, other)
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("law", [LAWS["normal, smooth"], LAWS["gamma"]], ids=["normal", "gamma"])
-def test_compiles(law: Law) -> None:
+@pytest.mark.parametrize("problem", [PROBLEMS["normal, smooth"], PROBLEMS["gamma"]], ids=["normal", "gamma"])
+def test_compiles(problem: Problem) -> None:
     def step(phi: Tensor) -> Tensor:
-        return sp.expect(law.f, law.dist(phi), MeasureValued(2))
+        return sp.expect(problem.f, problem.dist(phi), MeasureValued(2))
 
     results = []
     torch._dynamo.reset()
     for function in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
         torch.manual_seed(1)
-        leaf = law.phi.expand(4, *law.phi.shape).clone().requires_grad_()
+        leaf = problem.phi.expand(4, *problem.phi.shape).clone().requires_grad_()
         results.append(torch.autograd.grad(function(leaf).sum(), leaf)[0])
     torch.testing.assert_close(*results)
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's, on its Gamma sampler
 @pytest.mark.parametrize(
-    "law",
+    "problem",
     [
-        law for name, law in LAWS.items() if not name.startswith(("Binomial", "Geometric"))
+        problem for name, problem in PROBLEMS.items() if not name.startswith(("Binomial", "Geometric"))
     ],  # torch cannot draw them there
-    ids=[name for name in LAWS if not name.startswith(("Binomial", "Geometric"))],
+    ids=[name for name in PROBLEMS if not name.startswith(("Binomial", "Geometric"))],
 )
-def test_gradients_under_vmap_and_of_vmap(law: Law) -> None:
-    phi = law.phi.expand(20_000, *law.phi.shape)
+def test_gradients_under_vmap_and_of_vmap(problem: Problem) -> None:
+    phi = problem.phi.expand(20_000, *problem.phi.shape)
 
     def one(phi: Tensor) -> Tensor:
-        return sp.expect(law.f, law.dist(phi), MeasureValued())
+        return sp.expect(problem.f, problem.dist(phi), MeasureValued())
 
-    leaf = law.phi.clone().requires_grad_()
-    (exact,) = torch.autograd.grad(law.mean(leaf), leaf)
+    leaf = problem.phi.clone().requires_grad_()
+    (exact,) = torch.autograd.grad(problem.mean(leaf), leaf)
     torch.manual_seed(2)
     for found in (
         vmap(grad(one), randomness="different")(phi),
@@ -421,7 +423,7 @@ def test_gradients_under_vmap_and_of_vmap(law: Law) -> None:
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 
-def test_gradient_by_the_shape_of_gamma_is_refused() -> None:
+def test_gradient_with_respect_to_the_shape_of_gamma_is_refused() -> None:
     def value(shape: Tensor, rate: Tensor) -> Tensor:
         return sp.expect(torch.sin, Gamma(shape, rate, validate_args=False), MeasureValued())
 
@@ -460,7 +462,7 @@ def test_other_distributions_are_refused() -> None:
 
 
 def test_dependent_normal_variables_are_refused() -> None:
-    """Also where only the derivative by a matrix element off the diagonal would be missing."""
+    """Also where only the derivative with respect to a matrix element off the diagonal would be missing."""
     loc, scale = torch.zeros(2), torch.ones(2, requires_grad=True)
     for triangle, reason in (
         (torch.tensor([[1.0, 0.0], [0.5, 1.0]]), "a covariance off the diagonal"),

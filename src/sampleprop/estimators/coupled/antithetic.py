@@ -1,6 +1,6 @@
-"""Antithetic pairs of Bernoulli draws: both from one uniform number, seen from either end.
+"""Antithetic pairs of Bernoulli samples: one is made from u, and the other one from 1 - u.
 
-Source: Yin and Zhou (2019), "ARM: Augment-REINFORCE-merge gradient for stochastic binary networks", thm. 1.
+Source: [yin2019arm], thm. 1.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from sampleprop.families import Discrete
 def pairs(variables: Discrete, samples: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
     """Draw the points, [samples, *batch, *event], and the u behind them, [samples / 2, *batch, *event].
 
-    First comes every b = 1[u > 1 - p], then every b̃ = 1[u < p].
+    The points are first every b = 1[u > 1 - p], then every b̃ = 1[u < p].
     """
     logits = variables.logits.detach()
     u = noise.uniform((samples // 2, *logits.shape), logits, generator)  # [samples / 2, *batch, *event]
     first, second = u > torch.sigmoid(-logits), u < torch.sigmoid(logits)
-    # Numbers before they are joined: compiled for a CPU, booleans are not worked on in vectors.
+    # They become numbers before they are joined, because code compiled for a CPU does not vectorize booleans.
     return torch.cat([first.to(variables.dtype), second.to(variables.dtype)]), u  # [samples, *batch, *event]
 
 
 def differences(x: Tensor) -> Tensor:
-    """What b has more than b̃: [samples, ...] -> [samples / 2, ...]."""
+    """The value at b minus that at b̃: [samples, ...] -> [samples / 2, ...]."""
     first, second = x.chunk(2)
     return first - second
 
 
 def weights(name: str, costs: Tensor, keep: Tensor | None) -> Tensor:
-    """f(b) - f(b̃) over the number of pairs, [samples / 2, *batch], so that a sum over pairs is their mean.
+    """f(b) - f(b̃) divided by the number of pairs, [samples / 2, *batch], so that a sum over the pairs is their mean.
 
-    A pair of which one point is left out is left out whole.
+    Where one point of a pair is left out, so is the other one.
 
     Raises:
         ValueError: where no pair is left.

@@ -1,12 +1,11 @@
 """Augment-REINFORCE-merge: the original antithetic estimator for Bernoulli variables.
 
-Source: Yin and Zhou (2019), "ARM: Augment-REINFORCE-merge gradient for stochastic binary networks", thm. 1.
-Differences from the paper: none.
+Source: [yin2019arm], thm. 1. Differences from the paper: none.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Generator, Tensor
 
@@ -26,34 +25,39 @@ class Draw(NamedTuple):
 
 
 class ARM(Estimator[Bernoullis, Draw]):
-    r"""Weighs the difference of f over an antithetic pair with the noise behind the pair.
+    r"""Multiplies the difference of f over an antithetic pair by the noise behind the pair.
 
     .. math::
 
         \nabla_{\phi_i} L \approx (f(b) - f(\tilde b)) (u_i - \tfrac12), \qquad
             b = \mathbb{1}[u > 1 - p], \quad \tilde b = \mathbb{1}[u < p], \quad u \sim U(0, 1)^D
 
-    Unbiased, averaged over the pairs. f may be a black box; the variables are Bernoulli. One evaluation of f for each
-    sample. :class:`DisARM` is this with u averaged out, for the same evaluations: its variance is never larger, and,
-    unlike here, its gradient is zero where a probability is 0 or 1.
+    Unbiased, averaged over the pairs. f may be a black box; the variables are Bernoulli with logits φ. One evaluation
+    of f for each sample. :class:`DisARM` averages u out, for the same evaluations, and its variance is never larger.
+    Where a probability is 0 or 1, its gradient is zero, and this one is not.
 
     Args:
         samples: evaluations of f, two for each pair: an even number, at least 2.
 
     Raises:
-        ValueError: for an odd number of samples.
+        ValueError: for another number of samples.
 
-    Example:
+    Example, for p = 3/4 and u = 0.9: b = 1[0.9 > 1/4] = 1, b̃ = 1[0.9 < 3/4] = 0 and f = (3, 1) give
+    (3 - 1) (0.9 - 1/2):
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> sp.expect(lambda x: (x - 0.4).square().sum(-1), q, sp.ARM()).backward()
+        >>> logit = torch.tensor(3.0).log().requires_grad_()
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> draw = Draw(torch.tensor([1.0, 0.0]), torch.tensor([0.9]))
+        >>> loss = sp.ARM().combine(q, draw, torch.tensor([3.0, 1.0]))
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(2.), tensor(0.8000))
     """
 
     unbiased = True
     exact_forward = True
     needs = "black box"
-    samples_step: ClassVar[int] = 2
+    samples_step = 2
     source = cited("yin2019arm", "thm. 1")
 
     def __init__(self, samples: int = 2) -> None:

@@ -1,8 +1,7 @@
 """ARMS: any number of Bernoulli samples, every two of them negatively correlated.
 
-Source: Dimitriev and Zhou (2021), "ARMS: Antithetic-REINFORCE-multi-sample gradient for binary variables".
-Differences from the paper: the systematic copula, beside the Dirichlet one and before it, because its samples avoid each other
-more; no Gaussian copula.
+Source: [dimitriev2021arms]. Differences from the paper: the systematic copula is added and is the default, because no
+other copula has samples that differ more often. The Gaussian copula is left out.
 """
 
 from __future__ import annotations
@@ -27,34 +26,40 @@ class Draw(NamedTuple):
 
 
 class ARMS(Estimator[Bernoullis, Draw]):
-    r"""Leave-one-out over samples that avoid each other, divided by how much they do.
+    r"""Leave-one-out over negatively correlated samples, divided by one minus their correlation.
 
     .. math::
 
         \nabla_{\phi_i} L \approx \frac{1}{1 - \rho_i}\, \frac{1}{k - 1} \sum_j (f(x_j) - \bar f)(x_{ji} - p_i), \qquad
             \rho_i = \operatorname{corr}(x_{ji}, x_{li}) \le 0
 
-    Unbiased: dependent samples differ more often than independent ones, and 1 - ρ is by how much. f may be a black box; the
-    variables are Bernoulli with logits φ. k evaluations of f. With two samples it is :class:`DisARM`.
+    Unbiased: these samples differ 1 - ρ times as often as independent ones, and the division corrects for that. f may
+    be a black box; the variables are Bernoulli with logits φ. k evaluations of f. For k = 2 this is :class:`DisARM`.
 
     Args:
         samples: k, at least 2.
-        copula: the joint law of the samples, for each variable on its own: "systematic", evenly spread uniform numbers in
-            random order, which has the least ρ that k samples can have; or "dirichlet", the paper's, cheaper to draw.
+        copula: the joint distribution of the samples of one variable. "systematic" uses evenly spaced numbers in random
+            order, and has the least ρ that k samples can have. "dirichlet" is the paper's, and cheaper to draw.
 
     Raises:
         ValueError: for fewer than two samples, and for another copula.
 
-    Example:
+    Example, for k = 3 and p = 1/4: the number of ones is 0 or 1, with mean 3/4 and variance 3/16, which is
+    3 · 3/16 · (1 + 2ρ), so 1 - ρ = 4/3. x = (1, 0, 0) and f = (4, 1, 1), with mean 2, give
+    3/4 · 1/2 · (2 · 3/4 + 1 · 1/4 + 1 · 1/4):
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> sp.expect(lambda x: (x - 0.4).square().sum(-1), q, sp.ARMS(samples=8)).backward()
+        >>> logit = torch.tensor(1 / 3).log().requires_grad_()
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> loss = sp.ARMS(3).combine(q, Draw(torch.tensor([1.0, 0.0, 0.0])), torch.tensor([4.0, 1.0, 1.0]))
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(2.), tensor(0.7500))
     """
 
     unbiased = True
     exact_forward = True
     needs = "black box"
+    samples_least = 2
     source = cited("dimitriev2021arms")
 
     def __init__(self, samples: int = 4, *, copula: copulas.Copula = "systematic") -> None:
@@ -64,32 +69,27 @@ class ARMS(Estimator[Bernoullis, Draw]):
         self.samples = samples
         self.copula = copula
 
-    @property
-    def samples_least(self) -> int:
-        return 2
-
     def draw(self, variables: Bernoullis, generator: Generator | None) -> Draw:
         logits = variables.logits.detach()
         u = copulas.uniforms(self.copula, (self.draws, *logits.shape), logits, generator)
-        # The rarer value is where u < min(p, 1 - p): Dirichlet numbers avoid each other more below than above.
+        # u < min(p, 1 - p) gives the rarer value: with the Dirichlet copula, 1[u < q] has less ρ for q than for 1 - q.
         rare = u < _rarer(logits)
         return Draw((rare ^ (logits > 0)).to(variables.dtype))
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
         value = costs.mean()
-        advantage = costs.fixed - value.detach()  # [samples, *batch]
+        beyond_mean = costs.fixed - value.detach()  # [samples, *batch]
         if costs.keep is None:
-            advantage = advantage / (costs.points.shape[0] - 1)
+            weights = beyond_mean / (costs.points.shape[0] - 1)
         else:
-            comparable.require(self.name, costs.keep.sum(0) > 1, "two finite costs.points")
-            advantage = costs.keep * advantage / (costs.keep.sum(0) - 1)
+            weights = costs.keep * beyond_mean / (comparable.require_two(self.name, costs.keep) - 1)
         with torch.no_grad():
-            gradient = variables.weighted_score(draw.points, advantage)  # [*batch, *event]
+            gradient = variables.weighted_score(draw.points, weights)  # [*batch, *event]
         rarer = _rarer(variables.logits.detach())
         gradient = gradient / copulas.decorrelation(self.copula, draw.points.shape[0], rarer)
         return surrogate(self.name, value, (variables.logits,), (gradient,))
 
 
 def _rarer(logits: Tensor) -> Tensor:
-    """min(p, 1 - p), exact where p is close to 1."""
+    """min(p, 1 - p), without cancellation where p is close to 1."""
     return torch.sigmoid(-logits.abs())

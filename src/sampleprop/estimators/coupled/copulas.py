@@ -1,7 +1,6 @@
 """Copulas: k uniform numbers, every two of them negatively correlated.
 
-Source: Dimitriev and Zhou (2021), "ARMS: Antithetic-REINFORCE-multi-sample gradient for binary variables" (Dirichlet);
-Madow and Madow (1944), "On the theory of systematic sampling, I" (systematic).
+Source: [dimitriev2021arms] for the Dirichlet copula; [madow1944theory] for the systematic one.
 """
 
 from __future__ import annotations
@@ -25,29 +24,29 @@ def known(name: str, copula: str) -> None:
 
 
 def uniforms(copula: Copula, shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
-    """Draw [k, ...]: U(0, 1) each, exchangeable along the first dimension, independent along the others."""
+    """Draw [k, ...]: each number is U(0, 1); they are exchangeable along the first dimension, else independent."""
     if copula == "dirichlet":
         exponential = noise.exponential(shape, like, generator)
-        # A share of a flat Dirichlet draw is Beta(1, k - 1), so the rest of it is the (k - 1)-th root of a uniform number.
+        # A share s of a flat Dirichlet draw is Beta(1, k - 1). Therefore (1 - s)^(k - 1) is uniform.
         return (1 - exponential / exponential.sum(0)) ** (shape[0] - 1)
     ranks = noise.uniform(shape, like, generator).argsort(0)
     return (ranks + noise.uniform(shape[1:], like, generator)) / shape[0]
 
 
 def decorrelation(copula: Copula, k: int, q: Tensor) -> Tensor:
-    """1 - ρ, for the correlation ρ ≤ 0 of 1[u < q] and 1[u' < q], two of the k uniform numbers.
+    """1 - ρ, where ρ ≤ 0 is the correlation of 1[u < q] and 1[u' < q] for two of the k uniform numbers.
 
     Args:
-        copula: the law of the uniform numbers.
+        copula: the joint distribution of the uniform numbers.
         k: how many there are, at least 2.
         q: a probability in [0, 1).
     """
     if copula == "dirichlet":
-        # P(u < q, u' < q) / q; in this form nothing cancels, and q = 0 gives 0.
+        # P(u < q, u' < q) / q. In this form nothing cancels, and q = 0 gives 0.
         both = (2 - q ** (-1 / (k - 1))).clamp_min(0) ** (k - 1)
         return (1 - both) / (1 - q)
-    # The number of u below q is kq rounded down or up. Its variance, t (1 - t) for the fractional part t of kq, is the least
-    # that a whole number of this mean can have; so is ρ, since the variance is k q (1 - q) (1 + (k - 1) ρ).
+    # The number of u below q is kq rounded down or up. Its variance is t (1 - t), where t is the fractional part of kq,
+    # and it is k q (1 - q) (1 + (k - 1) ρ). No integer of the same mean has less variance, so no copula has less ρ.
     q = q.clamp_min(torch.finfo(q.dtype).tiny)
     fraction = (k * q).frac()
     return (k - fraction * (1 - fraction) / (k * q * (1 - q))) / (k - 1)

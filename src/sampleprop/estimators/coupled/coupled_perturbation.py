@@ -1,9 +1,8 @@
-"""Coupled perturbation: one alternative outcome of the draw, weighted by the rate at which φ makes the draw jump there.
+"""Coupled perturbation: one alternative outcome, weighted by the rate at which a change of φ makes the sample jump.
 
-Source: Arya, Schauer, Schäfer and Rackauckas (2022), "Automatic differentiation of programs with discrete randomness"; it
-is the smoothed perturbation analysis of Gong and Ho (1987).
-Differences from the paper: the gradient by all parameters at once, by giving the weight of all alternatives to the
-parameter of the one that is kept; between two classes the jump starts from the more probable one, for all logits.
+Source: [arya2022automatic]; it is the smoothed perturbation analysis of [gong1987smoothed]. Differences from the paper:
+one alternative serves all parameters, because its own parameter gets the weight of all alternatives. Between two
+classes the jump starts from the more probable one, for all logits.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ from sampleprop.surrogate import surrogate, unsqueeze_to
 
 class Draw(NamedTuple):
     points: Tensor  # [k, *batch, *event], detached
-    probes: Tensor  # [k, *batch, *event], detached: each sample with one coordinate moved to the outcome next to it
-    moved: Tensor  # [k, *batch, *event, sides], whether it is this coordinate, to this side
+    probes: Tensor  # [k, *batch, *event], detached: each sample with one coordinate moved to a neighbouring outcome
+    moved: Tensor  # [k, *batch, *event, sides], True for the coordinate that is moved and the side to which it is moved
 
 
 class CoupledPerturbation(Estimator[Variables, Draw]):
-    r"""Moves one coordinate to the outcome next to it, as a small change of the parameters would under the same noise.
+    r"""Moves one coordinate to a neighbouring outcome, as a small change of the parameters would under the same noise.
 
     .. math::
 
         \nabla_{\phi_v} L \approx \frac1k \sum_i \mathbb{1}[v = v_i] \Bigl(\sum_u w_u\Bigr) s_v
             \bigl(f(x_i \text{ with } x_{i,v} \to x_{i,v} \pm 1) - f(x_i)\bigr), \qquad P(v_i = v) \propto w_v
 
-    where w is the rate of the jump by φ, and s its sign. Of the two sides from which a jump between neighbours can start,
-    it is the one of the smaller weight; an alternative whose weight is zero has merged with its sample, and is dropped:
+    Here w is the rate of the jump with respect to φ, and s is its sign. A jump between neighbours can start from either
+    side; the side with the smaller weight is taken. If the weight is zero, the sample is its own alternative:
 
     =======================  ================  ======================================================
     parameter                jump              s w
@@ -51,22 +50,28 @@ class CoupledPerturbation(Estimator[Variables, Draw]):
                              less probable
     =======================  ================  ======================================================
 
-    and by a probability p the same over p (1 - p).
+    With respect to a probability p, it is the same divided by p (1 - p).
 
-    Unbiased. f may be a black box, but the order of the outcomes should mean something to it: of low variance for f that
-    changes little from one outcome to the next. 2 k evaluations of f, whatever the number of coordinates.
+    Unbiased. f may be a black box. The variance is low where f changes little from one outcome to the next, so their
+    order should mean something to f. 2 k evaluations of f, whatever the number of coordinates.
 
     Args:
         samples: k, at least 1.
 
     Raises:
         ValueError: for a number of samples below 1, and when `combine` is not given the costs of the moved points.
+        TypeError: for a distribution that is not in the table, and for a total_count that requires a gradient.
 
-    Example:
+    Example, for two Poisson rates: x = (1, 3), and the second coordinate moves to 4. The weights sum to 1 + 1, and
+    f = x₁ x₂ rises from 3 to 4, so the second rate gets 2 · (4 - 3):
         >>> import torch, sampleprop as sp
-        >>> rate = torch.full((3,), 2.0, requires_grad=True)
+        >>> rate = torch.full((2,), 2.0, requires_grad=True)
         >>> q = torch.distributions.Independent(torch.distributions.Poisson(rate), 1)
-        >>> sp.expect(lambda x: x.sum(-1).square(), q, sp.CoupledPerturbation(8)).backward()
+        >>> draw = Draw(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 4.0]]), torch.tensor([[[False], [True]]]))
+        >>> loss = sp.CoupledPerturbation().combine(q, draw, draw.points.prod(-1), probe_costs=draw.probes.prod(-1))
+        >>> loss.backward()
+        >>> loss.detach(), rate.grad
+        (tensor(3.), tensor([0., 2.]))
     """
 
     unbiased = True
@@ -89,9 +94,8 @@ class CoupledPerturbation(Estimator[Variables, Draw]):
         points = variables.sample(self.draws, generator)
         with torch.no_grad():
             neighbours, weights, _ = jumps.jumps(variables, points)
-            scores = (weights.log() + noise.gumbel(weights.shape, weights, generator)).flatten(
-                1 + len(variables.batch_shape)
-            )
+            noisy = weights.log() + noise.gumbel(weights.shape, weights, generator)
+            scores = noisy.flatten(1 + len(variables.batch_shape))  # [k, *batch, sides * coordinates]
             count = scores.shape[-1]
             first = one_hot(scores.argmax(-1), count, torch.bool) if count else scores > 0
             moved = first.reshape(weights.shape)
@@ -100,10 +104,9 @@ class CoupledPerturbation(Estimator[Variables, Draw]):
             return Draw(points, target.to(points.dtype), moved)
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
-        _, parameter = jumps.parameter_of(variables)
         with torch.no_grad():
             _, weights, directions = jumps.jumps(variables, draw.points)
             total = weights.flatten(costs.points.dim()).sum(-1)  # [k, *batch]
-            kept = draw.moved * unsqueeze_to(total * (costs.probes - costs.points), draw.moved.dim())
-            gradient = (unsqueeze_to(kept, directions.dim()) * directions).sum(kept.dim() - 1)  # [k, *batch, *event]
-        return surrogate(self.name, costs.mean(), (parameter,), (costs.average(gradient),))
+            moves = draw.moved * unsqueeze_to(total * (costs.probes - costs.points), draw.moved.dim())
+            gradient = jumps.gradient(moves, directions)
+        return surrogate(self.name, costs.mean(), (jumps.parameter_of(variables)[1],), (costs.average(gradient),))

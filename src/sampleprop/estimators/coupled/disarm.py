@@ -32,11 +32,15 @@ class DisARM(Estimator[Bernoullis, Draw]):
         \nabla_{\phi_i} L \approx \tfrac12 (f(b) - f(\tilde b)) (b_i - \tilde b_i)\, \sigma(|\phi_i|), \qquad
             b = \mathbb{1}[u > 1 - p], \quad \tilde b = \mathbb{1}[u < p], \quad u \sim U(0, 1)^D
 
-    Unbiased, averaged over the pairs. f may be a black box; the variables are Bernoulli with logits φ. One evaluation of
-    f for each sample. From four samples on, :class:`ARMS`, which compares all of them, is better.
+    Unbiased, averaged over the pairs. f may be a black box; the variables are Bernoulli with logits φ. One evaluation
+    of f for each sample. For one variable the variance is at most that of leave-one-out with two samples. From four
+    samples on, :class:`ARMS` is better, because it compares all of them, not only those of a pair.
 
     Args:
         samples: evaluations of f, two for each pair: an even number, at least 2.
+
+    Raises:
+        ValueError: for another number of samples.
 
     Example, for p = 3/4 and u = 0.9: b = 1[0.9 > 1/4] = 1, b̃ = 1[0.9 < 3/4] = 0 and f = (3, 1) give 1/2 · 2 · 1 · 3/4:
         >>> import torch, sampleprop as sp

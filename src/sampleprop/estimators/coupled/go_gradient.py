@@ -1,9 +1,8 @@
-"""GO gradient: each coordinate of a count moved to the outcome next to it, weighted by what crosses the edge between them.
+"""GO gradient: each coordinate is moved to a neighbouring outcome, weighted by the probability that crosses the edge.
 
-Source: Cong, Zhao, Bai and Carin (2019), "GO gradient for expectation-based objectives", for discrete variables.
-Differences from the paper: between two classes, and for a probability of success above 1/2, the difference is taken from
-the more probable side, where its weight is the smaller one. For continuous variables the paper's gradient is the implicit
-reparameterization, which is `Pathwise`.
+Source: [cong2019go], for discrete variables. Differences from the paper: between two classes, and for a probability of
+success above 1/2, the difference is taken from the more probable side, where its weight is the smaller one. For
+continuous variables the paper's gradient is the implicit reparameterization, which is `Pathwise`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import jumps
 from sampleprop.estimators.exact import changes
 from sampleprop.families import Integers, Variables
-from sampleprop.surrogate import surrogate, unsqueeze_to
+from sampleprop.surrogate import surrogate
 
 
 class Draw(NamedTuple):
@@ -30,35 +29,40 @@ class Draw(NamedTuple):
 
 
 class GOGradient(Estimator[Variables, Draw]):
-    r"""Takes the difference of f to the next outcome in place of a derivative, and weighs it as a path would.
+    r"""Takes the difference of f to the next outcome instead of its derivative, with the weight that a path would have.
 
     .. math::
 
         \nabla_{\phi_v} L \approx \frac1k \sum_i w_v(x_i) \bigl(f(x_i \text{ with } x_{i,v} + 1) - f(x_i)\bigr), \qquad
         w_v(x) = -\frac{\nabla_{\phi_v} F(x_v)}{p(x_v)}
 
-    with F the distribution function of one coordinate: 1 for the rate of a Poisson count, (n - x) p for the logit of a
-    binomial one, -(x + 1)(1 - p) for a geometric and (x + r) p for a negative binomial one. It is the reparameterization
-    gradient for f that is linear between the outcomes; for any f the sum by parts E[f ∇log p] = -Σ_x ∇F(x) (f(x + 1) - f(x))
-    makes it exact. Bits with p > 1/2, binomial counts too, look at x - 1 instead; classes look at both neighbours.
+    Here F is the distribution function of one coordinate. The weight is 1 for the rate of a Poisson variable. For
+    logits it is (n - x) p (Binomial), -(x + 1)(1 - p) (Geometric) and (x + r) p (NegativeBinomial). For an f linear
+    between the outcomes, this is the reparameterization gradient. For any f its mean is exact, by summation by parts:
+    E[f ∇log p] = -Σ_x ∇F(x) (f(x + 1) - f(x)). Bernoulli and Binomial variables with p > 1/2 take the difference to
+    x - 1 instead, and classes take it to both neighbours.
 
     Unbiased. f may be a black box, but the order of the outcomes should mean something to it. For each sample one
-    evaluation of f, and one for each coordinate (two for each Categorical). :class:`CoupledPerturbation` draws one coordinate
-    instead of going through all; for bits and classes without an order :class:`LocalExpectation` has less noise.
+    evaluation of f, and one for each coordinate (two for a Categorical one). :class:`CoupledPerturbation` draws one
+    coordinate instead. For bits and classes without an order :class:`LocalExpectation` has less variance.
 
     Args:
         samples: k, at least 1.
 
     Raises:
         ValueError: for a number of samples below 1, and when `combine` is not given the costs of the moved points.
+        TypeError: for another distribution, and for a total_count that requires a gradient.
 
-    Example:
+    Example, for two Poisson rates, where the weights are 1: x = (1, 3), and f = x₁ x₂ = 3 becomes 6 for x₁ = 2, and 4
+    for x₂ = 4:
         >>> import torch, sampleprop as sp
-        >>> rate = torch.full((3,), 2.0, requires_grad=True)
+        >>> rate = torch.full((2,), 2.0, requires_grad=True)
         >>> q = torch.distributions.Independent(torch.distributions.Poisson(rate), 1)
-        >>> sp.expect(lambda x: x.sum(-1).square(), q, sp.GOGradient(4)).backward()
-        >>> sp.GOGradient(4).evaluations(q)
-        (16, 0)
+        >>> draw = Draw(torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 3.0], [1.0, 4.0]]))
+        >>> loss = sp.GOGradient().combine(q, draw, draw.points.prod(-1), probe_costs=draw.probes.prod(-1))
+        >>> loss.backward()
+        >>> loss.detach(), rate.grad
+        (tensor(3.), tensor([3., 1.]))
     """
 
     unbiased = True
@@ -83,16 +87,12 @@ class GOGradient(Estimator[Variables, Draw]):
         with torch.no_grad():
             neighbours, weights, _ = jumps.jumps(variables, points)
             moved = torch.where(weights > 0, neighbours, points.unsqueeze(-1)).to(points.dtype).movedim(-1, 0)
-            return Draw(
-                points, changes.one_at_a_time(points, moved, tuple(variables.event_shape), len(variables.batch_shape))
-            )
+            probes = changes.one_at_a_time(points, moved, variables.event_shape, len(variables.batch_shape))
+            return Draw(points, probes)
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
-        _, parameter = jumps.parameter_of(variables)
         with torch.no_grad():
             _, weights, directions = jumps.jumps(variables, draw.points)
-            rises = changes.rises(costs.points, costs.probes, tuple(variables.event_shape), weights.shape[-1])
-            rises = rises.movedim(0, -1)  # [k, *batch, *event, sides]
-            moves = unsqueeze_to(weights * rises, directions.dim()) * directions
-            gradient = moves.sum(weights.dim() - 1)  # [k, *batch, *event] (and the classes of integers)
-        return surrogate(self.name, costs.mean(), (parameter,), (costs.average(gradient),))
+            rises = changes.rises(costs.points, costs.probes, variables.event_shape, weights.shape[-1])
+            gradient = jumps.gradient(weights * rises.movedim(0, -1), directions)
+        return surrogate(self.name, costs.mean(), (jumps.parameter_of(variables)[1],), (costs.average(gradient),))

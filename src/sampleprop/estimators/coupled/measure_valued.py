@@ -1,10 +1,8 @@
-"""Measure-valued gradients, alias weak derivatives: differences of f between two laws that p_φ's derivative splits into.
+"""Measure-valued gradients, also known as weak derivatives: ∇p is split into the difference of two distributions.
 
-Source: Pflug (1989), "Sampling derivatives of probabilities"; Mohamed, Rosca, Figurnov and Mnih (2020), "Monte Carlo
-gradient estimation in machine learning", sec. 6; the coupling for the scale of a normal law: Heidergott, Vázquez-Abad
-and Volk-Makarewicz (2008), "Sensitivity estimation for Gaussian systems".
-Differences from the papers: where one of the two laws is p_φ itself, its point is the sample, and the other one is drawn
-given it. That is the papers' coupling for half of the evaluations.
+Source: [mohamed2020monte], sec. 6; first in [pflug1989sampling]; the coupling for the scale of a Normal is from
+[heidergott2008sensitivity]. Differences from the papers: where one of the two distributions is p_φ itself, its point is
+the sample, and the other point is drawn given it. This is the papers' coupling with half of the evaluations.
 """
 
 from __future__ import annotations
@@ -21,9 +19,8 @@ from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import weak_derivatives
 from sampleprop.estimators.exact import changes
-from sampleprop.families import Discrete, Variables
+from sampleprop.families import Variables
 from sampleprop.surrogate import surrogate
-from sampleprop.tracing import gradient_asked
 
 
 class Draw(NamedTuple):
@@ -33,15 +30,15 @@ class Draw(NamedTuple):
 
 
 class MeasureValued(Estimator[Variables, Draw]):
-    r"""Replaces one coordinate of a sample at a time by draws from the two laws that p's derivative is the difference of.
+    r"""Replaces one coordinate at a time by draws from two distributions whose difference is the derivative of p.
 
     .. math::
 
-        \nabla_{\phi_j} p_\phi = c_j\,(p_j^+ - p_j^-), \qquad
-        \nabla_{\phi_j} L \approx \frac1k \sum_i c_j \bigl(f(x_i \text{ with } x_{i,j}^+) - f(x_i \text{ with } x_{i,j}^-)\bigr)
+        \nabla_{\phi_j} p_\phi = c_j\,(p_j^+ - p_j^-), \qquad \nabla_{\phi_j} L \approx
+            \frac1k \sum_i c_j \bigl(f(x_i \text{ with } x_{i,j}^+) - f(x_i \text{ with } x_{i,j}^-)\bigr)
 
-    Unbiased. f may be a black box, with jumps. The two points of a pair come from the same noise, so what f does not tell
-    apart cancels. For each sample one evaluation of f, and for each coordinate further ones by parameter:
+    Unbiased. f may be a black box, with jumps. Both points of a pair are made from the same noise, so what f does not
+    tell apart cancels. For each sample one evaluation of f, and for each coordinate further ones by parameter:
 
     ============================  ==========  ===========================  ===========================  ===========
     parameter                     c           x⁺                           x⁻                           evaluations
@@ -58,26 +55,29 @@ class MeasureValued(Estimator[Variables, Draw]):
     C classes, each logit         π           this class                   x                            C - 1 for all
     ============================  ==========  ===========================  ===========================  ===========
 
-    By a logit it is p(1 - p) times that by p. Only parameters that require a gradient are counted, and evaluated. The
-    shape of a Gamma law has no such split with simple laws. A MultivariateNormal is taken for independent Normal variables,
-    and must have a diagonal covariance. For bits and classes this is :class:`LocalExpectation`.
+    With respect to a logit, c is p (1 - p) times as large as with respect to p. Only parameters that require a gradient
+    are counted and evaluated. The derivative with respect to the shape of a Gamma has no split into simple
+    distributions. A MultivariateNormal must have a diagonal covariance, and is treated as independent Normal variables.
+    For bits and classes this is :class:`LocalExpectation`.
 
     Args:
         samples: k, at least 1.
 
     Raises:
         ValueError: for a number of samples below 1, and when `combine` is not given the costs of the replaced points.
-        TypeError: for another distribution, for a trained parameter that is not in the table, and for a
-            MultivariateNormal whose covariance is not diagonal or whose matrix, where it is trained, was not built by
-            `torch.diag_embed`: its entries off the diagonal would have gradients, too.
+        TypeError: for another distribution, and for a trained parameter that is not in the table. Also for a
+            MultivariateNormal with a covariance that is not diagonal, or with a trained matrix that was not built by
+            `torch.diag_embed`, because its entries off the diagonal would have gradients, too.
 
-    Example:
-        >>> import torch, sampleprop as sp
-        >>> mean = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Normal(mean, 1.0), 1)
-        >>> sp.expect(lambda x: (x > 0.5).float().sum(-1), q, sp.MeasureValued(4)).backward()
-        >>> sp.MeasureValued(4).evaluations(q)
-        (28, 0)
+    Example, for a Normal with μ = 0 and σ = 1/√(2π), so that c = 1: x = 1 and x± = ±3/2 give 27/8 - (-27/8) for f = x³:
+        >>> import math, torch, sampleprop as sp
+        >>> mean = torch.zeros((), requires_grad=True)
+        >>> q = torch.distributions.Normal(mean, 1 / math.sqrt(2 * math.pi))
+        >>> draw = Draw(torch.tensor([1.0]), torch.tensor([1.5, -1.5]), ("loc",))
+        >>> loss = sp.MeasureValued().combine(q, draw, draw.points**3, probe_costs=draw.probes**3)
+        >>> loss.backward()
+        >>> loss.detach(), mean.grad
+        (tensor(1.), tensor(6.7500))
     """
 
     unbiased = True
@@ -91,69 +91,36 @@ class MeasureValued(Estimator[Variables, Draw]):
         self.samples = samples
 
     def calls(self, variables: Variables) -> tuple[int, int]:
-        variables = weak_derivatives.separate(variables)
-        parts = weak_derivatives.parts_of(variables)
-        probes = sum(parts.number(name) for name in _names(variables, parts))
-        return self.draws * (1 + math.prod(parts.sites) * probes), 0
+        coordinates = weak_derivatives.coordinates(variables)
+        probes = sum(coordinates.number(name) for name in coordinates.asked())
+        return self.draws * (1 + math.prod(coordinates.sites) * probes), 0
 
     def refuses(self, variables: Variables) -> str | None:
-        dependence = weak_derivatives.dependence(variables)
-        if dependence is not None:
-            return (
-                f"MeasureValued needs a MultivariateNormal with a diagonal covariance; got {dependence}. Build it by "
-                "scale_tril=torch.diag_embed(scale), or take Independent(Normal(loc, scale), 1), if its coordinates are "
-                "independent; else use Pathwise or ScoreFunction."
-            )
-        variables = weak_derivatives.separate(variables)
-        if not isinstance(variables, Discrete) and type(variables.base) not in weak_derivatives.SPLITS:
-            known = ", ".join(dict.fromkeys(kind.__name__ for kind in weak_derivatives.SPLITS))
-            return (
-                f"MeasureValued needs {known}, Bernoulli, OneHotCategorical, Categorical or MultivariateNormal; got "
-                f"{variables.kind}. Use ScoreFunction for any distribution, or Pathwise for one with rsample."
-            )
-        splits = weak_derivatives.parts_of(variables).splits
-        for name, parameter in variables.parameters.items():
-            if name not in splits and gradient_asked(parameter):
-                return (
-                    f"MeasureValued needs a {name} without gradient for {variables.kind}; got one that requires it, and "
-                    "that derivative is no multiple of a difference of two simple distributions. Use Pathwise or ScoreFunction, or "
-                    f"detach {name}."
-                )
-        return None
+        return weak_derivatives.refusal(self.name, variables)
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
-        variables = weak_derivatives.separate(variables)
-        parts = weak_derivatives.parts_of(variables)
-        names = _names(variables, parts)
-        points = variables.sample(self.draws, generator)
+        coordinates = weak_derivatives.coordinates(variables)
+        names, splits, sites = coordinates.asked(), coordinates.splits, coordinates.sites
+        points = coordinates.variables.sample(self.draws, generator)
         with torch.no_grad():
-            others = [parts.splits[name].others(parts.parameters, points, generator) for name in names]
+            others = [splits[name].others(coordinates.holder, points, generator) for name in names]
             changed = torch.cat(others).to(points.dtype)
-            probes = changes.one_at_a_time(points, changed, parts.sites, len(variables.batch_shape))
+            probes = changes.one_at_a_time(points, changed, sites, len(variables.batch_shape))
         return Draw(points, probes, names)
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
-        variables = weak_derivatives.separate(variables)
-        named = variables.parameters
-        missing = [name for name, p in named.items() if name not in draw.names and gradient_asked(p)]
-        if missing:
+        coordinates = weak_derivatives.coordinates(variables)
+        if missing := coordinates.missing(draw.names):
             raise ValueError(
-                f"{self.name} needs probes for each parameter with a gradient; got a draw for {list(draw.names)}, without "
-                f"{missing}. Propose with a distribution whose parameters require the same gradients."
+                f"{self.name} needs probes for each parameter with a gradient; got a draw for {list(draw.names)}, "
+                f"without {missing}. Propose with a distribution whose parameters require the same gradients."
             )
-        parts = weak_derivatives.parts_of(variables)
-        number = [parts.number(name) for name in draw.names]
-        rises = changes.rises(costs.fixed, costs.probes, parts.sites, sum(number))  # [others, k, *batch, *sites]
+        number = [coordinates.number(name) for name in draw.names]
+        rises = changes.rises(costs.fixed, costs.probes, coordinates.sites, sum(number))  # [others, k, *batch, *sites]
         with torch.no_grad():
             gradients = tuple(
-                costs.average(parts.splits[name].derivative(parts.parameters, draw.points, rise))
+                costs.average(coordinates.splits[name].derivative(coordinates.holder, draw.points, rise))
                 for name, rise in zip(draw.names, rises.split(number), strict=True)
             )
+        named = coordinates.variables.parameters
         return surrogate(self.name, costs.mean(), tuple(named[name] for name in draw.names), gradients)
-
-
-def _names(variables: Variables, parts: weak_derivatives.Parts) -> tuple[str, ...]:
-    """The parameters to work on: those that require a gradient; all, where that cannot be known yet."""
-    named = variables.parameters
-    asked = tuple(name for name in parts.splits if gradient_asked(named[name]))
-    return asked if asked and torch.is_grad_enabled() else tuple(parts.splits)

@@ -1,4 +1,7 @@
-"""Weak derivatives: the distributions whose difference is the derivative of another one, and how to draw from them."""
+"""Weak derivatives: c and the distributions p⁺ and p⁻ with ∇p = c (p⁺ - p⁻), and how to draw from these two.
+
+Source: [pflug1989sampling] and [mohamed2020monte], sec. 6; for the scale of a Normal [heidergott2008sensitivity].
+"""
 
 from __future__ import annotations
 
@@ -14,64 +17,77 @@ from torch.nn import functional
 
 from sampleprop import noise
 from sampleprop.distributions.gamma import Gamma
+from sampleprop.estimators.coupled import diagonal_normal
 from sampleprop.estimators.exact import changes
-from sampleprop.families import Discrete, Variables, recognize
-from sampleprop.tracing import inspectable
+from sampleprop.families import Discrete, Variables
+from sampleprop.tracing import gradient_asked
 
 
 class Split(NamedTuple):
-    """The weak derivative by one parameter, from a sample and other values for each coordinate."""
+    """The weak derivative with respect to one parameter, from a sample and other values for each coordinate."""
 
-    parts: int | None  # values for each coordinate; None for one for each other class
-    others: Callable[[Any, Tensor, Generator | None], Tensor]  # [parts, k, *batch, *event]
-    derivative: Callable[[Any, Tensor, Tensor], Tensor]  # from f(other) - f(x), [parts, k, *batch, *sites]
+    values: int | None  # how many other values each coordinate gets; None for one for each other class
+    others: Callable[[Any, Tensor, Generator | None], Tensor]  # [values, k, *batch, *event]
+    derivative: Callable[[Any, Tensor, Tensor], Tensor]  # from f(other) - f(x), [values, k, *batch, *sites]
 
 
-class Parts(NamedTuple):
-    """What a distribution is made of."""
+class Coordinates(NamedTuple):
+    """The coordinates of variables, which are replaced one at a time."""
 
-    parameters: Any  # the distribution inside Independent, or the discrete variables: what holds the parameters
+    variables: Variables  # with a MultivariateNormal separated
+    holder: Any  # what the functions of the splits get: the distribution inside Independent, or the discrete variables
     splits: dict[str, Split]  # by parameter
-    sites: tuple[int, ...]  # the shape of the event with one entry for each coordinate that is replaced
+    sites: tuple[int, ...]  # the shape of the event with one entry for each coordinate
 
     def number(self, name: str) -> int:
-        """How many values each coordinate gets for this parameter."""
-        parts = self.splits[name].parts
-        return changes.other_classes(self.parameters) if parts is None else parts
+        """How many other values each coordinate gets for this parameter."""
+        values = self.splits[name].values
+        return changes.other_classes(self.holder) if values is None else values
+
+    def asked(self) -> tuple[str, ...]:
+        """The parameters that require a gradient; all of them, where that cannot be known yet."""
+        named = self.variables.parameters
+        asked = tuple(name for name in self.splits if gradient_asked(named[name]))
+        return asked if asked and torch.is_grad_enabled() else tuple(self.splits)
+
+    def missing(self, names: tuple[str, ...]) -> list[str]:
+        """The parameters that require a gradient and are not among `names`."""
+        return [name for name, p in self.variables.parameters.items() if name not in names and gradient_asked(p)]
 
 
-def parts_of(variables: Variables) -> Parts:
-    """The coordinates of variables whose distribution has a derivative that splits, and how it splits."""
+def coordinates(variables: Variables) -> Coordinates:
+    """The coordinates of variables that are not refused, and how their derivatives split."""
+    variables = diagonal_normal.separate(variables)
     if isinstance(variables, Discrete):
-        return Parts(variables, {"logits": _LOGITS}, changes.sites(variables))
-    base, named = variables.base, variables.parameters  # probs or logits, whichever it was given
+        return Coordinates(variables, variables, {"logits": _LOGITS}, changes.sites(variables))
+    base, named = variables.base, variables.parameters  # probs or logits, whichever was given
     splits = {name: split for name, split in SPLITS[type(base)].items() if name in named}
-    return Parts(base, splits, tuple(variables.event_shape))
+    return Coordinates(variables, base, splits, tuple(variables.event_shape))
 
 
-def separate(variables: Variables) -> Variables:
-    """The same variables, with a MultivariateNormal of diagonal covariance as independent Normal variables."""
-    base: Any = variables.base
-    if type(base) is not td.MultivariateNormal:
-        return variables
-    scale = base._unbroadcasted_scale_tril.diagonal(dim1=-2, dim2=-1)
-    normals = td.Normal(base.loc, scale, validate_args=False)
-    return recognize(td.Independent(normals, variables.event_ndim + 1, validate_args=False))
-
-
-def dependence(variables: Variables) -> str | None:
-    """In what way the coordinates of a MultivariateNormal depend on each other; None if they do not."""
-    base: Any = variables.base
-    if type(base) is not td.MultivariateNormal or not inspectable(base._unbroadcasted_scale_tril):
-        return None
-    if bool(base._unbroadcasted_scale_tril.tril(-1).any()):
-        return "one with a covariance off the diagonal"
-    for name, matrix in variables.parameters.items():
-        node = matrix.grad_fn
-        while node is not None and node.name().startswith("Expand"):
-            node = node.next_functions[0][0]
-        if name != "loc" and matrix.requires_grad and not (node is not None and node.name().startswith("DiagEmbed")):
-            return f"one whose {name} may have a gradient off the diagonal"
+def refusal(name: str, variables: Variables) -> str | None:
+    """Why the derivatives of these variables do not split, with the fix; None if they do."""
+    dependence = diagonal_normal.dependence(variables)
+    if dependence is not None:
+        return (
+            f"{name} needs a MultivariateNormal with a diagonal covariance; got {dependence}. Build it by "
+            "scale_tril=torch.diag_embed(scale), or take Independent(Normal(loc, scale), 1), if its coordinates are "
+            "independent; else use Pathwise or ScoreFunction."
+        )
+    kind = type(variables.base)
+    if not isinstance(variables, Discrete) and kind not in SPLITS and kind is not td.MultivariateNormal:
+        known = ", ".join(dict.fromkeys(kind.__name__ for kind in SPLITS))
+        return (
+            f"{name} needs {known}, Bernoulli, OneHotCategorical, Categorical or MultivariateNormal; got "
+            f"{variables.kind}. Use ScoreFunction for any distribution, or Pathwise for one with rsample."
+        )
+    found = coordinates(variables)
+    if missing := found.missing(tuple(found.splits)):
+        return (
+            f"{name} needs a {missing[0]} without gradient for {variables.kind}; got one that requires it, and that "
+            "derivative is not a multiple of the difference of two simple distributions. Use Pathwise or "
+            f"ScoreFunction, or detach {missing[0]}."
+        )
     return None
 
 
@@ -84,7 +100,7 @@ def _normal_loc(dist: td.Normal, x: Tensor, generator: Generator | None) -> Tens
 
 
 def _normal_scale(dist: td.Normal, x: Tensor, generator: Generator | None) -> Tensor:
-    # If M is two-sided Maxwell and U uniform, ε = UM is normal; given ε, M² - ε² is exponential with mean 2.
+    # If M is two-sided Maxwell and U uniform, then ε = UM is normal. Given ε, M² - ε² is exponential with mean 2.
     epsilon = (noise.promote(x) - dist.loc) / dist.scale
     m = (epsilon.square() + 2 * noise.exponential(x.shape, dist.loc, generator)).sqrt().copysign(epsilon)
     return (dist.loc + dist.scale * m).unsqueeze(0)
@@ -95,7 +111,7 @@ def _longer(dist: td.Gamma | td.Exponential, x: Tensor, generator: Generator | N
 
 
 def _neighbours(dist: td.Binomial, x: Tensor, generator: Generator | None) -> Tensor:
-    # One trial fails in p⁻ and succeeds in p⁺; given x, it is one of the x successes or of the n - x failures.
+    # One trial fails in p⁻ and succeeds in p⁺. Given x, it is one of the x successes or of the n - x failures.
     return torch.stack((torch.minimum(x + 1, dist.total_count), (x - 1).clamp_min(0)))
 
 
@@ -104,13 +120,13 @@ def _by_trial(dist: td.Binomial, x: Tensor, rise: Tensor) -> Tensor:
 
 
 def _one_more_run(dist: td.Geometric | td.NegativeBinomial, x: Tensor, generator: Generator | None) -> Tensor:
-    # The trials up to one more end of a run, this one included: 1 + a geometric variable.
-    logits = noise.promote(dist.logits if isinstance(dist, td.Geometric) else -dist.logits)  # that a run ends
+    # One more run of trials, including the trial that ends it: 1 + a geometric variable.
+    logits = noise.promote(dist.logits if isinstance(dist, td.Geometric) else -dist.logits)  # of the end of a run
     run = noise.exponential(x.shape, logits, generator) / functional.softplus(logits)
     return (x + 1 + run.floor()).unsqueeze(0)
 
 
-# For bits and classes, c (p⁺ - p⁻) is the derivative by the logit: the change to each other class stands for all logits.
+# For bits and classes the changes to every other class serve all logits at once.
 _LOGITS = Split(None, lambda variables, x, generator: changes.all_changed(variables, x), changes.derivative)
 # The keys are exact classes, because a subclass may be another distribution.
 _GAMMA = {"rate": Split(1, _longer, lambda d, x, rise: -rise[0] * d.concentration / d.rate)}
