@@ -16,9 +16,11 @@ from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Gamma, Independent, Normal, Uniform
 
 import sampleprop as sp
+from sampleprop import families
 from sampleprop.estimators.multisample import doubly_reparameterized, importance_weighted, reweighted_wake_sleep, vimco
+from sampleprop.estimators.multisample.bound import importance_weighted_bound
 from sampleprop.estimators.multisample.doubly_reparameterized import DoublyReparameterized
-from sampleprop.estimators.multisample.importance_weighted import ImportanceWeighted, importance_weighted_bound
+from sampleprop.estimators.multisample.importance_weighted import ImportanceWeighted
 from sampleprop.estimators.multisample.reweighted_wake_sleep import ReweightedWakeSleep
 from sampleprop.estimators.multisample.vimco import VIMCO
 from sampleprop.estimators.pathwise import sticking_the_landing
@@ -186,14 +188,14 @@ VIMCO_MUTANTS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
 @pytest.mark.parametrize("mutant", VIMCO_MUTANTS)
 def test_mutants_of_vimco_are_rejected(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     baseline, score = VIMCO_MUTANTS[mutant]
-    through = vimco.through_log_prob
+    through = vimco.add_scores
 
     def changed(name: str, value: Tensor, log_q: Tensor, coefficients: Tensor) -> Tensor:
         z, _ = tuples(STATES, ONES, 3)
         log_weights = bits_f(z, BITS_PHI, BITS_THETA) - log_q.detach()
         return through(name, value, log_q, value.detach() - baseline(log_weights) + score * log_weights.softmax(0))
 
-    monkeypatch.setattr(vimco, "through_log_prob", changed)
+    monkeypatch.setattr(vimco, "add_scores", changed)
     expected = exact(bits, bits_f, BITS_PHI, BITS_THETA, STATES, ONES, 3)[1]
     error = (bits_means(VIMCO(3), bits_f)[1] - expected).norm() / expected.norm()
     assert (error < ROUNDING) == (mutant == "right")
@@ -288,15 +290,15 @@ def test_the_bound_of_one_sample_is_the_evidence_less_the_divergence() -> None:
 
 def test_mutants_of_the_doubly_reparameterized_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sticking the landing under the logarithm of a mean: w̃ for w̃²."""
-    right = doubly_reparameterized.through_points
+    right = doubly_reparameterized.add_gradient
 
-    def wrong(name: str, value: Tensor, points: Tensor, gradient: Tensor, batch_ndim: int) -> Tensor:
+    def wrong(name: str, value: Tensor, variables: families.Variables, points: Tensor, gradient: Tensor) -> Tensor:
         q = normal(NORMAL_PHI)
         slopes = -(points.detach() - q.mean) / q.variance
         weights = (gaussian(points.detach(), NORMAL_PHI, NORMAL_THETA) - q.log_prob(points.detach())).softmax(0)
-        return right(name, value, points, -weights * slopes, batch_ndim)
+        return right(name, value, variables, points, -weights * slopes)
 
-    monkeypatch.setattr(doubly_reparameterized, "through_points", wrong)
+    monkeypatch.setattr(doubly_reparameterized, "add_gradient", wrong)
     value, phi, theta = normal_means(DoublyReparameterized(2), gaussian)
     expected_value, expected_phi, expected_theta = normal_exact(gaussian, 2)
     torch.testing.assert_close(value, expected_value, rtol=0, atol=QUADRATURE)
