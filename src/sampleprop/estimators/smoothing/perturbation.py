@@ -110,7 +110,7 @@ class PerturbedParameters(Estimator[Variables, Draw], ABC):
 
 
 def _free(constraint: Constraint) -> bool:
-    """Whether the range does not move with another parameter."""
+    """Whether the range is the same whatever the other parameters are."""
     if any(isinstance(bound, Tensor) for bound in vars(constraint).values()):
         return False
     try:
