@@ -14,7 +14,7 @@ import sampleprop as sp
 from sampleprop.distributions.beta import Beta
 from sampleprop.distributions.dirichlet import Dirichlet
 from sampleprop.distributions.gamma import Gamma
-from sampleprop.distributions.log_gamma import slope
+from sampleprop.distributions.log_gamma import derivative
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily
 
 # A random test here fails by chance less than once in a million runs of it: 5.5 standard errors, p-values of 1e-6.
@@ -78,7 +78,7 @@ def test_the_derivative_far_in_the_tails(a):
     """Positive, its limit on the left, and without a jump where the series meets the quadrature."""
 
     def by_a(*y):
-        return slope(torch.full((len(y),), a, dtype=torch.float64), torch.tensor(y, dtype=torch.float64)).numpy()
+        return derivative(torch.full((len(y),), a, dtype=torch.float64), torch.tensor(y, dtype=torch.float64)).numpy()
 
     assert (by_a(*np.linspace(-1 / a - 40, 8, 500)) > 0).all()
     far = -1e6 / a
