@@ -1,6 +1,6 @@
 """REBAR: the relaxed sample as a control variate.
 
-Source: [tucker2017rebar], sec. 3. Difference: the derivatives of z̃ are in closed form.
+Source: [tucker2017rebar], sec. 3. Differences from the paper: the derivatives of z̃ are in closed form.
 """
 
 from __future__ import annotations
