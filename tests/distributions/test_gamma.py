@@ -101,7 +101,8 @@ def test_moments_of_gamma(a, dtype):
     x = dist.rsample((COUNT,))
     assert x.dtype == dtype
     assert is_mean(x, a / 2)
-    # Most of E x² comes from few large x where a is small: the z-test's normal law asks for more of them than at 1e-4.
+    # Where a is small, most of E x² comes from few large x. At 1e-4 they are too few for the z-test, whose normal
+    # approximation needs many.
     assert is_mean(x.tanh(), tanh_of_gamma(a))
     y = dist.rsample_log((COUNT,))
     psi, psi1 = float(special.digamma(a)), float(special.polygamma(1, a))
@@ -175,8 +176,8 @@ def total(x, dist):
 def test_pathwise_gradients_of_expectations(a, ours, torchs):
     """E[x + x²] by the closed forms of its mean and variance, in torch's own code."""
     start = torch.tensor([a, 1.3 * a, 0.7 * a], dtype=torch.float64, requires_grad=True)
-    law = torchs(start)
-    (expected,) = torch.autograd.grad(total(law.mean + law.mean.square() + law.variance, law), start)
+    known = torchs(start)
+    (expected,) = torch.autograd.grad(total(known.mean + known.mean.square() + known.variance, known), start)
     rows = start.detach().expand(COUNT, 3).clone().requires_grad_()
     dist = ours(rows)
     sp.expect(lambda x: total(x + x.square(), dist), dist, sp.Pathwise()).sum().backward()

@@ -1,7 +1,7 @@
-"""Bounds of several samples: means over all K-tuples of samples, so that nothing here is left to chance but the noise ratios.
+"""Bounds of several samples: means over all K-tuples of samples, so that only the noise ratios are left to chance.
 
-The mean of an estimate is the sum over every tuple of states (discrete z) or nodes of a quadrature (continuous z) of its
-probability times what `combine` returns; it must be the bound itself, differentiated in another way.
+The mean of an estimate is a sum over every tuple of states (discrete z) or of nodes of a quadrature (continuous z): the
+probability of the tuple times what `combine` returns. It must be the bound itself, differentiated in another way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sampleprop.estimators.pathwise import sticking_the_landing
 from sampleprop.estimators.pathwise.sticking_the_landing import StickingTheLanding
 
 ModelF = Callable[[Tensor, Tensor, Tensor], Tensor]
-Gradients = tuple[Tensor, Tensor, Tensor]  # the value, and the gradients by φ and θ
+Gradients = tuple[Tensor, Tensor, Tensor]  # the value, and the gradients with respect to φ and θ
 
 
 def tuples(points: Tensor, masses: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -307,7 +307,7 @@ def test_mutants_of_the_doubly_reparameterized_are_rejected(monkeypatch: pytest.
 
 
 def _rows(estimator: sp.Estimator[Any, Any], phi: Tensor, rows: int) -> Tensor:
-    """The gradient by φ of each of so many estimates, [rows, 2]."""
+    """The gradient with respect to φ of each of so many estimates, [rows, 2]."""
     leaves = phi.expand(rows, 2).clone().requires_grad_()
     value = sp.expect(
         lambda z: gaussian(z, leaves, NORMAL_THETA), normal(leaves), estimator, generator=Generator().manual_seed(0)
@@ -325,8 +325,8 @@ def test_no_noise_at_the_posterior(estimator: sp.Estimator[Any, Any]) -> None:
 def test_signal_to_noise_as_samples_are_added() -> None:
     """It falls like 1/√K for the plain gradient, and rises like √K for the doubly reparameterized one.
 
-    From 4 to 64 samples that is a factor of 4. With 20 000 rows a ratio of means to deviations above 0.1 is known to within 7 %
-    (one standard error), so a factor of 2 is 10 standard errors away from 4, and 1 as far from it.
+    From 4 to 64 samples that is a factor of 4. With 20 000 rows a ratio of means to deviations above 0.1 is known to
+    within 7 % (one standard error), so a factor of 2 is 10 standard errors away from 4, and 1 as far from it.
     """
 
     def ratio(estimator: sp.Estimator[Any, Any]) -> float:
@@ -444,7 +444,7 @@ def test_bound_refuses_a_missing_dimension(shape: tuple[int, ...], dim: int) -> 
 
 
 def test_bound_refuses_samples_that_are_not_reparameterized() -> None:
-    """Attached log-weights of drawn samples have a gradient by φ, and it is wrong: the score of the samples is missing."""
+    """Attached log-weights of drawn samples have a wrong gradient for φ: the score of the samples is missing."""
     phi = NORMAL_PHI.clone().requires_grad_()
     q = normal(phi)
     z = q.rsample((5,))
