@@ -17,9 +17,7 @@ from sampleprop.distributions.gumbel_max import gumbel_top_k as gumbel_top_k
 from sampleprop.estimator import Estimator as Estimator
 from sampleprop.estimators import *  # noqa: F403  every estimator of the register
 from sampleprop.estimators import REGISTER as REGISTER
-from sampleprop.estimators.multisample.importance_weighted import (
-    importance_weighted_bound as importance_weighted_bound,
-)
+from sampleprop.estimators.multisample.bound import importance_weighted_bound as importance_weighted_bound
 from sampleprop.expectation import expect as expect
 from sampleprop.functional.importance_ratio import importance_ratio as importance_ratio
 from sampleprop.functional.leave_one_out import leave_one_out as leave_one_out

@@ -68,6 +68,18 @@ def kind_refusal(name: str, takes: tuple[type[Variables], ...], variables: Varia
     return f"{name} needs {kinds(takes)}; got {variables.kind}. {fix}"
 
 
+def rsample_refusal(name: str, variables: Variables, instead: str) -> str | None:
+    """Why an estimator cannot differentiate these samples with respect to φ, with the fix; None if it can."""
+    if variables.is_discrete:
+        return (
+            f"{name} needs a continuous distribution; got {variables.kind}, whose samples have no derivative with respect "
+            f"to φ. Use {instead}."
+        )
+    if not variables.dist.has_rsample:
+        return f"{name} needs a distribution with rsample; got {variables.kind}, which has none. Use {instead}."
+    return None
+
+
 def moving_refusal(name: str, variables: Variables, fix: str) -> str | None:
     """Why an estimator that uses the score cannot take these variables; None if their support does not move with φ."""
     if not variables.moving_support:

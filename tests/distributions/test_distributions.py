@@ -34,7 +34,7 @@ inf = math.inf
 
 
 class Case(NamedTuple):
-    """A law on the line as torch builds it from [..., parameters], and its density without torch."""
+    """A distribution on the line as torch builds it from [..., parameters], and its density without torch."""
 
     build: Callable[[Tensor], td.Distribution]
     density: Callable[..., np.ndarray]  # of (z, *parameters)
@@ -344,7 +344,7 @@ def test_mixture_weights_near_zero(rare, dtype):
 @pytest.mark.parametrize("dimension", [2, 3, 4, 10])
 @pytest.mark.parametrize("concentration", [0.0, 1e-3, 2.0, 200.0])
 def test_the_angle_of_von_mises_fisher(dimension, concentration):
-    """Its law, its log-normalizer and the derivative of its quantile, against quadrature without torch."""
+    """Its distribution, its log-normalizer and the derivative of its quantile, against quadrature without torch."""
     power = dimension - 2
 
     def g(theta, k):

@@ -14,7 +14,7 @@ import sampleprop as sp
 from sampleprop.distributions.beta import Beta
 from sampleprop.distributions.dirichlet import Dirichlet
 from sampleprop.distributions.gamma import Gamma
-from sampleprop.distributions.log_gamma import slope
+from sampleprop.distributions.log_gamma import derivative
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily
 
 # A random test here fails by chance less than once in a million runs of it: 5.5 standard errors, p-values of 1e-6.
@@ -78,7 +78,7 @@ def test_the_derivative_far_in_the_tails(a):
     """Positive, its limit on the left, and without a jump where the series meets the quadrature."""
 
     def by_a(*y):
-        return slope(torch.full((len(y),), a, dtype=torch.float64), torch.tensor(y, dtype=torch.float64)).numpy()
+        return derivative(torch.full((len(y),), a, dtype=torch.float64), torch.tensor(y, dtype=torch.float64)).numpy()
 
     assert (by_a(*np.linspace(-1 / a - 40, 8, 500)) > 0).all()
     far = -1e6 / a
@@ -101,7 +101,8 @@ def test_moments_of_gamma(a, dtype):
     x = dist.rsample((COUNT,))
     assert x.dtype == dtype
     assert is_mean(x, a / 2)
-    # Most of E x² comes from few large x where a is small: the z-test's normal law asks for more of them than at 1e-4.
+    # Where a is small, most of E x² comes from few large x. At 1e-4 they are too few for the z-test, whose normal
+    # approximation needs many.
     assert is_mean(x.tanh(), tanh_of_gamma(a))
     y = dist.rsample_log((COUNT,))
     psi, psi1 = float(special.digamma(a)), float(special.polygamma(1, a))
@@ -175,8 +176,8 @@ def total(x, dist):
 def test_pathwise_gradients_of_expectations(a, ours, torchs):
     """E[x + x²] by the closed forms of its mean and variance, in torch's own code."""
     start = torch.tensor([a, 1.3 * a, 0.7 * a], dtype=torch.float64, requires_grad=True)
-    law = torchs(start)
-    (expected,) = torch.autograd.grad(total(law.mean + law.mean.square() + law.variance, law), start)
+    known = torchs(start)
+    (expected,) = torch.autograd.grad(total(known.mean + known.mean.square() + known.variance, known), start)
     rows = start.detach().expand(COUNT, 3).clone().requires_grad_()
     dist = ours(rows)
     sp.expect(lambda x: total(x + x.square(), dist), dist, sp.Pathwise()).sum().backward()

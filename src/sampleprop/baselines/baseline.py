@@ -15,8 +15,8 @@ class Baseline(nn.Module, ABC):
     """What is subtracted from the cost. It may depend on anything but the sample that it is subtracted for.
 
     Attributes:
-        samples_least: how many samples of one batch element it needs, those of a group's other particles and ranks among
-            them.
+        samples_least: how many samples of one batch element it needs. The samples of a group's other particles and
+            ranks are counted.
         probe_count: how many further evaluations of f it asks for.
     """
 
@@ -24,7 +24,7 @@ class Baseline(nn.Module, ABC):
     probe_count: ClassVar[int] = 0
 
     def refusal(self, variables: Variables) -> str | None:
-        """Why this baseline cannot be had for them, with the fix; None if it can."""
+        """Why this baseline cannot be computed for these variables, with the fix; None if it can."""
         return None
 
     def probes(self, variables: Variables) -> Tensor | None:
@@ -38,21 +38,21 @@ class Baseline(nn.Module, ABC):
         Args:
             variables: p_φ.
             points: [k, *batch, *event].
-            costs: what f answered, detached, with what else is known of the samples.
+            costs: the costs of the points, detached, with the costs of the probes, the context, the mask and the group.
         """
 
     def mean(self, variables: Variables) -> Tensor | None:
-        """E[b(x)], [*batch], attached to φ, for a b that depends on the sample; None where it does not."""
+        """E[b(x)], [*batch], attached to φ, for a b that depends on the sample; None for a b that does not."""
         return None
 
     @property
     def learned(self) -> bool:
-        """Whether there is something to train, on the squared error."""
+        """Whether it has parameters to train, on the squared error."""
         return any(parameter.requires_grad for parameter in self.parameters())
 
     @property
     def label(self) -> str:
-        """The name, as tables show it."""
+        """The name in tables and messages."""
         return type(self).__name__
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
 """A control variate whose mean is known.
 
-Source: Paisley, Blei and Jordan (2012), "Variational Bayesian inference with stochastic search".
-Differences from the paper: no coefficient in front of b; put it into both functions.
+Source: [paisley2012variational]. Differences from the paper: there is no coefficient in front of b. Put it into both
+functions.
 """
 
 from __future__ import annotations
@@ -28,22 +28,28 @@ class KnownMean(Baseline):
 
         \nabla_\phi L = \mathbb{E}[(f(x) - b(x)) \nabla_\phi \log p_\phi(x)] + \nabla_\phi \mathbb{E}[b(x)]
 
-    b is a constant function: what it and its expectation use besides the points and the distribution (coefficients, θ) gets
-    no gradient from here.
+    b is taken as a constant function. What it and its expectation use besides the points and the distribution, such as
+    coefficients or θ, gets no gradient from here.
 
     Args:
         b: from points [k, \*batch, \*event] to [k, \*batch]; evaluated without gradient.
-        expectation: from the distribution to E[b(x)], [\*batch], differentiable in the distribution's parameters. It is
-            given a distribution built anew from the logits, or from the parameters of the one that is sampled.
+        expectation: from the distribution to E[b(x)], [\*batch], differentiable in the distribution's parameters. It
+            gets a distribution that is built anew from the logits, or from the parameters of the one that is sampled.
 
     Raises:
         ValueError: for results of other shapes.
         TypeError: for a distribution that does not keep its parameters under their names (a transformed one, say).
 
-    Example:
-        >>> import sampleprop as sp
-        >>> baseline = sp.KnownMean(lambda x: x.sum(-1), lambda dist: dist.mean.sum(-1))
-        >>> estimator = sp.ScoreFunction(1, baseline=baseline)
+    Example, for p = 1/2 and x = 1, whose score is 1/2, with the cost 3 and b = 2x. E[b] = 2p has the derivative
+    2 p (1 - p) = 1/2, so the gradient is (3 - 2) / 2 + 1/2 = 1:
+        >>> import torch, sampleprop as sp
+        >>> from sampleprop.estimators.score.score_function import Draw
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> estimator = sp.ScoreFunction(1, baseline=sp.KnownMean(lambda x: 2 * x, lambda dist: 2 * dist.mean))
+        >>> estimator.combine(q, Draw(torch.ones(1)), torch.tensor([3.0])).backward()
+        >>> logit.grad
+        tensor(1.)
     """
 
     def __init__(self, b: Callable[[Tensor], Tensor], expectation: Callable[[Distribution], Tensor]) -> None:
@@ -56,8 +62,8 @@ class KnownMean(Baseline):
             b = self.b(points)
         if b.shape != costs.points.shape:
             raise ValueError(
-                f"KnownMean needs b(points) of shape [k, *batch] = {list(costs.points.shape)}; got {list(b.shape)}. Sum over the "
-                "event, and keep the sample dimension."
+                f"KnownMean needs b(points) of shape [k, *batch] = {list(costs.points.shape)}; got {list(b.shape)}. "
+                "Sum over the event, and keep the sample dimension."
             )
         return b.to(costs.points.dtype)
 
@@ -77,7 +83,7 @@ class KnownMean(Baseline):
 
         inputs = tuple(named.values())
         if torch.compiler.is_compiling() or transforms_active():
-            # There a gradient is not differentiated again (compiled), or the surrogate refuses it.
+            # A compiled gradient is never differentiated again; under torch.func the surrogate refuses it.
             with torch.no_grad():
                 mean, pull = vjp(expectation, *inputs)
                 gradients = pull(torch.ones_like(mean))
@@ -87,7 +93,7 @@ class KnownMean(Baseline):
 
 
 class _Closed(Function):
-    """function(*inputs), differentiable by its inputs, to any order, and by nothing else that the function uses."""
+    """function(*inputs), differentiable to any order with respect to its inputs. What else it uses gets no gradient."""
 
     @staticmethod
     def forward(ctx: Any, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:

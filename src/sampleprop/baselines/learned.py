@@ -1,7 +1,7 @@
 """A network that predicts the cost from the context.
 
-Source: Mnih and Gregor (2014), "Neural variational inference and learning in belief networks", sec. 2.3.
-Differences from the paper: no division by the running standard deviation, which would scale the gradient.
+Source: [mnih2014neural], sec. 2.3. Differences from the paper: no division by the running standard deviation, which
+would scale the gradient.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from sampleprop.families import Variables
 class LearnedBaseline(Baseline):
     r"""Predicts the cost from the context, trained on the squared error ½(f - b(context))².
 
-    The context is detached, so the prediction trains the network and nothing before it. On several ranks its gradient must
-    be averaged with all others, so let the estimator be a part of the module that `DistributedDataParallel` wraps.
+    The context is detached, so the prediction trains the network and nothing before it. On several ranks its gradient
+    must be averaged with all others. Therefore let the estimator be a part of the module that
+    `DistributedDataParallel` wraps.
 
     Args:
         network: from context [\*batch, ...] to [\*batch]; None for one trained number (then no context is needed).
@@ -30,12 +31,16 @@ class LearnedBaseline(Baseline):
         >>> import torch, sampleprop as sp
         >>> network = torch.nn.Sequential(torch.nn.Linear(64, 1), torch.nn.Flatten(0))
         >>> estimator = sp.ScoreFunction(1, baseline=sp.LearnedBaseline(network))
+        >>> q = torch.distributions.Bernoulli(torch.full((5,), 0.5))
+        >>> sp.expect(torch.square, q, estimator, context=torch.ones(5, 64)).sum().backward()
+        >>> network[0].weight.grad.shape
+        torch.Size([1, 64])
     """
 
     def __init__(self, network: nn.Module | None = None) -> None:
         super().__init__()
         self.network = network
-        self.offset = nn.Parameter(torch.zeros(1))  # not a scalar: FSDP takes none
+        self.offset = nn.Parameter(torch.zeros(1))  # one dimension, because FSDP takes no scalar
 
     def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
         prediction = self.offset.to(costs.points.dtype)
@@ -45,8 +50,9 @@ class LearnedBaseline(Baseline):
             predicted = self.network(costs.context.detach())
             if predicted.shape != costs.points.shape[1:]:
                 raise ValueError(
-                    f"LearnedBaseline needs one prediction for each batch element, shape {list(costs.points.shape[1:])}; the "
-                    f"network returned {list(predicted.shape)}. Flatten or squeeze its last dimension."
+                    "LearnedBaseline needs one prediction for each batch element, shape "
+                    f"{list(costs.points.shape[1:])}; the network returned {list(predicted.shape)}. Flatten or squeeze "
+                    "its last dimension."
                 )
             prediction = prediction + predicted
         return prediction.to(costs.points.dtype).expand_as(costs.points)

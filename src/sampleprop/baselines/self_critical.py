@@ -1,7 +1,6 @@
-"""The cost of the greedy point.
+"""The cost of the most probable point.
 
-Source: Rennie, Marcheret, Mroueh, Ross and Goel (2017), "Self-critical sequence training for image captioning".
-Differences from the paper: none.
+Source: [rennie2017self]. Differences from the paper: none.
 """
 
 from __future__ import annotations
@@ -14,15 +13,22 @@ from sampleprop.families import Variables
 
 
 class SelfCritical(Baseline):
-    """The cost of the most probable point: one more evaluation of f, no learning and no second sample.
+    """The cost of the most probable point: one more evaluation of f, but no learning and no second sample.
 
     Raises:
         ValueError: when `combine` is not given the cost of that point.
 
-    Example:
-        >>> import sampleprop as sp
-        >>> sp.ScoreFunction(1, baseline=sp.SelfCritical())
-        ScoreFunction(samples=1, baseline=SelfCritical)
+    Example, for p = 3/4 and x = 0, whose score is -3/4. The most probable point is 1. With f(0) = 1 and f(1) = 3 the
+    gradient is (1 - 3) · (-3/4) = 3/2:
+        >>> import torch, sampleprop as sp
+        >>> from sampleprop.estimators.score.score_function import Draw
+        >>> logit = torch.tensor(3.0).log().requires_grad_()
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> draw, f = Draw(torch.zeros(1), probes=torch.ones(1)), lambda x: 1 + 2 * x
+        >>> estimator = sp.ScoreFunction(1, baseline=sp.SelfCritical())
+        >>> estimator.combine(q, draw, f(draw.points), probe_costs=f(draw.probes)).backward()
+        >>> logit.grad
+        tensor(1.5000)
     """
 
     probe_count = 1

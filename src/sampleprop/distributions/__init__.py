@@ -1,13 +1,13 @@
 """What `torch.distributions` lacks: further distributions, and samplers of discrete structures.
 
-A distribution in this folder is an ordinary `torch.distributions` object; where it has `rsample`, that is a true
-reparameterization, right in the mean for every smooth f, and nothing biased goes by that name.
+A distribution in this folder is an ordinary `torch.distributions` object. Where it has `rsample`, this is a true
+reparameterization, which is right in the mean for every smooth f. Nothing biased has that name.
 
-The samplers `gumbel_max` and `gumbel_top_k` draw from logits what no distribution object is needed for. With Gumbel
-noise G, φ + G has its maximum at class c with probability softmax(φ)_c, and its k largest entries, in order, are k draws
-without replacement, each from the softmax over the classes that are left (Plackett-Luce). The map from φ to the result is
-piecewise constant: its derivative is 0 wherever it exists and says nothing about how the probabilities move. So a
-sampler gives no gradient, and an attempt to take one is refused; gradients of expectations are what `expect` is for.
+The samplers `gumbel_max` and `gumbel_top_k` draw from logits, without a distribution object. With Gumbel noise G, the
+sum φ + G has its maximum at class c with probability softmax(φ)_c. Its k largest entries, in order, are k draws without
+replacement, each from the softmax over the classes that are left (Plackett-Luce). The map from φ to the result is
+piecewise constant: its derivative is 0 wherever it exists, and says nothing about how the probabilities move. Therefore
+a sampler gives no gradient, and refuses a backward pass. For gradients of expectations use `expect`.
 """
 
 from sampleprop.distributions.beta import Beta as Beta

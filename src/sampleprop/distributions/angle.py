@@ -1,8 +1,9 @@
-"""The angle between a von Mises-Fisher vector and its mean direction: its law by quadrature.
+"""The angle between a von Mises-Fisher vector and its mean direction: its distribution by quadrature.
 
-With κ the concentration and m the dimension of the space less 2, the angle θ in (0, π) has density
-g(θ) / N, g(θ) = sin(θ)^m exp(κ (cos θ - 1)). Where g is not negligible, the interval is cut into panels; Gauss-Legendre
-quadrature in each gives N, the cdf and its inverse to rounding error, for any κ and m and without Bessel functions.
+Let κ be the concentration, and m the dimension of the space minus 2. The angle θ in (0, π) has the density g(θ) / N
+with g(θ) = sin(θ)^m exp(κ (cos θ - 1)). The part of the interval where g is not negligible is cut into panels.
+Gauss-Legendre quadrature in each panel gives N, the cdf and its inverse to rounding error, for any κ and m and without
+Bessel functions.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ REACH = 14.1
 
 
 class Angle:
-    """The law of θ for a batch of concentrations.
+    """The distribution of θ for a batch of concentrations.
 
     Args:
         concentration: κ >= 0, [*batch], attached to φ.
@@ -34,13 +35,13 @@ class Angle:
         self.concentration, self.power = noise.promote(concentration), power
         self.kappa = self.concentration.detach()
         tiny = torch.finfo(self.kappa.dtype).tiny
-        # The mode solves m cos θ = κ sin² θ; this is the curvature of -log g to the right of it, at the least.
+        # The mode solves m cos θ = κ sin² θ. To the right of it the curvature of -log g is at least this number.
         curvature = ((power + torch.hypot(torch.full_like(self.kappa, power), 2 * self.kappa)) / 2).clamp_min(tiny)
         self.mode = (power / curvature).sqrt().asin()
         self.low = (self.mode - REACH * curvature.rsqrt()).clamp_min(0)
         self.high = (self.mode + REACH * curvature.rsqrt()).clamp_max(math.pi)
         self.step = (self.high - self.low) / PANELS
-        self.edge = torch.finfo(self.kappa.dtype).eps  # of a panel: angles stay inside the open interval
+        self.edge = torch.finfo(self.kappa.dtype).eps  # as a part of a panel: angles stay inside the open interval
         self.nodes, self.weights = _NODES.to(self.kappa), _WEIGHTS.to(self.kappa)
         self.masses = self._masses()
 
@@ -79,8 +80,8 @@ class Angle:
         x = self._guess(part, panel, start)
         for _ in range(5):
             excess = self._local(start, x * self.step) - part * mass
-            slope = self.step * self._density(start + x * self.step)
-            x = (x - excess / slope).clamp(self.edge, 1 - self.edge)
+            derivative = self.step * self._density(start + x * self.step)
+            x = (x - excess / derivative).clamp(self.edge, 1 - self.edge)
         return start + x * self.step
 
     def _cdf(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,7 +94,8 @@ class Angle:
         right = start > self.mode
         near = torch.where(right, start + self.step, start)  # the edge of the panel towards the nearer tail
         part = self._beyond(masses, panel, right) + self._local(near, theta - near)
-        # ∂ log(g / N) / ∂κ = cos θ - E[cos θ]. Its integral over (0, π) is 0, so that of the nearer tail is enough.
+        # ∂ log(g / N) / ∂κ = cos θ - E[cos θ]. Its integral over (0, π) is 0, so the integral over the nearer tail is
+        # enough.
         moment = self._beyond(masses * (mean[..., None, None] - versines), panel, right)
         moment = moment + self._local(near, theta - near, mean)
         return torch.where(right, 1 + part / total, part / total), moment / total, self._density(theta) / total
@@ -134,7 +136,7 @@ class Angle:
         return torch.where(right, -_pick(after, panel), _pick(before, panel))
 
     def _guess(self, part: Tensor, panel: Tensor, start: Tensor) -> Tensor:
-        """Where in its panel the cdf has gone `part` of the way, if log g is linear there; a power at the ends 0 and π."""
+        """The place in its panel where the cdf has risen by `part`, if log g is linear there; a power at 0 and π."""
         rise = self._log_density(start + self.step, self.kappa, self.mode) - self._log_density(
             start, self.kappa, self.mode
         )
@@ -150,7 +152,7 @@ class Angle:
 
 
 def _versine(theta: Tensor) -> Tensor:
-    """1 - cos θ, with all digits near 0."""
+    """1 - cos θ, accurate near 0."""
     return 2 * (theta / 2).sin().square()
 
 

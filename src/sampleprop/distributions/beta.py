@@ -1,8 +1,7 @@
 """The Beta distribution, right for concentrations near 0.
 
-Source: Figurnov, Mohamed and Mnih (2018), "Implicit reparameterization gradients", for two Gamma variables, whose
-share it is.
-Differences from the paper: drawn as a logit.
+Source: [figurnov2018implicit], for two Gamma variables; the sample is the share of one in their sum. Differences from
+the paper: drawn as a logit.
 """
 
 from __future__ import annotations
@@ -26,12 +25,13 @@ class Beta(Reparameterized, td.Beta):
     .. math::
 
         p(x) = \frac{x^{a-1} (1 - x)^{b-1}}{B(a, b)}, \qquad
-            \operatorname{logit} x = \log X_a - \log X_b, \quad X_a \sim \mathrm{Gamma}(a, 1),\ X_b \sim \mathrm{Gamma}(b, 1)
+            \operatorname{logit} x = \log X_a - \log X_b, \quad
+            X_a \sim \mathrm{Gamma}(a, 1),\ X_b \sim \mathrm{Gamma}(b, 1)
 
-    Each Gamma variable moves with its concentration as its quantile does. For a = b = 10⁻³ nearly every sample is nearer to
-    0 or 1 than floating-point numbers can tell, and becomes 0 or 1. That is right for E f(x) and its pathwise gradient;
-    but the density of such a point is lost, and `log_prob` refuses it. `rsample_logit` and `log_prob_of_logit` keep
-    all digits at both ends. The second derivative through a sample raises.
+    Each Gamma variable moves with its concentration as its quantile does. For a = b = 10⁻³ nearly every sample is so
+    close to 0 or 1 that it is rounded to it. This is right for E f(x) and its pathwise gradient. But the density of
+    such a point is lost, and `log_prob` refuses it. `rsample_logit` and `log_prob_of_logit` are accurate at both ends.
+    The second derivative through a sample raises.
 
     Args:
         concentration1: a > 0; tested down to 10⁻⁴.
@@ -53,7 +53,7 @@ class Beta(Reparameterized, td.Beta):
     """
 
     smooth = False
-    concentration1: Any = None  # attributes, where torch computes them from a Dirichlet law
+    concentration1: Any = None  # attributes; torch computes them from a Dirichlet distribution
     concentration0: Any = None
 
     def __init__(
@@ -64,7 +64,7 @@ class Beta(Reparameterized, td.Beta):
 
     @property
     def _dirichlet(self) -> td.Dirichlet:  # type: ignore[override]
-        """What torch's methods compute from."""
+        """The distribution from which torch's own methods compute."""
         return td.Dirichlet(torch.stack((self.concentration1, self.concentration0), -1), validate_args=False)
 
     def draw(self, shape: Size, generator: Generator | None = None) -> Tensor:

@@ -1,8 +1,7 @@
 """The Dirichlet distribution, right for concentrations near 0.
 
-Source: Figurnov, Mohamed and Mnih (2018), "Implicit reparameterization gradients", for Gamma variables, whose shares
-it is.
-Differences from the paper: drawn in logarithms.
+Source: [figurnov2018implicit], for Gamma variables; the sample consists of their shares in the sum. Differences from
+the paper: drawn in logarithms.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ class Dirichlet(Reparameterized, td.Dirichlet):
         p(x) = \frac{\Gamma(\sum_c a_c)}{\prod_c \Gamma(a_c)} \prod_c x_c^{a_c - 1}, \qquad
             \log x = \operatorname{log\,softmax}(\log X_1, \dots, \log X_C), \quad X_c \sim \mathrm{Gamma}(a_c, 1)
 
-    Each Gamma variable moves with its concentration as its quantile does. For concentrations of 10⁻³ nearly every sample is one-hot
-    as far as floating-point numbers can tell. That is right for E f(x) and its pathwise gradient; but the density of such a
-    point is lost, and `log_prob` refuses it. `rsample_log` and `log_prob_of_log` never see x. The second derivative
+    Each Gamma variable moves with its concentration as its quantile does. For concentrations of 10⁻³ nearly every
+    sample is rounded to a one-hot vector. This is right for E f(x) and its pathwise gradient. But the density of such a
+    point is lost, and `log_prob` refuses it. `rsample_log` and `log_prob_of_log` never compute x. The second derivative
     through a sample raises.
 
     Args:

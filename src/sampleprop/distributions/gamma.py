@@ -1,7 +1,7 @@
 """The Gamma distribution, right for concentrations near 0.
 
-Source: Figurnov, Mohamed and Mnih (2018), "Implicit reparameterization gradients"; drawn in logarithms.
-Differences from the paper: the derivative of the cdf by a series or by quadrature instead of forward differentiation.
+Source: [figurnov2018implicit]. Differences from the paper: drawn in logarithms; the derivative of the cdf comes from a
+series or from quadrature instead of forward differentiation.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.distributions as td
 from torch import Generator, Size, Tensor
 
-from sampleprop.distributions.log_gamma import log_gamma, refuse_infinite, slope
+from sampleprop.distributions.log_gamma import derivative, log_gamma, refuse_infinite
 from sampleprop.families.reparameterized import Reparameterized
 from sampleprop.surrogate import guarded
 
@@ -25,9 +25,9 @@ class Gamma(Reparameterized, td.Gamma):
         p(x) = \frac{b^a}{\Gamma(a)}\, x^{a-1} e^{-bx}, \qquad \log x = \log X_{a+1} + \tfrac1a \log u - \log b, \qquad
             \frac{\partial \log x}{\partial a} = -\frac{\partial_a F(x)}{x\, p(x)}
 
-    For a = 10⁻³ most samples are below the smallest number of float32, and become 0. That is right for E f(x) and its
-    pathwise gradient; but log x and the density of such a point are lost, and `log_prob` refuses it. `rsample_log` and
-    `log_prob_of_log` never see x. Torch puts 10⁻³⁸ in its place, whose log_prob is finite and wrong. The second
+    For a = 10⁻³ most samples are below the smallest number of float32, and become 0. This is right for E f(x) and its
+    pathwise gradient. But log x and the density of such a point are lost, and `log_prob` refuses it. `rsample_log` and
+    `log_prob_of_log` never compute x. Torch returns 10⁻³⁸ instead of 0, whose log_prob is finite and wrong. The second
     derivative through a sample raises.
 
     Args:
@@ -78,7 +78,7 @@ class Gamma(Reparameterized, td.Gamma):
         if torch.is_grad_enabled():
             y = u.detach().clamp_min(1e-300).log()
             density = (a * y - y.exp() - a.lgamma()).detach().exp()  # of log u
-            change = (u - u.detach()) / y.exp() - (a - a.detach()) * slope(a, y)
+            change = (u - u.detach()) / y.exp() - (a - a.detach()) * derivative(a, y)
             result = result + guarded("Gamma.cdf", density * change)
         return result.to(self.concentration.dtype)
 

@@ -1,8 +1,7 @@
 """The generalized extreme value distribution, smooth where its shape passes 0.
 
-Source: Jenkinson (1955), "The frequency distribution of the annual maximum (or minimum) values of meteorological
-elements"; sampled by inversion.
-Differences from the paper: the sign of the shape is the one of extreme value theory today (positive: heavy upper tail).
+Source: [jenkinson1955frequency]; sampled by inversion. Differences from the paper: the sign of the shape is the one of
+extreme value theory today (positive: heavy upper tail).
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from sampleprop.families.reparameterized import Reparameterized
 
 
 class GeneralizedExtremeValue(Reparameterized):
-    r"""The law of the largest of many: Gumbel at shape 0, Fréchet above, reversed Weibull below.
+    r"""The distribution of the largest of many: Gumbel at shape 0, Fréchet above, reversed Weibull below.
 
     .. math::
 
         z = \mu + \sigma\, \frac{e^{\xi y} - 1}{\xi}, \quad y = -\log(-\log u),\ u \sim U(0, 1), \qquad
             F(z) = \exp\!\Big(-\big(1 + \xi\tfrac{z-\mu}{\sigma}\big)^{-1/\xi}\Big)
 
-    `rsample` is right to any order, through ξ = 0 too. The support ends at μ - σ/ξ and so moves with the parameters:
+    `rsample` is right to any order, also at ξ = 0. The support ends at μ - σ/ξ, so it moves with the parameters, and
     the score function refuses it.
 
     Args:
@@ -122,7 +121,7 @@ class GeneralizedExtremeValue(Reparameterized):
 
 
 def _expm1_ratio(x: Tensor) -> Tensor:
-    """(e^x - 1) / x, with every derivative, through 0."""
+    """(e^x - 1) / x and its derivatives of any order, also at 0."""
     near = x.abs() < 0.5
     far = torch.where(near, 1.0, x)
     s = torch.where(near, x, 0.0) / 2
@@ -132,7 +131,7 @@ def _expm1_ratio(x: Tensor) -> Tensor:
 
 
 def _log1p_ratio(x: Tensor) -> Tensor:
-    """log(1 + x) / x for x > -1, with every derivative, through 0."""
+    """log(1 + x) / x for x > -1 and its derivatives of any order, also at 0."""
     near = x.abs() < 0.2
     far = torch.where(near, 1.0, x)
     s = torch.where(near, x, 0.0)
@@ -143,7 +142,7 @@ def _log1p_ratio(x: Tensor) -> Tensor:
 
 
 def _log_moments(shape: Tensor) -> tuple[Tensor, Tensor]:
-    """log Γ(1 - ξ) / ξ, and log(Γ(1 - 2ξ) / Γ(1 - ξ)²) / ξ², through ξ = 0 by log Γ(1 - ξ) = γξ + Σ ζ(k) ξ^k / k."""
+    """log Γ(1 - ξ) / ξ and log(Γ(1 - 2ξ) / Γ(1 - ξ)²) / ξ²; near ξ = 0 by log Γ(1 - ξ) = γξ + Σ ζ(k) ξ^k / k."""
     near = shape.abs() < 0.1
     far = torch.where(near, 0.2, shape)
     s = torch.where(near, shape, 0.0)

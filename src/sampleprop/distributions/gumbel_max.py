@@ -1,8 +1,6 @@
 """Exact samples from logits: one class, or k without replacement.
 
-Source: Maddison, Tarlow and Minka (2014), "A* sampling"; Kool, van Hoof and Welling (2019), "Stochastic beams and
-where to find them".
-Differences from the paper: none.
+Source: [maddison2014sampling]; [kool2019stochastic]. Differences from the papers: none.
 """
 
 from __future__ import annotations
@@ -97,8 +95,8 @@ def _require(name: str, logits: Tensor, k: int) -> None:
     classes = logits.shape[-1] if logits.dim() else 0
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= classes:
         raise ValueError(
-            f"{name} needs k from 1 to the number of classes; got k={k!r} for logits of shape {list(logits.shape)}. The "
-            "classes are the last dimension."
+            f"{name} needs k from 1 to the number of classes; got k={k!r} for logits of shape {list(logits.shape)}. "
+            "The classes are the last dimension."
         )
     if not inspectable(logits):
         return
@@ -106,7 +104,7 @@ def _require(name: str, logits: Tensor, k: int) -> None:
     undefined = (~finite & (logits != -torch.inf)).any(-1)  # [...]
     if bool(undefined.any()):
         raise ValueError(
-            f"{name} needs logits that are finite or -inf; row {_first(undefined)} has NaN or +inf. Mend the logits, or "
+            f"{name} needs logits that are finite or -inf; row {_first(undefined)} has NaN or +inf. Fix the logits, or "
             "mask the classes that must not be drawn with -inf."
         )
     count = finite.sum(-1)  # [...]
@@ -126,7 +124,7 @@ def _first(flags: Tensor) -> list[int]:
 
 
 class _WithoutDerivative(Function):
-    """Hands a sample on, tied to its logits so that a backward pass does not end here in silence."""
+    """Identity on a sample, attached to its logits, so that a backward pass raises instead of ending here silently."""
 
     generate_vmap_rule = True
 
@@ -141,7 +139,7 @@ class _WithoutDerivative(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
         raise RuntimeError(
-            f"{ctx.name} has no derivative: its sample is piecewise constant in the logits, so the derivative is 0 almost "
-            "everywhere and not that of an expectation. Use expect(f, OneHotCategorical(logits=logits), estimator) for "
-            f"a gradient, or {ctx.name}(logits.detach(), ...) if none is wanted."
+            f"{ctx.name} has no derivative: its sample is piecewise constant in the logits, so the derivative is 0 "
+            "almost everywhere and not that of an expectation. Use expect(f, OneHotCategorical(logits=logits), "
+            f"estimator) for a gradient, or {ctx.name}(logits.detach(), ...) if none is wanted."
         )

@@ -1,7 +1,6 @@
 """Implicit reparameterization: samples of any kind, differentiated through the cdf.
 
-Source: Figurnov, Mohamed and Mnih (2018), "Implicit reparameterization gradients".
-Differences from the paper: none.
+Source: [figurnov2018implicit]. Differences from the paper: none.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ class ImplicitReparameterization(Reparameterized):
 
     .. math:: \nabla_\phi z = -\frac{\nabla_\phi F_\phi(z)}{p_\phi(z)}, \qquad z \sim p_\phi
 
-    The derivative that the sample would have if it were drawn as the quantile of a fixed uniform number; how it was
-    really drawn does not matter. The second derivative raises.
+    This is the derivative that the sample would have if it were drawn as the quantile of a fixed uniform number. How it
+    was really drawn does not matter. The second derivative raises.
 
     Args:
         base_dist: p_φ, with `sample`, `log_prob`, and a `cdf` that is differentiable in φ; each batch element is one
@@ -33,7 +32,7 @@ class ImplicitReparameterization(Reparameterized):
 
     Raises:
         TypeError: for a base that is discrete, not on the line, or without `cdf`.
-        RuntimeError: in `rsample`, for a cdf that loses φ; in a second backward pass.
+        RuntimeError: in `rsample`, for a cdf without a graph to φ; in a second backward pass.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -72,9 +71,9 @@ class ImplicitReparameterization(Reparameterized):
         u = self.base_dist.cdf(z)
         if not u.requires_grad and recognize(self.base_dist).attached:
             raise RuntimeError(
-                f"ImplicitReparameterization needs a cdf that is differentiable in φ; {type(self.base_dist).__name__}.cdf "
-                "gives a tensor without graph, so the gradient would be zero. Write the cdf in torch, without detach, or "
-                "use ScoreFunction."
+                "ImplicitReparameterization needs a cdf that is differentiable in φ; "
+                f"{type(self.base_dist).__name__}.cdf gives a tensor without graph, so the gradient would be zero. "
+                "Write the cdf in torch, without detach, or use ScoreFunction."
             )
         density = self.base_dist.log_prob(z).detach().exp()
         return guarded("ImplicitReparameterization", z - (u - u.detach()) / density)

@@ -1,8 +1,8 @@
-"""The logarithm of a Gamma variable, which does not underflow, and its derivative by the concentration.
+"""The logarithm of a Gamma variable, which does not underflow, and its derivative with respect to the concentration.
 
-Source: Marsaglia and Tsang (2000), "A simple method for generating gamma variables", sec. 6, for X(a) = X(a + 1) U^(1/a),
-here in logarithms; Figurnov, Mohamed and Mnih (2018), "Implicit reparameterization gradients", for the derivative.
-Differences from the papers: the derivative by a series or by quadrature, to eight digits, where torch's is a fit.
+Source: [marsaglia2000simple], sec. 6, for X(a) = X(a + 1) U^(1/a), here in logarithms; [figurnov2018implicit] for the
+derivative. Differences from the papers: the derivative comes from a series or from quadrature, to eight digits. That of
+torch is a fit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sampleprop.tracing import inspectable
 
 TERMS = 19  # of the series, for x below 1: 1 / 20! is below the rounding error
 NODES = 20  # of the quadrature: a relative error of 1e-8 at most
-REACH = 28.0  # the integrand ends where it has fallen below e^-28 of its value at y
+REACH = 28.0  # the integral ends where the integrand has fallen below e^-28 of its value at y
 
 
 def log_gamma(name: str, concentration: Tensor, shape: Size, generator: Generator | None = None) -> Tensor:
@@ -45,14 +45,14 @@ def refuse_infinite(name: str, infinite: Tensor, dtype: torch.dtype, log: str) -
     """Refuse points at an end of the support where the density is infinite: samples come to lie there by rounding."""
     if inspectable(infinite) and bool(infinite.any()):
         raise ValueError(
-            f"{name}.log_prob needs points inside the support where a concentration is below 1; got one at its end, where the "
-            f"density is infinite: what is nearer than {dtype} can tell is rounded to it. Draw with rsample_{log} and use "
-            f"log_prob_of_{log}, or an estimator without log_prob, such as Pathwise."
+            f"{name}.log_prob needs points inside the support where a concentration is below 1; got one at its end, "
+            f"where the density is infinite: in {dtype}, points close to the end are rounded to it. Draw with "
+            f"rsample_{log} and use log_prob_of_{log}, or an estimator without log_prob, such as Pathwise."
         )
 
 
-def slope(a: Tensor, y: Tensor) -> Tensor:
-    r"""The derivative of y = log X by a at a fixed value of the cdf, without graph.
+def derivative(a: Tensor, y: Tensor) -> Tensor:
+    r"""The derivative of y = log X with respect to a at a fixed value of the cdf, without graph.
 
     .. math::
 
@@ -64,7 +64,7 @@ def slope(a: Tensor, y: Tensor) -> Tensor:
 
 
 def _series(a: Tensor, y: Tensor) -> Tensor:
-    """Of the integral from below, for y <= 0, with exp(x e^-s) by powers: each term is elementary."""
+    """The integral from below, for y <= 0. exp(x e^-s) is expanded in powers of x, so that each term is elementary."""
     excess = torch.digamma(a + 1) - y  # ψ(a) = ψ(a + 1) - 1/a, which cancels with a part of the first term
     n = torch.arange(1, TERMS + 1, dtype=a.dtype, device=a.device)
     x, r = y.exp(), 1 / (a.unsqueeze(-1) + n)  # [..., TERMS]
@@ -74,17 +74,17 @@ def _series(a: Tensor, y: Tensor) -> Tensor:
 
 
 def _quadrature(a: Tensor, y: Tensor) -> Tensor:
-    """Of one of the integrals, for y >= 0, over s = |t - y|: mostly the one away from the mode."""
+    """One of the two integrals, for y >= 0, over s = |t - y|: mostly the one away from the mode."""
     x = y.exp()
-    # To the right also where the way to the left is long, which takes more nodes.
+    # For small a the way to the left is long and would take more nodes, so this goes to the right too.
     side = torch.where((x > a) | (a < 2), 1.0, -1.0).to(a.dtype)
 
     def fall(s: Tensor, a: Tensor, x: Tensor, side: Tensor) -> Tensor:
         """log q(y) - log q(t)."""
         return x * torch.expm1(side * s) - side * a * s
 
-    # Where the fall reaches REACH: by Newton's method from beyond, as it is convex. It is at least s (x - a) + x s² / 2 to
-    # the right; to the left at least a s - x, and x s² / 3 up to s = 1.
+    # The s where the fall reaches REACH. The fall is convex, so Newton's method starts from beyond. To the right the
+    # fall is at least s (x - a) + x s² / 2. To the left it is at least a s - x, and x s² / 3 up to s = 1.
     bound = torch.where(side > 0, (a - x + ((a - x).square() + 2 * REACH * x).sqrt()) / x, (REACH + x) / a)
     bound = torch.where((side < 0) & (x > 3 * REACH), torch.minimum(bound, (3 * REACH / x).sqrt()), bound)
     for _ in range(4):
@@ -96,7 +96,7 @@ def _quadrature(a: Tensor, y: Tensor) -> Tensor:
 
 
 class _Attach(Function):
-    """y as a function of a. Its slope is computed only where a gradient by a is asked for."""
+    """y as a function of a. Its derivative is computed only where a gradient with respect to a is asked for."""
 
     generate_vmap_rule = True
 
@@ -110,7 +110,7 @@ class _Attach(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
-        return grad_output * slope(*ctx.saved_tensors), None
+        return grad_output * derivative(*ctx.saved_tensors), None
 
 
 _NODES, _WEIGHTS = gauss_legendre(NODES)

@@ -1,8 +1,7 @@
 """Mixtures that can be differentiated through a sample, weights included.
 
-Source: Figurnov, Mohamed and Mnih (2018), "Implicit reparameterization gradients"; the distributional
-transform of mixtures by Graves (2016), "Stochastic backpropagation through mixture density distributions".
-Differences from the paper: the triangular system is written out instead of solved by differentiation.
+Source: [figurnov2018implicit]; [graves2016stochastic] for the distributional transform of mixtures. Differences from
+the papers: the triangular system is written out instead of solved by differentiation.
 """
 
 from __future__ import annotations
@@ -33,14 +32,16 @@ class MixtureSameFamily(Reparameterized, td.MixtureSameFamily):
         S_d(z) = \sum_k r_k(z_{<d})\, F_{kd}(z_d), \quad r_k(z_{<d}) \propto w_k \prod_{j<d} p_{kj}(z_j), \qquad
             \nabla_\phi z = -(\nabla_z S)^{-1}\, \nabla_\phi S
 
-    S takes the coordinates, one after the other, to independent uniform numbers whatever φ is. The gradient is unbiased;
-    its variance is large where almost no mass lies between modes, since mass that changes sides has to travel through
-    the gap. The second derivative raises. Everything but `rsample` is as in :class:`torch.distributions.MixtureSameFamily`.
+    S maps the coordinates, one after the other, to independent uniform numbers, whatever φ is. The gradient is
+    unbiased. Its variance is large where almost no mass lies between modes, because mass that changes sides has to move
+    through the gap. The second derivative raises. Everything but `rsample` is as in
+    :class:`torch.distributions.MixtureSameFamily`.
 
     Args:
         mixture_distribution: `Categorical`, the weights w.
-        component_distribution: the components along its last batch dimension: a distribution on the line with a `cdf` that
-            is differentiable in φ, or `Independent` over such (coordinates that are independent within a component).
+        component_distribution: the components along its last batch dimension. This is a distribution on the line with
+            a `cdf` that is differentiable in φ, or `Independent` over such (coordinates that are independent within a
+            component).
 
     Raises:
         TypeError: for components without cdf, or with dependent coordinates (a full covariance, say).
@@ -107,11 +108,11 @@ class MixtureSameFamily(Reparameterized, td.MixtureSameFamily):
         move = (u - u.detach()) / density
         if move.shape[-1] > 1:
             with torch.no_grad():
-                slopes = flat(value_and_grad(base.log_prob, at)[1][0])  # [k, *batch, K, D], ∂ log p_kj / ∂z_j
+                scores = flat(value_and_grad(base.log_prob, at)[1][0])  # [k, *batch, K, D], ∂ log p_kj / ∂z_j
                 # ∂S_d/∂z_j = Σ_k r_kd (F_kd - S_d) ∂ log p_kj / ∂z_j, for j < d.
                 excess = log_r.exp() * (cdf - u.unsqueeze(-2)) / density.unsqueeze(-2)
-                lower = excess.transpose(-2, -1) @ slopes  # [k, *batch, D, D]
-            # Read as unit lower triangular, whatever stands on and above the diagonal.
+                lower = excess.transpose(-2, -1) @ scores  # [k, *batch, D, D]
+            # The solver takes the matrix as unit lower triangular, whatever stands on and above the diagonal.
             move = torch.linalg.solve_triangular(lower.tril(-1), move.unsqueeze(-1), upper=False, unitriangular=True)
             move = move.squeeze(-1)
         return z - move.reshape(z.shape).to(z.dtype)
@@ -121,9 +122,9 @@ def _refuse(components: Distribution) -> None:
     base, _ = unwrap(components)
     if isinstance(base, Distribution) and base.event_shape:
         raise TypeError(
-            "MixtureSameFamily needs components whose coordinates are independent, such as Independent(Normal(loc, scale), "
-            f"1); got {type(base).__name__} with event shape {list(base.event_shape)}, which has no cdf to differentiate "
-            "through. Use torch.distributions.MixtureSameFamily with ScoreFunction."
+            "MixtureSameFamily needs components whose coordinates are independent, such as Independent(Normal(loc, "
+            f"scale), 1); got {type(base).__name__} with event shape {list(base.event_shape)}, which has no cdf to "
+            "differentiate through. Use torch.distributions.MixtureSameFamily with ScoreFunction."
         )
     refusal = cdf_refusal("MixtureSameFamily", base)
     if refusal is not None:

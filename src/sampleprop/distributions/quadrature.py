@@ -1,7 +1,6 @@
 """Gauss-Legendre quadrature.
 
-Source: Golub and Welsch (1969), "Calculation of Gauss quadrature rules".
-Differences from the paper: none.
+Source: [golub1969calculation]. Differences from the paper: none.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """The normal distribution between two bounds, differentiable in all four parameters.
 
-Source: the inverse of the cdf in logarithms, as in Robert (1995), "Simulation of truncated normal variables",
-for the law; reflection to the left tail for its numerics.
-Differences from the paper: inversion instead of rejection, so that the sample is a smooth function of the parameters.
+Source: [robert1995simulation]. Differences from the paper: inversion instead of rejection, so that the sample is a
+smooth function of the parameters. The cdf is inverted in logarithms, after a reflection to the left tail, where they
+are accurate.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class TruncatedNormal(Reparameterized):
         z = \mu + \sigma\, \Phi^{-1}\!\big((1-u)\,\Phi(\alpha) + u\,\Phi(\beta)\big), \qquad
             \alpha = \tfrac{a-\mu}{\sigma},\ \beta = \tfrac{b-\mu}{\sigma},\ u \sim U(0, 1)
 
-    `rsample` is right to any order, in the bounds too; the score function misses moving bounds, and refuses them. All is
-    done in logarithms, on the side where Φ is small: intervals far in a tail, such as [10, 11], lose nothing.
+    `rsample` is right to any order, in the bounds too. The score function does not see moving bounds, and refuses them.
+    Everything is computed in logarithms, on the side where Φ is small. Therefore intervals far in a tail, such as
+    [10, 11], lose no accuracy.
 
     Args:
         loc: μ, of the normal variable before truncation.
@@ -91,14 +92,14 @@ class TruncatedNormal(Reparameterized):
     def variance(self) -> Tensor:
         frame = self._frame()
         at_left, at_right = frame.densities()
-        slope = frame.left * at_left - frame.right * at_right
-        return self._given(frame.scale.square() * (1 + slope - (at_left - at_right).square()))
+        edges = frame.left * at_left - frame.right * at_right
+        return self._given(frame.scale.square() * (1 + edges - (at_left - at_right).square()))
 
     def entropy(self) -> Tensor:
         frame = self._frame()
         at_left, at_right = frame.densities()
-        slope = frame.left * at_left - frame.right * at_right
-        return self._given(frame.log_mass + frame.scale.log() + _HALF_LOG_2PI + (1 + slope) / 2)
+        edges = frame.left * at_left - frame.right * at_right
+        return self._given(frame.log_mass + frame.scale.log() + _HALF_LOG_2PI + (1 + edges) / 2)
 
     def draw(self, shape: Size, generator: Generator | None = None) -> Tensor:
         return self.icdf(noise.uniform((*shape, *self.batch_shape), self.loc, generator))
@@ -124,7 +125,7 @@ class TruncatedNormal(Reparameterized):
     def cdf(self, value: Tensor) -> Tensor:
         frame = self._frame()
         z = frame.sign * (value.clamp(self.low, self.high) - frame.loc) / frame.scale
-        finite = z.isfinite()  # only at an infinite bound it is not
+        finite = z.isfinite()  # False only at an infinite bound
         at = _log_ndtr(torch.where(finite, z, 0.0))
         log_part = torch.where(finite, at, torch.where(z > 0, 0.0, -math.inf))
         part = ((log_part - frame.log_mass).exp() - (frame.log_left - frame.log_mass).exp()).clamp(0, 1)
@@ -135,9 +136,9 @@ class TruncatedNormal(Reparameterized):
         return x.to(self.loc.dtype)
 
     def _frame(self) -> _Frame:
-        # In float64: what is left of differences of logarithms would be little in float32, far in a tail as between
-        # bounds that are close together. An infinite bound, which would make 0 * inf in the backward pass, is replaced
-        # before any arithmetic.
+        # In float64, because differences of logarithms would lose most digits in float32, both far in a tail and
+        # between bounds that are close together. An infinite bound is replaced before any arithmetic, because it would
+        # make 0 * inf in the backward pass.
         loc, scale, no_low, no_high = self.loc.double(), self.scale.double(), self.low.isinf(), self.high.isinf()
         a = (torch.where(no_low, loc.detach(), self.low) - loc) / scale
         b = (torch.where(no_high, loc.detach(), self.high) - loc) / scale
@@ -199,8 +200,8 @@ class _NdtriExp(Function):
 
 
 def _log_ndtr(x: Tensor) -> Tensor:
-    """log Φ(x), as `torch.special.log_ndtr`, which `vmap` knows only as a loop."""
-    low, high = x.clamp_max(-1), x.clamp_min(-1)  # so that neither branch meets what the other is for
+    """log Φ(x), as `torch.special.log_ndtr`, which `vmap` would run in a loop."""
+    low, high = x.clamp_max(-1), x.clamp_min(-1)  # each branch sees only its own range
     tail = (erfcx(-low / math.sqrt(2)) / 2).log() - low.square() / 2
     return torch.where(x < -1, tail, torch.log1p(-torch.erfc(high / math.sqrt(2)) / 2))
 

@@ -1,7 +1,7 @@
 """The von Mises distribution on the circle, with a sample that is differentiable in its concentration.
 
-Source: Figurnov, Mohamed and Mnih (2018), "Implicit reparameterization gradients".
-Differences from the paper: drawn by inversion instead of rejection; cdf and derivative by quadrature to rounding error.
+Source: [figurnov2018implicit]. Differences from the paper: drawn by inversion instead of rejection; cdf and derivative
+come from quadrature, to rounding error.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class VonMises(Reparameterized):
         p(z) = \frac{e^{\kappa \cos(z - \mu)}}{2\pi I_0(\kappa)}, \qquad z = \mu + t, \quad
             \frac{dt}{d\kappa} = -\frac{\int_0^t (\cos v - \mathbb{E}\cos)\, p(\mu + v)\, dv}{p(z)}
 
-    f must be 2π-periodic: give it cos z and sin z. A sample moves through the cut at ±π as through any other point, where
-    another f jumps, and the pathwise gradient is then wrong (for such an f, `ScoreFunction` is right). `log_prob` is right
-    to any order; the second derivative through a sample raises.
+    f must be 2π-periodic: let it use cos z and sin z. A sample moves through the cut at ±π as through any other point.
+    An f that is not periodic jumps there, so its pathwise gradient is wrong; use `ScoreFunction` for such an f.
+    `log_prob` is right to any order. The second derivative through a sample raises.
 
     Args:
         loc: μ, the mean direction in radians.
@@ -84,8 +84,8 @@ class VonMises(Reparameterized):
         t = angle.quantile(u.abs()) * u.sign()
         if torch.is_grad_enabled():
             _, by_concentration, density = angle.cdf(t.abs())
-            slope = -by_concentration / density * u.sign()
-            t = guarded("VonMises", t + (angle.concentration - angle.kappa) * slope)
+            derivative = -by_concentration / density * u.sign()
+            t = guarded("VonMises", t + (angle.concentration - angle.kappa) * derivative)
         z = self.loc + t
         return (z - 2 * math.pi * (z.detach() / (2 * math.pi)).round()).to(self.loc.dtype)
 

@@ -1,9 +1,8 @@
 """The von Mises-Fisher distribution on the sphere, differentiable in its direction and its concentration.
 
-Source: Davidson, Falorsi, De Cao, Kipf and Tomczak (2018), "Hyperspherical variational auto-encoders", for the
-decomposition; the concentration by Figurnov, Mohamed and Mnih (2018), "Implicit reparameterization gradients".
-Differences from the papers: the angle is drawn by inversion instead of rejection, so no correction term is needed; the
-tangent follows the direction by the least rotation, which has less variance than a Householder reflection.
+Source: [davidson2018hyperspherical] for the decomposition; [figurnov2018implicit] for the concentration. Differences
+from the papers: the angle is drawn by inversion instead of rejection, so no correction term is needed. The tangent
+follows the direction by the least rotation, which has less variance than a Householder reflection.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ class VonMisesFisher(Reparameterized):
             x = \cos\theta\, \mu + \sin\theta\, v, \quad
             \theta \sim \tfrac1N \sin^{D-2}\theta\; e^{\kappa\cos\theta}, \quad v \perp \mu \text{ uniform}
 
-    κ moves a sample through its angle, by the angle's cdf; μ moves it by the least rotation. The second derivative by κ
-    through a sample raises; `log_prob` is right to any order.
+    κ moves a sample through its angle, by the angle's cdf. μ moves it by the least rotation. The second derivative with
+    respect to κ through a sample raises. `log_prob` is right to any order.
 
     Args:
         loc: [\*batch, D], D at least 2: the mean direction μ. It is divided by its length, so that its gradient
@@ -71,7 +70,8 @@ class VonMisesFisher(Reparameterized):
     def __init__(self, loc: Tensor, concentration: Tensor | float, validate_args: bool | None = None) -> None:
         if loc.dim() < 1 or loc.shape[-1] < 2:
             raise ValueError(
-                f"VonMisesFisher needs loc with at least 2 coordinates in its last dimension; got shape {list(loc.shape)}."
+                "VonMisesFisher needs loc with at least 2 coordinates in its last dimension; got shape "
+                f"{list(loc.shape)}. Pass a direction in the plane or in a space of more dimensions."
             )
         concentration = torch.as_tensor(concentration, dtype=loc.dtype, device=loc.device)
         batch = torch.broadcast_shapes(loc.shape[:-1], concentration.shape)
@@ -107,14 +107,14 @@ class VonMisesFisher(Reparameterized):
         full = (*shape, *self.batch_shape)
         theta = angle.quantile(noise.uniform(full, angle.kappa, generator))
         tangent = noise.normal((*full, *self.event_shape), at, generator)
-        for _ in range(2):  # once leaves rounding errors that the division by a small length would enlarge
+        for _ in range(2):  # after one pass the division by a small length has enlarged the rounding errors
             tangent = tangent - (tangent * at).sum(-1, keepdim=True) * at
             tangent = tangent / tangent.norm(dim=-1, keepdim=True)
         if torch.is_grad_enabled():
             _, by_concentration, density = angle.cdf(theta)
-            slope = -by_concentration / density
-            theta = guarded("VonMisesFisher", theta + (angle.concentration - angle.kappa) * slope)
-        # The rotation that takes `at` to `direction` and leaves what is orthogonal to both.
+            derivative = -by_concentration / density
+            theta = guarded("VonMisesFisher", theta + (angle.concentration - angle.kappa) * derivative)
+        # The rotation that takes `at` to `direction` and leaves every vector orthogonal to both as it is.
         shift = (tangent * direction).sum(-1, keepdim=True) / (1 + (at * direction).sum(-1, keepdim=True))
         tangent = tangent - shift * (at + direction)
         theta = theta.unsqueeze(-1)
@@ -124,7 +124,7 @@ class VonMisesFisher(Reparameterized):
         if self._validate_args:
             self._validate_sample(value)
         angle = self._angle()
-        versine = (value - self._direction()).square().sum(-1) / 2  # 1 - μᵀx on the sphere, with all digits near 0
+        versine = (value - self._direction()).square().sum(-1) / 2  # 1 - μᵀx on the sphere, accurate near 0
         return -angle.concentration * versine - self._log_normalizer(angle)
 
     def _angle(self) -> Angle:

@@ -38,6 +38,13 @@ def named(base: Distribution) -> dict[str, Tensor]:
     return found
 
 
+def constraint_of(base: Distribution, name: str) -> td.constraints.Constraint:
+    """The range of a parameter, by its name in `Variables.parameters`."""
+    if isinstance(base, td.MixtureSameFamily) and name not in base.arg_constraints:
+        return td.constraints.real if name == "weights" else constraint_of(unwrap(base.component_distribution)[0], name)
+    return base.arg_constraints[name]
+
+
 def with_parameters(dist: Distribution, tensors: dict[str, Tensor]) -> Distribution:
     """A distribution like `dist` with other parameters, by the names in `Variables.parameters`.
 

@@ -1,7 +1,7 @@
-"""Bounds of several samples: means over all K-tuples of samples, so that nothing here is left to chance but the noise ratios.
+"""Bounds of several samples: means over all K-tuples of samples, so that only the noise ratios are left to chance.
 
-The mean of an estimate is the sum over every tuple of states (discrete z) or nodes of a quadrature (continuous z) of its
-probability times what `combine` returns; it must be the bound itself, differentiated in another way.
+The mean of an estimate is a sum over every tuple of states (discrete z) or of nodes of a quadrature (continuous z): the
+probability of the tuple times what `combine` returns. It must be the bound itself, differentiated in another way.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Gamma, Independent, Normal, Uniform
 
 import sampleprop as sp
+from sampleprop import families
 from sampleprop.estimators.multisample import doubly_reparameterized, importance_weighted, reweighted_wake_sleep, vimco
+from sampleprop.estimators.multisample.bound import importance_weighted_bound
 from sampleprop.estimators.multisample.doubly_reparameterized import DoublyReparameterized
-from sampleprop.estimators.multisample.importance_weighted import ImportanceWeighted, importance_weighted_bound
+from sampleprop.estimators.multisample.importance_weighted import ImportanceWeighted
 from sampleprop.estimators.multisample.reweighted_wake_sleep import ReweightedWakeSleep
 from sampleprop.estimators.multisample.vimco import VIMCO
 from sampleprop.estimators.pathwise import sticking_the_landing
 from sampleprop.estimators.pathwise.sticking_the_landing import StickingTheLanding
 
 ModelF = Callable[[Tensor, Tensor, Tensor], Tensor]
-Gradients = tuple[Tensor, Tensor, Tensor]  # the value, and the gradients by φ and θ
+Gradients = tuple[Tensor, Tensor, Tensor]  # the value, and the gradients with respect to φ and θ
 
 
 def tuples(points: Tensor, masses: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -186,14 +188,14 @@ VIMCO_MUTANTS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
 @pytest.mark.parametrize("mutant", VIMCO_MUTANTS)
 def test_mutants_of_vimco_are_rejected(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     baseline, score = VIMCO_MUTANTS[mutant]
-    through = vimco.through_log_prob
+    through = vimco.add_scores
 
     def changed(name: str, value: Tensor, log_q: Tensor, coefficients: Tensor) -> Tensor:
         z, _ = tuples(STATES, ONES, 3)
         log_weights = bits_f(z, BITS_PHI, BITS_THETA) - log_q.detach()
         return through(name, value, log_q, value.detach() - baseline(log_weights) + score * log_weights.softmax(0))
 
-    monkeypatch.setattr(vimco, "through_log_prob", changed)
+    monkeypatch.setattr(vimco, "add_scores", changed)
     expected = exact(bits, bits_f, BITS_PHI, BITS_THETA, STATES, ONES, 3)[1]
     error = (bits_means(VIMCO(3), bits_f)[1] - expected).norm() / expected.norm()
     assert (error < ROUNDING) == (mutant == "right")
@@ -288,15 +290,15 @@ def test_the_bound_of_one_sample_is_the_evidence_less_the_divergence() -> None:
 
 def test_mutants_of_the_doubly_reparameterized_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sticking the landing under the logarithm of a mean: w̃ for w̃²."""
-    right = doubly_reparameterized.through_points
+    right = doubly_reparameterized.add_gradient
 
-    def wrong(name: str, value: Tensor, points: Tensor, gradient: Tensor, batch_ndim: int) -> Tensor:
+    def wrong(name: str, value: Tensor, variables: families.Variables, points: Tensor, gradient: Tensor) -> Tensor:
         q = normal(NORMAL_PHI)
         slopes = -(points.detach() - q.mean) / q.variance
         weights = (gaussian(points.detach(), NORMAL_PHI, NORMAL_THETA) - q.log_prob(points.detach())).softmax(0)
-        return right(name, value, points, -weights * slopes, batch_ndim)
+        return right(name, value, variables, points, -weights * slopes)
 
-    monkeypatch.setattr(doubly_reparameterized, "through_points", wrong)
+    monkeypatch.setattr(doubly_reparameterized, "add_gradient", wrong)
     value, phi, theta = normal_means(DoublyReparameterized(2), gaussian)
     expected_value, expected_phi, expected_theta = normal_exact(gaussian, 2)
     torch.testing.assert_close(value, expected_value, rtol=0, atol=QUADRATURE)
@@ -305,7 +307,7 @@ def test_mutants_of_the_doubly_reparameterized_are_rejected(monkeypatch: pytest.
 
 
 def _rows(estimator: sp.Estimator[Any, Any], phi: Tensor, rows: int) -> Tensor:
-    """The gradient by φ of each of so many estimates, [rows, 2]."""
+    """The gradient with respect to φ of each of so many estimates, [rows, 2]."""
     leaves = phi.expand(rows, 2).clone().requires_grad_()
     value = sp.expect(
         lambda z: gaussian(z, leaves, NORMAL_THETA), normal(leaves), estimator, generator=Generator().manual_seed(0)
@@ -323,8 +325,8 @@ def test_no_noise_at_the_posterior(estimator: sp.Estimator[Any, Any]) -> None:
 def test_signal_to_noise_as_samples_are_added() -> None:
     """It falls like 1/√K for the plain gradient, and rises like √K for the doubly reparameterized one.
 
-    From 4 to 64 samples that is a factor of 4. With 20 000 rows a ratio of means to deviations above 0.1 is known to within 7 %
-    (one standard error), so a factor of 2 is 10 standard errors away from 4, and 1 as far from it.
+    From 4 to 64 samples that is a factor of 4. With 20 000 rows a ratio of means to deviations above 0.1 is known to
+    within 7 % (one standard error), so a factor of 2 is 10 standard errors away from 4, and 1 as far from it.
     """
 
     def ratio(estimator: sp.Estimator[Any, Any]) -> float:
@@ -442,7 +444,7 @@ def test_bound_refuses_a_missing_dimension(shape: tuple[int, ...], dim: int) -> 
 
 
 def test_bound_refuses_samples_that_are_not_reparameterized() -> None:
-    """Attached log-weights of drawn samples have a gradient by φ, and it is wrong: the score of the samples is missing."""
+    """Attached log-weights of drawn samples have a wrong gradient for φ: the score of the samples is missing."""
     phi = NORMAL_PHI.clone().requires_grad_()
     q = normal(phi)
     z = q.rsample((5,))

@@ -234,7 +234,7 @@ def test_value_and_theta_have_no_bias(kind: type) -> None:
 
 @over_both
 def test_matrix_parameters(kind: type) -> None:
-    """Of L = E[(aᵀx)²] = (aᵀμ)² + |Cᵀa|² by μ, and by the triangle C, whose diagonal is moved by its logarithm."""
+    """Of L = E[(aᵀx)²] = (aᵀμ)² + |Cᵀa|² for μ and for the triangle C, whose diagonal is moved in logarithms."""
     a, step = _float64(1.0, -0.5), 0.3
 
     def unpack(u: Tensor) -> tuple[Tensor, Tensor]:
@@ -270,7 +270,7 @@ def test_matrix_parameters(kind: type) -> None:
 @over_problems
 @over_both
 def test_both_sides_have_the_same_noise(kind: type, problem: Problem, given: bool) -> None:
-    """For a tiny step they are the same point; independent ones never are for a continuous law."""
+    """For a tiny step they are the same point; independent ones never are, for a continuous distribution."""
     generator = Generator().manual_seed(1) if given else None
     draw = make(kind, 3, 1e-9).propose(problem.dist(problem.phi.expand(50, -1)), generator=generator)
     plus, minus = draw.probes.double().chunk(2)
@@ -376,7 +376,7 @@ def test_arguments_are_checked(kind: type) -> None:
 
 @pytest.mark.parametrize("kind", [Categorical, OneHotCategorical])
 def test_classes_of_both_sides_seldom_differ_and_are_possible(kind):
-    """Shared Gumbel noise: of 50 equal classes a step of 0.1 changes 10 %, where one uniform number would change 40 %."""
+    """Shared Gumbel noise: of 50 equal classes a step of 0.1 changes 10 %. One uniform number would change 40 %."""
     logits = torch.zeros(20_000, 50, requires_grad=True)
     for step, most in ((0.1, 0.12), (100.0, 1.0)):
         draw = sp.SPSA(step=step).propose(kind(logits=logits), generator=torch.Generator().manual_seed(0))

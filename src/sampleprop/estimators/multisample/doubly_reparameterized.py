@@ -1,7 +1,6 @@
 """The importance-weighted bound with a doubly reparameterized gradient (DReG).
 
-Source: Tucker, Lawson, Gu and Maddison (2019), "Doubly reparameterized gradient estimators for Monte Carlo objectives".
-Differences from the paper: none.
+Source: [tucker2019doubly]. Differences from the paper: none.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from torch import Generator, Tensor
 
 from sampleprop import checks
 from sampleprop.bibliography import cited
-from sampleprop.costs import Costs, F
+from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.multisample.importance_weighted import importance_weighted_bound, rsample_refusal
-from sampleprop.estimators.pathwise.sticking_the_landing import log_prob_and_slopes, through_points
+from sampleprop.estimators.multisample.bound import importance_weighted_bound
+from sampleprop.estimators.pathwise.path_derivative import add_gradient, log_prob_and_gradient
 from sampleprop.families import Variables
 from sampleprop.surrogate import unsqueeze_to
 from sampleprop.tracing import inspectable, value_and_grad
@@ -32,15 +31,18 @@ class DoublyReparameterized(Estimator[Variables, Draw]):
 
     .. math::
 
-        \nabla_\phi L_K \approx \sum_k \tilde w_k^2 \Big(\frac{\partial z_k}{\partial \phi}\Big)^{\!T} \nabla_z \log w(z_k), \qquad
+        \nabla_\phi L_K \approx \sum_k \tilde w_k^2 \Big(\frac{\partial z_k}{\partial \phi}\Big)^{\!T}
+            \nabla_z \log w(z_k), \qquad
         w(z) = \frac{p_\theta(x, z)}{q_\phi(z)}, \qquad \tilde w_k = \frac{w(z_k)}{\sum_j w(z_j)}
 
-    f returns :math:`\log p_\theta(x, z)`, without log q, and the result is to be maximized. Unbiased for the bound, for f that is
-    continuous in z, and without variance once q is the posterior. θ gets the ordinary
-    :math:`\sum_k \tilde w_k \nabla_\theta \log p_\theta(x, z_k)`, and so does φ where f depends on it besides through z. The distribution
-    needs `rsample` and a support that does not move. K evaluations of f and 2K backward passes: one to the points only,
-    which get other weights than θ. Inside `torch.compile` and `torch.func`, where the graph of the costs is out of reach, f
-    is called a second time for that, and must give the same.
+    f returns :math:`\log p_\theta(x, z)`, without log q, and the result is to be maximized. Unbiased for the bound, for
+    f that is continuous in z. The gradient has no variance once q is the posterior. θ gets the ordinary
+    :math:`\sum_k \tilde w_k \nabla_\theta \log p_\theta(x, z_k)`, and so does φ where f depends on it not only through
+    z. The distribution needs `rsample` and a support that does not move.
+
+    K evaluations of f and 2K backward passes: one of the two stops at the points, which get other weights than θ.
+    Inside `torch.compile` and `torch.func` the graph of the costs is out of reach. There f is called a second time
+    instead, and must give the same.
 
     Args:
         samples: K, at least 1.
@@ -51,12 +53,17 @@ class DoublyReparameterized(Estimator[Variables, Draw]):
         ValueError: inside `torch.compile` and `torch.func`, for `combine` without `relaxed_f`.
         RuntimeError: for a cost with no path to z, unless `allow_unused`.
 
-    Example:
-        >>> import torch, sampleprop as sp
-        >>> mean = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Normal(mean, 1.0), 1)
-        >>> log_joint = lambda z: -z.square().sum(-1) - (1 - z.sum(-1)).square()
-        >>> (-sp.expect(log_joint, q, sp.DoublyReparameterized(samples=64))).backward()
+    Example, for q normal around μ = 0, and f = z + log q(z). At z = μ + ε = (0, log 3) the weights are w = (1, 3), so
+    the value is log 2 and w̃ = (1/4, 3/4). The derivative of log w with respect to z alone is 1, and so is dz/dμ.
+    Therefore the gradient is the sum of w̃² = (1/16, 9/16):
+        >>> import math, torch, sampleprop as sp
+        >>> mean = torch.zeros((), requires_grad=True)
+        >>> q, fixed = (torch.distributions.Normal(loc, 1.0) for loc in (mean, 0.0))
+        >>> draw = Draw(mean + torch.tensor([0.0, math.log(3)]))
+        >>> bound = sp.DoublyReparameterized(2).combine(q, draw, draw.points + fixed.log_prob(draw.points))
+        >>> bound.backward()
+        >>> bound.detach().exp(), mean.grad
+        (tensor(2.), tensor(0.6250))
     """
 
     unbiased = True
@@ -68,7 +75,7 @@ class DoublyReparameterized(Estimator[Variables, Draw]):
 
     def __init__(self, samples: int = 8, *, allow_unused: bool = False) -> None:
         super().__init__()
-        checks.samples("DoublyReparameterized", samples)
+        checks.samples(self.name, samples)
         self.samples = samples
         self.allow_unused = allow_unused
 
@@ -76,35 +83,33 @@ class DoublyReparameterized(Estimator[Variables, Draw]):
         return self.draws, 2 * self.draws
 
     def refuses(self, variables: Variables) -> str | None:
-        refusal = rsample_refusal(self.name, variables, "VIMCO")
-        return refusal or checks.moving_refusal(
-            self.name, variables, "Use ImportanceWeighted, which differentiates all of log q."
-        )
+        fix = "Use ImportanceWeighted, which differentiates all of log q."
+        refusal = checks.rsample_refusal(self.name, variables, "VIMCO")
+        return refusal or checks.moving_refusal(self.name, variables, fix)
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
         return Draw(variables.rsample(self.draws, generator))
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
         checks.path(self.name, variables, costs.points, draw.points, self.allow_unused)
-        log_q, slopes = log_prob_and_slopes(variables, draw.points)
+        log_q, by_log_q = log_prob_and_gradient(variables, draw.points)
         log_weights = costs.points - log_q
-        share = unsqueeze_to(log_weights.detach().softmax(0), slopes.dim())  # w̃, [k, *batch, 1...]
-        # Through the costs everything gets w̃, which is right for θ; the points are to get w̃² instead.
-        added = (share.square() - share) * self._slopes(
-            costs.points, draw.points, costs.relaxed_f
-        ) - share.square() * slopes
-        value = importance_weighted_bound(log_weights)
-        return through_points(self.name, value, draw.points, added, len(variables.batch_shape))
+        share = unsqueeze_to(log_weights.detach().softmax(0), by_log_q.dim())  # w̃, [k, *batch, 1...]
+        # Through the costs everything gets the weight w̃, which is right for θ; the points are to get w̃² instead.
+        by_f = self._gradient(costs, draw.points)
+        added = (share.square() - share) * by_f - share.square() * by_log_q
+        return add_gradient(self.name, importance_weighted_bound(log_weights), variables, draw.points, added)
 
-    def _slopes(self, costs: Tensor, points: Tensor, relaxed_f: F | None) -> Tensor:
-        """The derivative of the costs by the points, [k, *batch, *event], without graph."""
-        if inspectable(costs) and inspectable(points):
-            if not (costs.requires_grad and points.requires_grad):
+    def _gradient(self, costs: Costs, points: Tensor) -> Tensor:
+        """The gradient of f at the points, [k, *batch, *event], without graph."""
+        if inspectable(costs.points) and inspectable(points):
+            if not (costs.points.requires_grad and points.requires_grad):
                 return torch.zeros_like(points)
-            return torch.autograd.grad(costs.sum(), points, retain_graph=True, materialize_grads=True)[0].detach()
-        if relaxed_f is None:  # the graph of the costs cannot be followed from here
+            total = costs.points.sum()
+            return torch.autograd.grad(total, points, retain_graph=True, materialize_grads=True)[0].detach()
+        if costs.relaxed_f is None:  # the graph of the costs cannot be followed from here
             raise ValueError(
                 f"{self.name} needs f itself inside torch.compile and torch.func; got costs alone. Pass relaxed_f=f."
             )
         with torch.no_grad():
-            return value_and_grad(relaxed_f, points.detach())[1][0]
+            return value_and_grad(costs.f, points.detach())[1][0]

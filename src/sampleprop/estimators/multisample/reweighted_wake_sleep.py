@@ -1,7 +1,7 @@
 """Reweighted wake-sleep with the wake-phase update of q.
 
-Source: Bornschein and Bengio (2015), "Reweighted wake-sleep".
-Differences from the paper: both updates in one value to be maximized; no sleep phase, which would need samples of p.
+Source: [bornschein2015reweighted]. Differences from the paper: both updates are in one value that is to be maximized.
+There is no sleep phase, which would need samples of p.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.multisample.importance_weighted import importance_weighted_bound
-from sampleprop.estimators.multisample.vimco import through_log_prob
+from sampleprop.estimators.multisample.bound import importance_weighted_bound
+from sampleprop.estimators.multisample.vimco import add_scores
 from sampleprop.families import Variables
 
 
@@ -30,29 +30,35 @@ class ReweightedWakeSleep(Estimator[Variables, Draw]):
     .. math::
 
         \nabla_\theta L_K \approx \sum_k \tilde w_k \nabla_\theta \log p_\theta(x, z_k), \qquad
-        g_\phi = \sum_k \tilde w_k \nabla_\phi \log q_\phi(z_k) \approx -\nabla_\phi\, \mathrm{KL}(p_\theta(z | x) \,\|\, q_\phi)
+        g_\phi = \sum_k \tilde w_k \nabla_\phi \log q_\phi(z_k)
+            \approx -\nabla_\phi\, \mathrm{KL}(p_\theta(z | x) \,\|\, q_\phi)
 
-    Two objectives: the value, and the gradient for θ, are those of the bound :math:`L_K`, unbiased. What φ gets is *not* the
-    gradient of the bound, and counts as biased here: it is that of another divergence, up to a bias of order 1/K since the
-    weights are normalized by their own sum. The direction is uphill for both, so that maximizing the result lowers
-    :math:`\mathrm{KL}(p \| q)`. It does not fade as K grows, and q covers the posterior instead of one of its modes.
+    There are two objectives. The value, and the gradient for θ, are those of the bound :math:`L_K`, unbiased. What φ
+    gets is *not* the gradient of the bound, and counts as biased here. It is the gradient of another divergence, up to
+    a bias of order 1/K, because the weights are normalized by their own sum. Both go uphill: maximizing the result
+    lowers :math:`\mathrm{KL}(p \| q)`. The gradient for φ does not fade as K grows, and q covers the whole posterior
+    instead of one of its modes.
 
-    f returns :math:`\log p_\theta(x, z)`, without log q, and may be a black box; where it depends on φ besides through z, φ gets the
-    bound's gradient for that. z may be discrete: the distribution needs a log-probability that is differentiable in φ and a
-    support that does not move. K evaluations of f.
+    f returns :math:`\log p_\theta(x, z)`, without log q, and may be a black box. Where it depends on φ not only through
+    z, φ gets the bound's gradient for that. z may be discrete: the distribution needs a log-probability that is
+    differentiable in φ and a support that does not move. K evaluations of f.
 
     Args:
-        samples: K, at least 2: one alone has the weight 1 and no gradient in the mean.
+        samples: K, at least 2: one alone has the weight 1, and its gradient has mean zero.
 
     Raises:
         TypeError: for a distribution whose support moves with φ.
 
-    Example:
+    Example, for p = 1/2 and z = (1, 0), with log-joints that make the weights w = (3, 1): the value is log 2, and
+    w̃ = (3/4, 1/4). The scores are ±1/2, so the gradient is 3/4 · 1/2 - 1/4 · 1/2 = 1/4:
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> log_joint = lambda z: -(1 - z.sum(-1)).square()
-        >>> (-sp.expect(log_joint, q, sp.ReweightedWakeSleep(samples=16))).backward()
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> log_joint = torch.tensor([3 / 2, 1 / 2]).log()
+        >>> bound = sp.ReweightedWakeSleep(2).combine(q, Draw(torch.tensor([1.0, 0.0])), log_joint)
+        >>> bound.backward()
+        >>> bound.detach().exp(), logit.grad
+        (tensor(2.), tensor(0.2500))
     """
 
     unbiased = False
@@ -64,7 +70,7 @@ class ReweightedWakeSleep(Estimator[Variables, Draw]):
 
     def __init__(self, samples: int = 8) -> None:
         super().__init__()
-        checks.samples("ReweightedWakeSleep", samples, least=2)
+        checks.samples(self.name, samples, least=2)
         self.samples = samples
 
     @property
@@ -80,5 +86,4 @@ class ReweightedWakeSleep(Estimator[Variables, Draw]):
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
         log_q = variables.log_prob(draw.points)  # [k, *batch], attached to φ
         log_weights = costs.points - log_q.detach()
-        value = importance_weighted_bound(log_weights)
-        return through_log_prob(self.name, value, log_q, log_weights.detach().softmax(0))
+        return add_scores(self.name, importance_weighted_bound(log_weights), log_q, log_weights.detach().softmax(0))

@@ -1,7 +1,6 @@
-"""VIMCO: the importance-weighted bound by the score function, with a baseline from the other samples.
+"""VIMCO: the importance-weighted bound with the score function, and a baseline from the other samples.
 
-Source: Mnih and Rezende (2016), "Variational inference for Monte Carlo objectives".
-Differences from the paper: the geometric mean only, which its authors prefer.
+Source: [mnih2016variational]. Differences from the paper: the geometric mean only, which its authors prefer.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.multisample.importance_weighted import importance_weighted_bound
+from sampleprop.estimators.multisample.bound import importance_weighted_bound
 from sampleprop.families import Variables
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
@@ -26,17 +25,20 @@ class Draw(NamedTuple):
 
 
 class VIMCO(Estimator[Variables, Draw]):
-    r"""Weighs the score of each sample with what it adds to the K-sample bound, as judged from the others.
+    r"""Weights the score of each sample by what the sample adds to the K-sample bound, as judged from the others.
 
     .. math::
 
         \nabla_\phi L_K \approx \sum_k (\hat L - \hat L_{-k} - \tilde w_k) \nabla_\phi \log q_\phi(z_k), \qquad
         \hat L = \log \frac1K \sum_k w_k, \qquad w_k = \frac{p_\theta(x, z_k)}{q_\phi(z_k)}
 
-    :math:`\hat L_{-k}` is :math:`\hat L` with the geometric mean of the other weights for :math:`w_k`. f returns
-    :math:`\log p_\theta(x, z)`, finite and without log q; the result is to be maximized. Unbiased for the bound. f may be a black box,
-    and z discrete: the distribution needs a log-probability that is differentiable in φ and a support that does not move.
-    θ gets :math:`\sum_k \tilde w_k \nabla_\theta \log p_\theta(x, z_k)`, and so does φ where f depends on it besides through z. K evaluations of f.
+    :math:`\hat L_{-k}` is :math:`\hat L` with the geometric mean of the other weights in place of :math:`w_k`. f
+    returns :math:`\log p_\theta(x, z)`, finite and without log q. The result is to be maximized. Unbiased for the
+    bound.
+
+    f may be a black box, and z discrete: the distribution needs a log-probability that is differentiable in φ and a
+    support that does not move. θ gets :math:`\sum_k \tilde w_k \nabla_\theta \log p_\theta(x, z_k)` with
+    :math:`\tilde w_k = w_k / \sum_j w_j`, and so does φ where f depends on it not only through z. K evaluations of f.
 
     Args:
         samples: K, at least 2.
@@ -44,12 +46,17 @@ class VIMCO(Estimator[Variables, Draw]):
     Raises:
         TypeError: for a distribution whose support moves with φ.
 
-    Example:
-        >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> log_joint = lambda z: -(1 - z.sum(-1)).square()
-        >>> (-sp.expect(log_joint, q, sp.VIMCO(samples=4))).backward()
+    Example, for p = 1/2 and z = (1, 0), with log-joints that make the weights w = (3, 1). Then L̂ = log 2 and
+    w̃ = (3/4, 1/4). With the weight of the other sample in place of its own, L̂₋ = (log 1, log 3). The scores are ±1/2,
+    so the gradient is (log 2 - 3/4) / 2 - (log 2 - log 3 - 1/4) / 2 = (log 3) / 2 - 1/4:
+        >>> import math, torch, sampleprop as sp
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> log_joint = torch.tensor([3 / 2, 1 / 2]).log()
+        >>> bound = sp.VIMCO(2).combine(q, Draw(torch.tensor([1.0, 0.0])), log_joint)
+        >>> bound.backward()
+        >>> bound.detach().exp(), logit.grad - math.log(3) / 2
+        (tensor(2.), tensor(-0.2500))
     """
 
     unbiased = True
@@ -61,7 +68,7 @@ class VIMCO(Estimator[Variables, Draw]):
 
     def __init__(self, samples: int = 8) -> None:
         super().__init__()
-        checks.samples("VIMCO", samples, least=2)
+        checks.samples(self.name, samples, least=2)
         self.samples = samples
 
     @property
@@ -81,18 +88,18 @@ class VIMCO(Estimator[Variables, Draw]):
         fixed = log_weights.detach()
         # The bound itself depends on φ through -log q, which brings -w̃.
         coefficients = value.detach() - _without_each(fixed) - fixed.softmax(0)
-        return through_log_prob(self.name, value, log_q, coefficients)
+        return add_scores(self.name, value, log_q, coefficients)
+
+
+def add_scores(name: str, value: Tensor, log_q: Tensor, coefficients: Tensor) -> Tensor:
+    """Return `value`, [*batch], with the gradient Σ_k coefficients_k ∇ log q_k besides its own."""
+    return surrogate(name, value, (log_q.movedim(0, -1),), (coefficients.movedim(0, -1),))
 
 
 def _without_each(log_weights: Tensor) -> Tensor:
     """The bound with each sample's log-weight replaced by the mean of the others': [k, *batch]."""
     k = log_weights.shape[0]
     own = unsqueeze_to(torch.eye(k, dtype=torch.bool, device=log_weights.device), log_weights.dim() + 1)
-    # All k x k numbers: taking one term out of a sum of exponentials would cancel where it dominates.
+    # All k × k numbers: taking one term out of a sum of exponentials would cancel where that term dominates.
     others = torch.where(own, 0.0, log_weights).sum(1, keepdim=True) / (k - 1)  # [k, 1, *batch]
     return importance_weighted_bound(torch.where(own, others, log_weights), 1)
-
-
-def through_log_prob(name: str, value: Tensor, log_q: Tensor, coefficients: Tensor) -> Tensor:
-    """Return `value`, [*batch], with the derivative Σ_k coefficients_k ∇ log q_k besides its own."""
-    return surrogate(name, value, (log_q.movedim(0, -1),), (coefficients.movedim(0, -1),))

@@ -1,7 +1,6 @@
 """The reparameterization trick.
 
-Source: Kingma and Welling (2014), "Auto-encoding variational Bayes", sec. 2.4.
-Differences from the paper: none.
+Source: [kingma2014auto], sec. 2.4. Differences from the paper: none.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import math
 
 from torch import Generator, Tensor
 
+from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.estimators.pathwise.through_points import Draw, ThroughPoints
 from sampleprop.families import Variables
@@ -26,7 +26,7 @@ class Pathwise(ThroughPoints[Variables]):
 
     Unbiased for f that is continuous in x and differentiable almost everywhere. A jump in f makes it silently biased:
     `check` finds that. The distribution needs `rsample`. k evaluations of f and k backward passes through it. Second
-    derivatives are right where `rsample` is an explicit formula (Normal, for instance) and raise otherwise (Gamma, Beta).
+    derivatives are right where `rsample` is an explicit formula (Normal, for instance); otherwise they raise (Gamma).
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
@@ -37,11 +37,15 @@ class Pathwise(ThroughPoints[Variables]):
         TypeError: for a distribution without `rsample`, and for a discrete one.
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
-    Example:
+    Example, for x = μ + ε with μ = 0, ε = (2, -1) and f = x²: the means of (4, 1) and of the derivatives 2x = (4, -2):
         >>> import torch, sampleprop as sp
-        >>> mean = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Normal(mean, 1.0), 1)
-        >>> sp.expect(lambda x: x.square().sum(-1), q, sp.Pathwise(samples=2)).backward()
+        >>> mean = torch.zeros((), requires_grad=True)
+        >>> draw = Draw(mean + torch.tensor([2.0, -1.0]))
+        >>> q = torch.distributions.Normal(mean, 1.0)
+        >>> loss = sp.Pathwise(2).combine(q, draw, draw.points.square())
+        >>> loss.backward()
+        >>> loss.detach(), mean.grad
+        (tensor(2.5000), tensor(1.))
     """
 
     unbiased = True
@@ -56,16 +60,8 @@ class Pathwise(ThroughPoints[Variables]):
         return math.inf if variables.smooth else 1
 
     def refuses(self, variables: Variables) -> str | None:
-        if variables.is_discrete:
-            return (
-                f"Pathwise needs a continuous distribution; got {variables.kind}, whose samples have no derivative by φ. Use "
-                "ScoreFunction, which is unbiased, or StraightThrough, which is not."
-            )
-        if not variables.dist.has_rsample:
-            return (
-                f"Pathwise needs a distribution with rsample; got {variables.kind}, which has none. Use ScoreFunction."
-            )
-        return None
+        more = ", which is unbiased, or StraightThrough, which is not" if variables.is_discrete else ""
+        return checks.rsample_refusal(self.name, variables, f"ScoreFunction{more}")
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
         return Draw(self._points(variables, self.draws, generator))

@@ -1,7 +1,6 @@
 """ReinMax: straight-through of second order.
 
-Source: Liu, Dong, Liu, Yu and Gao (2023), "Bridging discrete and backpropagation: straight-through and beyond", alg. 2.
-Differences from the paper: Bernoulli variables too, as the two-class case.
+Source: [liu2023bridging], alg. 2. Differences from the paper: Bernoulli variables too, as the two-class case.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from torch import Generator, Tensor
 
 from sampleprop.bibliography import cited
 from sampleprop.estimators.relaxed.relaxation import Relaxation, soften, straight_through
-from sampleprop.families import Bernoullis, Discrete, OneHots
+from sampleprop.families import Bernoullis, OneHots
 
 
 class ReinMax(Relaxation[Bernoullis | OneHots]):
@@ -24,12 +23,12 @@ class ReinMax(Relaxation[Bernoullis | OneHots]):
             \qquad J(\pi) = \operatorname{diag}(\pi) - \pi \pi^T
 
     with :math:`\pi_\tau = \operatorname{softmax}(\phi/\tau)`. Biased, except at τ = 1 for f that is quadratic in each
-    variable while the others are fixed: then unbiased. The value and the gradient for θ are exact in the mean. f must
-    be differentiable at the discrete points. k evaluations of f and k backward passes.
+    variable while the others are fixed: then it is unbiased. The value and the gradient for θ are exact in the mean. f
+    must be differentiable at the discrete points. k evaluations of f and k backward passes.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
-        temperature: τ, above 0, the paper advises 1 or more; a buffer, which :class:`ExponentialTemperature` can
+        temperature: τ, above 0; the paper advises 1 or more. It is a buffer, which :class:`ExponentialTemperature` can
             lower in the course of training.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
 
@@ -37,12 +36,19 @@ class ReinMax(Relaxation[Bernoullis | OneHots]):
         ValueError: for arguments out of range.
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
-    Example:
+    Example, for p = 1/2 and the samples x = (1, 0). The points halfway are h = (3/4, 1/4), with J(h) = h (1 - h) = 3/16
+    at both, so dx/dφ is 2 · 3/16 - 1/2 · 1/4 = 1/4. With f = x² the value is the mean of (1, 0), and the gradient is
+    the mean of 2x/4 = (1/2, 0):
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.OneHotCategorical(logits=logits)
-        >>> sp.expect(lambda x: x.square().sum(-1), q, sp.ReinMax()).item()
-        1.0
+        >>> from sampleprop.estimators.pathwise.through_points import Draw
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> hard = torch.tensor([1.0, 0.0])
+        >>> draw = Draw(with_halfway_derivative(sp.families.recognize(q), hard, torch.tensor(1.0)))
+        >>> loss = sp.ReinMax(2).combine(q, draw, draw.points.square())
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(0.5000), tensor(0.2500))
     """
 
     exact_forward = True
@@ -54,15 +60,15 @@ class ReinMax(Relaxation[Bernoullis | OneHots]):
         super().__init__(samples, allow_unused, {"temperature": temperature})
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
-        hard = variables.sample(self.draws, generator)
-        return _through(variables, hard, self.temperature)
+        return with_halfway_derivative(variables, variables.sample(self.draws, generator), self.temperature)
 
 
-def _through(variables: Discrete, hard: Tensor, temperature: Tensor) -> Tensor:
+def with_halfway_derivative(variables: Bernoullis | OneHots, hard: Tensor, temperature: Tensor) -> Tensor:
+    """The samples `hard` with the derivative 2 J((hard + π_τ) / 2) - J(π) / 2 with respect to the logits."""
     logits = variables.logits
     halfway = (hard + soften(variables, logits.detach() / temperature)) / 2
     scores = torch.logit(halfway) if isinstance(variables, Bernoullis) else halfway.log()
-    # The soft point halfway has J(halfway) for a derivative. Where scores or logits are infinite, so that halfway is
-    # 0 or 1, the logits give the same point without ∞ - ∞.
+    # A soft point at `halfway` has the derivative J(halfway). Where scores or logits are infinite, `halfway` is 0 or 1,
+    # and the logits themselves give that point. The shift is 0 there, because ∞ - ∞ would be NaN.
     shift = (scores - logits.detach()).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     return straight_through(hard.to(logits.dtype), 2 * soften(variables, logits + shift) - variables.probs / 2)

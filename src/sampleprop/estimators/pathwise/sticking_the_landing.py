@@ -1,28 +1,23 @@
 """Sticking the landing: the pathwise gradient of the ELBO without the score of q.
 
-Source: Roeder, Wu and Duvenaud (2017), "Sticking the landing: Simple, lower-variance gradient estimators for variational
-inference".
-Differences from the paper: log q is differentiated by z alone, instead of being built again from stopped parameters, so that
-any distribution will do.
+Source: [roeder2017sticking]. Differences from the paper: log q is differentiated with respect to z alone, instead of
+being built again from stopped parameters. Therefore any distribution can be taken.
 """
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Normal
 
-from sampleprop import checks, noise
+from sampleprop import checks
 from sampleprop.bibliography import cited
-from sampleprop.costs import Costs, average, kept_weights
+from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.multisample.importance_weighted import rsample_refusal
+from sampleprop.estimators.pathwise.path_derivative import add_gradient, log_prob_and_gradient
 from sampleprop.families import Variables
-from sampleprop.surrogate import surrogate, unsqueeze_to
-from sampleprop.tracing import value_and_grad
+from sampleprop.surrogate import unsqueeze_to
 
 
 class Draw(NamedTuple):
@@ -39,12 +34,14 @@ class StickingTheLanding(Estimator[Variables, Draw]):
         \nabla_\phi L \approx \frac1k \sum_i \Big(\frac{\partial z_i}{\partial \phi}\Big)^{\!T}
             \nabla_z \big(\log p_\theta(x, z_i) - \log q_\phi(z_i)\big)
 
-    f returns :math:`\log p_\theta(x, z)`, without log q, and the result is to be maximized: it is the average of k one-sample bounds.
-    Unbiased for f that is continuous in z; where f depends on φ besides through z, that gradient is kept. Without variance
-    once q is the posterior; away from there the full pathwise gradient (:class:`ImportanceWeighted` with one sample) may
-    be less noisy. k evaluations of f and k backward passes. The distribution needs `rsample` and a support that does not move.
-    The bound of several samples under one logarithm would be biased by this: :class:`DoublyReparameterized` is its
-    counterpart there.
+    f returns :math:`\log p_\theta(x, z)`, without log q. The result is to be maximized: it is the average of k
+    one-sample bounds. Unbiased for f that is continuous in z. Where f depends on φ not only through z, that gradient is
+    kept. The gradient has no variance once q is the posterior. Away from there the full pathwise gradient
+    (:class:`ImportanceWeighted` with one sample) may be less noisy.
+
+    k evaluations of f and k backward passes. The distribution needs `rsample` and a support that does not move. With
+    several samples under one logarithm this gradient would be biased: :class:`DoublyReparameterized` is its counterpart
+    there.
 
     Args:
         samples: k, at least 1.
@@ -54,14 +51,16 @@ class StickingTheLanding(Estimator[Variables, Draw]):
         TypeError: for a distribution without `rsample`, a discrete one, and one whose support moves with φ.
         RuntimeError: for a cost with no path to z, unless `allow_unused`.
 
-    Example:
+    Example, for q normal around μ = 0, and f = z² + log q(z). At z = μ + ε = (1, 2) the value is the mean of
+    f - log q = (1, 4). The gradient is the mean of its derivatives with respect to z alone, 2z = (2, 4):
         >>> import torch, sampleprop as sp
-        >>> mean = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Normal(mean, 1.0), 1)
-        >>> posterior = torch.distributions.Independent(torch.distributions.Normal(torch.ones(3), 1.0), 1)
-        >>> (-sp.expect(posterior.log_prob, q, sp.StickingTheLanding())).backward()
-        >>> mean.grad.round(decimals=3)
-        tensor([-1., -1., -1.])
+        >>> mean = torch.zeros((), requires_grad=True)
+        >>> q, fixed = (torch.distributions.Normal(loc, 1.0) for loc in (mean, 0.0))
+        >>> draw = Draw(mean + torch.tensor([1.0, 2.0]))
+        >>> bound = sp.StickingTheLanding(2).combine(q, draw, draw.points.square() + fixed.log_prob(draw.points))
+        >>> bound.backward()
+        >>> bound.detach(), mean.grad
+        (tensor(2.5000), tensor(3.))
     """
 
     unbiased = True
@@ -72,7 +71,7 @@ class StickingTheLanding(Estimator[Variables, Draw]):
 
     def __init__(self, samples: int = 1, *, allow_unused: bool = False) -> None:
         super().__init__()
-        checks.samples("StickingTheLanding", samples)
+        checks.samples(self.name, samples)
         self.samples = samples
         self.allow_unused = allow_unused
 
@@ -80,39 +79,17 @@ class StickingTheLanding(Estimator[Variables, Draw]):
         return self.draws, self.draws
 
     def refuses(self, variables: Variables) -> str | None:
-        refusal = rsample_refusal(self.name, variables, "ScoreFunction, with f less log q")
-        return refusal or checks.moving_refusal(
-            self.name, variables, "Use ImportanceWeighted, which differentiates all of log q."
-        )
+        refusal = checks.rsample_refusal(self.name, variables, "ScoreFunction, with f less log q")
+        fix = "Use ImportanceWeighted, which differentiates all of log q."
+        return refusal or checks.moving_refusal(self.name, variables, fix)
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
         return Draw(variables.rsample(self.draws, generator))
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
         checks.path(self.name, variables, costs.points, draw.points, self.allow_unused)
-        log_q, slopes = log_prob_and_slopes(variables, draw.points)
-        weights = (
-            torch.full_like(log_q, 1 / self.draws) if costs.keep is None else kept_weights(costs.keep, log_q.dtype)
-        )
-        # The costs are attached to the points, and bring ∂f/∂z; what is added is the derivative of -log q.
-        added = -unsqueeze_to(weights, slopes.dim()) * slopes
-        return through_points(
-            self.name, average(costs.points - log_q, costs.keep), draw.points, added, len(variables.batch_shape)
-        )
-
-
-def log_prob_and_slopes(variables: Variables, points: Tensor) -> tuple[Tensor, Tensor]:
-    """log q at the points, [k, *batch], and its derivative by the points at fixed φ, [k, *batch, *event]; no graph."""
-    base = variables.base
-    with torch.no_grad():
-        if type(base) is Normal:  # written out, because it is the commonest
-            steps = (noise.promote(points.detach()) - base.loc) / base.scale
-            log_q = -steps.square() / 2 - base.scale.log() - math.log(2 * math.pi) / 2  # [k, *batch, *event]
-            return variables.sum(log_q), -steps / base.scale
-        log_q, (slopes,) = value_and_grad(variables.log_prob, points.detach())
-    return log_q, slopes
-
-
-def through_points(name: str, value: Tensor, points: Tensor, gradient: Tensor, batch_ndim: int) -> Tensor:
-    """Return `value`, [*batch], with `gradient`, of the shape of the points, as a further derivative by them."""
-    return surrogate(name, value, (points.movedim(0, batch_ndim),), (gradient.movedim(0, batch_ndim),))
+        log_q, gradient = log_prob_and_gradient(variables, draw.points)
+        # The costs are attached to the points and bring ∇_z f; that of -log q is added here.
+        shares = unsqueeze_to(costs.shared(torch.ones_like(log_q)), gradient.dim())  # [k, *batch, 1...]
+        value = costs.average(costs.points - log_q)
+        return add_gradient(self.name, value, variables, draw.points, -shares * gradient)

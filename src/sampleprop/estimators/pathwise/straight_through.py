@@ -1,9 +1,7 @@
 """Straight-through.
 
-Source: Bengio, Léonard and Courville (2013), "Estimating or propagating gradients through stochastic neurons for
-conditional computation".
-Differences from the paper: of its two variants, the one that passes ∇f on by the derivative of the probabilities; the
-other hands it to the logits as it is. One-hot variables too.
+Source: [bengio2013estimating]. Differences from the paper: of its two variants, this one multiplies ∇f by the
+derivative of the probabilities; the other one hands ∇f to the logits as it is. One-hot variables are taken too.
 """
 
 from __future__ import annotations
@@ -21,11 +19,12 @@ class StraightThrough(Relaxation[Bernoullis | OneHots]):
     .. math::
 
         x_i \sim p_\phi, \qquad
-        \nabla_\phi L \approx \frac1k \sum_i \Big(\frac{\partial\, \mathbb{E}[x]}{\partial \phi}\Big)^{\!T} \nabla_x f(x_i)
+        \nabla_\phi L \approx \frac1k \sum_i
+            \Big(\frac{\partial\, \mathbb{E}[x]}{\partial \phi}\Big)^{\!T} \nabla_x f(x_i)
 
-    Biased, except where f is linear in each variable while the others are fixed (multilinear): then unbiased. The value
-    and the gradient for θ are exact in the mean. f must be differentiable at the discrete points. k evaluations of f
-    and k backward passes.
+    Biased, except where f is linear in each variable while the others are fixed (multilinear): then it is unbiased. The
+    value and the gradient for θ are exact in the mean. f must be differentiable at the discrete points. k evaluations
+    of f and k backward passes.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
@@ -35,13 +34,17 @@ class StraightThrough(Relaxation[Bernoullis | OneHots]):
         ValueError: for a number of samples below 1.
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
-    Example:
+    Example, for p = 1/2, so that dp/dφ = p (1 - p) = 1/4, and the samples x = (1, 0). With f = x² the value is the
+    mean of (1, 0), and the gradient is the mean of 2x dp/dφ = (1/2, 0):
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> sp.expect(lambda x: x.sum(-1), q, sp.StraightThrough()).backward()
-        >>> logits.grad
-        tensor([0.2500, 0.2500, 0.2500])
+        >>> from sampleprop.estimators.pathwise.through_points import Draw
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> draw = Draw(straight_through(torch.tensor([1.0, 0.0]), q.probs))
+        >>> loss = sp.StraightThrough(2).combine(q, draw, draw.points.square())
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(0.5000), tensor(0.2500))
     """
 
     exact_forward = True
@@ -52,5 +55,4 @@ class StraightThrough(Relaxation[Bernoullis | OneHots]):
         super().__init__(samples, allow_unused, {})
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
-        hard = variables.sample(self.draws, generator)
-        return straight_through(hard, variables.probs)
+        return straight_through(variables.sample(self.draws, generator), variables.probs)

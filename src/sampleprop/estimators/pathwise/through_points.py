@@ -21,7 +21,7 @@ class Draw(NamedTuple):
 
 
 class ThroughPoints(Estimator[V, Draw], ABC):
-    """An estimator that differentiates f through its points: all that is left to `combine` is the mean of the costs.
+    """An estimator that differentiates f through its points: its result is the mean of the costs.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.

@@ -10,22 +10,21 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Distribution, MixtureSameFamily, constraints, transform_to
+from torch.distributions import transform_to
 from torch.distributions.constraints import Constraint
 
 from sampleprop import checks, noise
-from sampleprop.costs import Costs, average
+from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.families import Discrete, Variables, recognize, unwrap, with_parameters
+from sampleprop.families import Discrete, Variables, recognize, with_parameters
+from sampleprop.families.parameters import constraint_of
 from sampleprop.surrogate import surrogate, unsqueeze_to
 from sampleprop.tracing import gradient_asked
 
 
 class Draw(NamedTuple):
     points: Tensor  # [k, *batch, *event], detached: samples of p_φ
-    probes: (
-        Tensor  # [2 k, *batch, *event], detached: samples of p at u + step ε, then at u - step ε from the same noise
-    )
+    probes: Tensor  # [2 k, *batch, *event], detached: at u + step ε, then at u - step ε from the same noise
     directions: dict[str, Tensor]  # ε by parameter, [k, *parameter], 0 where the parameter is infinite
     step: float
 
@@ -33,8 +32,8 @@ class Draw(NamedTuple):
 class PerturbedParameters(Estimator[Variables, Draw], ABC):
     """An estimator of first order from the costs of samples at φ ± step ε.
 
-    φ is perturbed in coordinates u without bounds, those of `torch.distributions.transform_to`: the logarithm of a scale,
-    the logit of a probability.
+    φ is perturbed in coordinates u without bounds. These are the ones of `torch.distributions.transform_to`: the
+    logarithm of a scale, the logit of a probability.
 
     Args:
         samples: k, at least 1.
@@ -67,14 +66,15 @@ class PerturbedParameters(Estimator[Variables, Draw], ABC):
             named = variables.parameters
         except TypeError:
             return (
-                f"{self.name} needs a distribution that keeps its parameters under the names in its arg_constraints, and "
-                f"can be built from them; got {variables.kind}. Use Pathwise or ScoreFunction, or give it that form."
+                f"{self.name} needs a distribution that keeps its parameters under the names in its arg_constraints, "
+                f"and can be built from them; got {variables.kind}. Use Pathwise or ScoreFunction, or give it that "
+                "form."
             )
         for name in named:
-            if not _free(_constraint(variables.base, name)):
+            if not _free(constraint_of(variables.base, name)):
                 return (
-                    f"{self.name} needs parameters that can be moved each for itself; got {name} of {variables.kind}, whose range "
-                    "depends on another parameter. Use Pathwise."
+                    f"{self.name} needs parameters that can be moved each for itself; got {name} of {variables.kind}, "
+                    "whose range depends on another parameter. Use Pathwise."
                 )
         return None
 
@@ -83,13 +83,13 @@ class PerturbedParameters(Estimator[Variables, Draw], ABC):
         with torch.no_grad():
             named = {name: p.expand(self.draws, *p.shape) for name, p in variables.parameters.items()}
             unbounded = _unbounded(variables, named)
-            # Drawn for all parameters, so that the noise does not hang on which of them are trained.
+            # Drawn for all parameters, so that the noise does not depend on which of them are trained.
             epsilon = {name: self._direction(u.shape, u, generator) for name, u in unbounded.items()}
             directions = {name: torch.where(unbounded[name].isfinite(), epsilon[name], 0.0) for name in names}
             sides = {name: torch.stack((p, p)) for name, p in named.items()}  # [2, k, *parameter]
             for name, direction in directions.items():
                 moves = self._step * torch.stack((direction, -direction))
-                sides[name] = transform_to(_constraint(variables.base, name))(unbounded[name] + moves)
+                sides[name] = transform_to(constraint_of(variables.base, name))(unbounded[name] + moves)
             probes = _sample_both(variables, sides, generator).flatten(0, 1).to(points.dtype)
         return Draw(points, probes, directions, self._step)
 
@@ -99,24 +99,18 @@ class PerturbedParameters(Estimator[Variables, Draw], ABC):
         if missing:
             raise ValueError(
                 f"{self.name} needs a perturbation of each parameter with a gradient; got a draw for "
-                f"{list(draw.directions)}, without {missing}. Propose with a distribution whose parameters require the same "
-                "gradients."
+                f"{list(draw.directions)}, without {missing}. Propose with a distribution whose parameters require the "
+                "same gradients."
             )
         unbounded = _unbounded(variables, {name: named[name] for name in draw.directions})  # attached
         plus, minus = costs.probes.chunk(2)
-        slopes = (plus - minus) / (2 * draw.step)  # [k, *batch]
-        gradients = tuple(average(unsqueeze_to(slopes, d.dim()) * d, costs.keep) for d in draw.directions.values())
+        derivative = (plus - minus) / (2 * draw.step)  # along each direction, [k, *batch]
+        gradients = tuple(costs.average(unsqueeze_to(derivative, d.dim()) * d) for d in draw.directions.values())
         return surrogate(self.name, costs.mean(), tuple(unbounded.values()), gradients)
 
 
-def _constraint(base: Distribution, name: str) -> Constraint:
-    if isinstance(base, MixtureSameFamily) and name not in base.arg_constraints:
-        return constraints.real if name == "weights" else _constraint(unwrap(base.component_distribution)[0], name)
-    return base.arg_constraints[name]
-
-
 def _free(constraint: Constraint) -> bool:
-    """Whether the range does not move with another parameter."""
+    """Whether the range is the same whatever the other parameters are."""
     if any(isinstance(bound, Tensor) for bound in vars(constraint).values()):
         return False
     try:
@@ -128,18 +122,24 @@ def _free(constraint: Constraint) -> bool:
 
 def _unbounded(variables: Variables, named: dict[str, Tensor]) -> dict[str, Tensor]:
     """The parameters in coordinates without bounds, attached if they are."""
-    return {name: transform_to(_constraint(variables.base, name)).inv(noise.promote(p)) for name, p in named.items()}
+    return {name: transform_to(constraint_of(variables.base, name)).inv(noise.promote(p)) for name, p in named.items()}
 
 
 def _trained(variables: Variables) -> tuple[str, ...]:
-    """The parameters to perturb: those that require a gradient; all, where that cannot be known yet."""
+    """The parameters to perturb: those that require a gradient; all of them where this cannot be known yet."""
     named = variables.parameters
     asked = tuple(name for name, parameter in named.items() if gradient_asked(parameter))
     return asked if asked and torch.is_grad_enabled() else tuple(named)
 
 
 def _sample_both(variables: Variables, sides: dict[str, Tensor], generator: Generator | None) -> Tensor:
-    """One sample for each of the parameters [2, k, *batch, ...], of both sides from the same noise: [2, k, *batch, *event]."""
+    """One sample for each of the parameters, both sides from the same noise: [2, k, *batch, *event].
+
+    Args:
+        variables: p_φ.
+        sides: the parameters of both sides by name, [2, k, *parameter] each.
+        generator: the source of noise; the default one if None.
+    """
 
     def draw(named: dict[str, Tensor]) -> Tensor:
         return recognize(with_parameters(variables.dist, named)).sample(1, generator).squeeze(0)
@@ -148,7 +148,7 @@ def _sample_both(variables: Variables, sides: dict[str, Tensor], generator: Gene
         given = variables.noise_for(sides["logits"].shape[1], generator)
         return dataclasses.replace(variables, logits=sides["logits"]).decide(given)
     if torch.compiler.is_compiling():
-        # A random state cannot be set back here. `vmap` can give both sides the same noise, if its shape is fixed.
+        # A random state cannot be restored here. `vmap` can give both sides the same noise, if its shape is fixed.
         shared = variables.smooth
         both: Tensor = torch.func.vmap(draw, randomness="same" if shared else "different")(sides)
         return both
@@ -159,7 +159,7 @@ def _sample_both(variables: Variables, sides: dict[str, Tensor], generator: Gene
 
 @contextmanager
 def _rewound(generator: Generator | None) -> Iterator[None]:
-    """After the block the random state is what it was before it."""
+    """Restore the random state after the block."""
     if generator is None:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield

@@ -1,9 +1,7 @@
-"""Simultaneous perturbation (SPSA): all parameters moved at once, each by the same step up or down.
+"""Simultaneous perturbation (SPSA): all parameters are moved at once, each by the same step up or down.
 
-Source: Spall (1992), "Multivariate stochastic approximation using a simultaneous perturbation gradient approximation",
-eq. 2.
-Differences from the paper: the two sides draw their samples from the same noise; parameters with bounds are moved in
-coordinates without; the step is fixed.
+Source: [spall1992multivariate], eq. 2. Differences from the paper: the two sides draw their samples from the same
+noise. Parameters with bounds are moved in coordinates without bounds. The step is fixed.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from sampleprop.estimators.smoothing.perturbation import PerturbedParameters
 
 
 class SPSA(PerturbedParameters):
-    r"""Moves every parameter one step up or down by the toss of a coin, there and back, and divides by the moves.
+    r"""Moves every parameter one step up or down by the toss of a coin, and back, and divides by the moves.
 
     .. math::
 
@@ -26,12 +24,12 @@ class SPSA(PerturbedParameters):
         x_i^\pm \sim p_{u \pm c\Delta_i} \text{ from the same noise}, \quad
         \Delta_{i,j} = \pm 1
 
-    where u are the parameters of the distribution in coordinates without bounds: the logarithm of a scale, the logit of a
-    probability, a mean as it is. Biased in the order c², unless L is a polynomial of second degree in u. The value, and
-    the gradient for θ, are those of true samples and have no bias.
+    where u are the parameters of the distribution in coordinates without bounds: the logarithm of a scale, the logit of
+    a probability, a mean as it is. Biased by the order c², unless L is a polynomial of second degree in u. The value,
+    and the gradient for θ, are those of true samples and have no bias.
 
     f may be a black box, with jumps, and p needs no log-probability and no derivative, as for
-    :class:`EvolutionStrategies`, whose directions are Gaussian; here they all have the same length, which makes the
+    :class:`EvolutionStrategies`. There the directions are Gaussian; here they all have the same length, which makes the
     variance smaller. 3 k evaluations of f, two thirds of them without gradient, whatever the number of parameters.
 
     Args:
@@ -42,11 +40,19 @@ class SPSA(PerturbedParameters):
         ValueError: for arguments out of range, and when `combine` is not given the costs at the perturbed parameters.
         TypeError: for a distribution that does not name its parameters, or whose parameters bound each other.
 
-    Example:
+    Example, for a mean of 1 and a log-scale of 0, c = 1/2 and Δ = (1, -1): they are moved to 3/2 and -1/2, and to 1/2
+    and 1/2. With the noise 0, x is 3/2 and 1/2, and f = x² is 9/4 and 1/4. The derivative for the mean is
+    (9/4 - 1/4) / (2 · 1/2) = 2, and that for the log-scale is its negative. The sample x = 3 has f = 9:
         >>> import torch, sampleprop as sp
-        >>> rate = torch.full((3,), 2.0, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Poisson(rate), 1)
-        >>> sp.expect(lambda x: x.sum(-1).square(), q, sp.SPSA(8, step=0.3)).backward()
+        >>> from sampleprop.estimators.smoothing.perturbation import Draw
+        >>> phi = torch.tensor([1.0, 0.0], requires_grad=True)
+        >>> q = torch.distributions.Normal(phi[0], phi[1].exp())
+        >>> moves = {"loc": torch.tensor([1.0]), "scale": torch.tensor([-1.0])}
+        >>> draw = Draw(torch.tensor([3.0]), torch.tensor([1.5, 0.5]), moves, step=0.5)
+        >>> loss = sp.SPSA(step=0.5).combine(q, draw, draw.points.square(), probe_costs=draw.probes.square())
+        >>> loss.backward()
+        >>> loss.detach(), phi.grad
+        (tensor(9.), tensor([ 2., -2.]))
     """
 
     source = cited("spall1992multivariate", "eq. 2")
