@@ -30,7 +30,7 @@ def _ramp_mean(dist: Distribution) -> Tensor:
     return _ramp(mean.unsqueeze(0)).squeeze(0)
 
 
-def _tilted(estimator: sp.LAX | sp.RELAX) -> sp.LAX | sp.RELAX:
+def tilted(estimator: sp.LAX | sp.RELAX) -> sp.LAX | sp.RELAX:
     """The estimator with a quadratic critic that is not zero: a critic of zeros would hide an error in its use."""
     with torch.no_grad():
         for parameter in estimator.quadratic.parameters():
@@ -51,12 +51,12 @@ def _table() -> dict[type[sp.Estimator[Any, Any]], Configurations]:
         sp.ReweightedWakeSleep: (sp.ReweightedWakeSleep(2),),
         sp.VIMCO: (sp.VIMCO(2), sp.VIMCO(3)),
         sp.GappedStraightThrough: (sp.GappedStraightThrough(), sp.GappedStraightThrough(gap="expected")),
-        sp.LAX: (_tilted(sp.LAX()), _tilted(sp.LAX(2))),
+        sp.LAX: (tilted(sp.LAX()), tilted(sp.LAX(2))),
         sp.REBAR: (sp.REBAR(), sp.REBAR(coupled=True)),
         sp.RELAX: (
-            _tilted(sp.RELAX()),
-            _tilted(sp.RELAX(use_f=False)),
-            _tilted(sp.RELAX(use_f=False, coupled=True)),
+            tilted(sp.RELAX()),
+            tilted(sp.RELAX(use_f=False)),
+            tilted(sp.RELAX(use_f=False, coupled=True)),
         ),
         sp.DoubleCV: (sp.DoubleCV(), sp.DoubleCV(4)),
         sp.MuProp: (sp.MuProp(), sp.MuProp(2, learn=True)),
