@@ -53,9 +53,10 @@ class QuadraticCritic(nn.Module):
 def critic_with_gradient(
     name: str, critic: Callable[..., Tensor], event_ndim: int, context: Tensor | None
 ) -> WithGradient:
-    """The critic as a function of points [m, *batch, *event] alone: to [m, *batch], and the gradient with respect to them.
+    """The critic as a function of points alone: [m, *batch, *event] to [m, *batch], and the gradient of that shape.
 
-    It raises a ValueError when the critic returns another shape.
+    Raises:
+        ValueError: from the function, when the critic returns another shape.
     """
 
     def quadratic(points: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Decoupled straight-through Gumbel-softmax: one temperature for the sample, another for the gradient.
 
-Source: [shah2024improving], version 1. Differences from the paper: the forward temperature is the scale of the noise, so
-that the sample and the soft point come from the same scores. Dividing the logits instead gives samples of the same
+Source: [shah2024improving], version 1. Differences from the paper: the forward temperature is the scale of the noise,
+so that the sample and the soft point come from the same scores. Dividing the logits instead gives samples of the same
 distribution.
 """
 
@@ -25,9 +25,9 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
             \nabla_x f(x_i)
 
     For bits the noise is logistic, and the softmax is a sigmoid. At τ_f = 1 this is :class:`StraightThroughGumbel`, and
-    x ~ p_φ. At any other τ_f the samples follow softmax(φ/τ_f), which is sharper or flatter than p_φ. Then the value and
-    the gradient for θ are biased too, on purpose. The gradient for φ is always biased. f must be differentiable at the
-    discrete points. k evaluations of f and k backward passes.
+    x ~ p_φ. At any other τ_f the samples follow softmax(φ/τ_f), which is sharper or flatter than p_φ. Then the value
+    and the gradient for θ are biased too, on purpose. The gradient for φ is always biased. f must be differentiable at
+    the discrete points. k evaluations of f and k backward passes.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.

@@ -25,10 +25,12 @@ class GappedStraightThrough(Relaxation[Bernoullis | OneHots]):
         m_{ic} = \begin{cases} \max \phi - \phi_c & \text{for the sampled class} \\
             -\max(0, \phi_c - \max \phi + g) & \text{for the others} \end{cases}
 
-    The shift m is not differentiated: :math:`\nabla_\phi L \approx \frac1k \sum_i (\partial s_i / \partial \phi)^T \nabla_x f(x_i)`.
-    The method imitates :class:`StraightThroughGumbel`, usually with less variance, because given x no noise is left. The
-    value and the gradient for θ are exact in the mean. The gradient for φ is biased at every τ, for linear f too. f must
-    be differentiable at the discrete points. k evaluations of f and k backward passes.
+        \nabla_\phi L \approx \frac1k \sum_i \Big(\frac{\partial s_i}{\partial \phi}\Big)^{\!T} \nabla_x f(x_i)
+
+    The shift m is not differentiated. The method imitates :class:`StraightThroughGumbel`, usually with less variance,
+    because given x no noise is left. The value and the gradient for θ are exact in the mean. The gradient for φ is
+    biased at every τ, for linear f too. f must be differentiable at the discrete points. k evaluations of f and k
+    backward passes.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
@@ -41,7 +43,8 @@ class GappedStraightThrough(Relaxation[Bernoullis | OneHots]):
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
     Example, for φ = 0, g = log 3, τ = 1 and the samples x = (1, 0): the soft points are s = (3/4, 1/4), with
-    ds/dφ = s (1 - s) = 3/16. With f = x², the value is the mean of (1, 0), and the gradient that of 2x ds/dφ = (3/8, 0):
+    ds/dφ = s (1 - s) = 3/16. With f = x², the value is the mean of (1, 0), and the gradient is that of
+    2x ds/dφ = (3/8, 0):
         >>> import math, torch, sampleprop as sp
         >>> from sampleprop.estimators.relaxed.relaxation import Draw
         >>> logit = torch.zeros((), requires_grad=True)

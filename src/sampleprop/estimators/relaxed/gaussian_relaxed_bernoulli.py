@@ -1,7 +1,7 @@
 """Stochastic gates: a clipped Gaussian in place of a bit.
 
-Source: [yamada2020feature]. Differences from the paper: there x = clip(μ + σε) with μ free and σ = 1/2. Here σ = 1/τ, and
-μ is set from the logits so that rounding the gate gives p_φ.
+Source: [yamada2020feature]. Differences from the paper: there x = clip(μ + σε) with μ free and σ = 1/2. Here σ = 1/τ,
+and μ is set from the logits so that rounding the gate gives p_φ.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ class GaussianRelaxedBernoulli(Relaxation[Bernoullis]):
         x_i = \min\Big(1, \max\Big(0, \frac12 + \frac{\Phi^{-1}(p) + \varepsilon_i}{\tau}\Big)\Big), \qquad
         \nabla_\phi L \approx \frac1k \sum_i \nabla_\phi f(x_i)
 
-    ε is standard normal. Rounding x gives an exact sample of p_φ, but x is not one: P(x > 0) = Φ(Φ⁻¹(p) + τ/2), which is
-    above p. The sum of P(x > 0) is the L0 penalty of the relaxed gates; the penalty of the discrete ones is the sum of p.
+    ε is standard normal. Rounding x gives an exact sample of p_φ, but x is not one: P(x > 0) = Φ(Φ⁻¹(p) + τ/2), which
+    is above p. The sum of P(x > 0) is the L0 penalty of the relaxed gates; the penalty of the discrete ones is the sum
+    of p.
 
     Unbiased for the relaxed problem E[f(x)]. Its value and its gradients, for θ too, are not those of L. They tend to
     those of L as τ → 0, while the variance grows. A clipped gate has no gradient. f must be defined and differentiable

@@ -1,7 +1,7 @@
 """Generalized Gumbel-softmax: a count as the relaxed expectation of its outcomes.
 
-Source: [joo2020generalized]. Differences from the paper: the number of outcomes is given, instead of found from the mass
-that is cut off.
+Source: [joo2020generalized]. Differences from the paper: the number of outcomes is given, instead of found from the
+mass that is cut off.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ class GeneralizedGumbelSoftmax(Relaxation[Variables]):
         x_i = \sum_{c=0}^{n-1} c\, \operatorname{softmax}\bigl((\log \pi + G_i)/\tau\bigr)_c, \qquad
         \nabla_\phi L \approx \frac1k \sum_i \nabla_\phi f(x_i)
 
-    G is Gumbel noise, and :math:`\pi_c = p_\phi(c)`; the last outcome stands for all counts above it too. Unbiased for the
-    relaxed problem E[f(x)]. Its value and its gradients, for θ too, are not those of L. They tend to those of L as τ → 0 and
-    n → ∞, while the variance grows. f must be defined and differentiable between the counts. The variables are Poisson,
-    Binomial, Geometric or NegativeBinomial. k evaluations of f and k backward passes, and n numbers of noise for each count.
+    G is Gumbel noise, and :math:`\pi_c = p_\phi(c)`; the last outcome stands for all counts above it too. Unbiased for
+    the relaxed problem E[f(x)]. Its value and its gradients, for θ too, are not those of L. They tend to those of L as
+    τ → 0 and n → ∞, while the variance grows. f must be defined and differentiable between the counts. The variables
+    are Poisson, Binomial, Geometric or NegativeBinomial. k evaluations of f and k backward passes, and n numbers of
+    noise for each count.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
@@ -41,9 +42,9 @@ class GeneralizedGumbelSoftmax(Relaxation[Variables]):
         ValueError: for arguments out of range.
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
-    Example, for a Poisson count of rate λ = log 4, n = 2, τ = 1/2 and the noise 0: π = (e^-λ, 1 - e^-λ) = (1/4, 3/4), and
-    x = π₁² / (π₀² + π₁²) = 9/10. log(π₁ / π₀) has the derivative 4/3, so that dx/dλ = x (1 - x) / τ · 4/3 = 6/25. With
-    f = 10x², the value is 81/10, and the gradient is 20x dx/dλ = 108/25:
+    Example, for a Poisson count of rate λ = log 4, n = 2, τ = 1/2 and the noise 0: π = (e^-λ, 1 - e^-λ) = (1/4, 3/4),
+    and x = π₁² / (π₀² + π₁²) = 9/10. log(π₁ / π₀) has the derivative 4/3, so that dx/dλ = x (1 - x) / τ · 4/3 = 6/25.
+    With f = 10x², the value is 81/10, and the gradient is 20x dx/dλ = 108/25:
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.relaxed.relaxation import Draw
         >>> rate = torch.tensor(4.0).log().requires_grad_()
@@ -88,7 +89,7 @@ class GeneralizedGumbelSoftmax(Relaxation[Variables]):
 
 
 def _logits(variables: Variables, outcomes: int) -> Tensor:
-    """The log-probabilities of 0 to outcomes - 1, where the last is that of all from there: [*batch, *event, outcomes]."""
+    """log π, where the last outcome stands for all counts from there: [*batch, *event, outcomes]."""
     raised = {name: noise.promote(parameter) for name, parameter in variables.parameters.items()}
     base, _ = unwrap(with_parameters(variables.dist, raised))
     like = next(iter(raised.values()))

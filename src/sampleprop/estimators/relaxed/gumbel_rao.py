@@ -39,8 +39,8 @@ class GumbelRao(Relaxation[Bernoullis | OneHots]):
         ValueError: for arguments out of range.
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
-    Example, for φ = 0, τ = 1, x = 1 and K = 2 noises log 3 and 0: the sigmoids 3/4 and 1/2 have the derivatives 3/16 and
-    1/4, and the mean is 7/32. With f = 3 - 2x, the value is 1, and the gradient is -2 · 7/32 = -7/16:
+    Example, for φ = 0, τ = 1, x = 1 and K = 2 noises log 3 and 0: the sigmoids 3/4 and 1/2 have the derivatives 3/16
+    and 1/4, and the mean is 7/32. With f = 3 - 2x, the value is 1, and the gradient is -2 · 7/32 = -7/16:
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.relaxed.relaxation import Draw
         >>> logit = torch.zeros((), requires_grad=True)
@@ -72,7 +72,7 @@ class GumbelRao(Relaxation[Bernoullis | OneHots]):
         return self.points_from(variables, hard, z)
 
     def points_from(self, variables: Bernoullis | OneHots, hard: Tensor, z: Tensor) -> Tensor:
-        """These samples, with the derivative of the relaxation averaged over the first dimension of z, the noisy logits."""
+        """These samples, with the derivative of the relaxation, averaged over noisy logits z [K, k, *batch, *event]."""
         logits = finite(variables.logits)
         scores = z + (logits - logits.detach())  # φ + noise, with the noise held fixed
         return straight_through(hard, soften(variables, scores / self.temperature).mean(0))

@@ -1,7 +1,7 @@
 """Gumbel-softmax, also known as the Concrete distribution.
 
-Source: [jang2017categorical], eq. 2; found at the same time by [maddison2017concrete]. Differences from the papers: none.
-A Bernoulli variable is relaxed by logistic noise, which is the difference of two Gumbel draws.
+Source: [jang2017categorical], eq. 2; found at the same time by [maddison2017concrete]. Differences from the papers:
+none. A Bernoulli variable is relaxed by logistic noise, which is the difference of two Gumbel draws.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ class GumbelSoftmax(Relaxation[Bernoullis | OneHots]):
         x_i = \operatorname{softmax}((\phi + G_i)/\tau) \quad\text{or}\quad \sigma((\phi + \ell_i)/\tau), \qquad
         \nabla_\phi L \approx \frac1k \sum_i \nabla_\phi f(x_i)
 
-    G is Gumbel noise for one-hots, and ℓ is logistic noise for bits. Unbiased for the relaxed problem E[f(x)]. Its value
-    and its gradients, for θ too, are not those of L. They tend to those of L as τ → 0, while the variance grows. f must be
-    defined and differentiable between the discrete points; it never sees one. k evaluations of f and k backward passes.
+    G is Gumbel noise for one-hots, and ℓ is logistic noise for bits. Unbiased for the relaxed problem E[f(x)]. Its
+    value and its gradients, for θ too, are not those of L. They tend to those of L as τ → 0, while the variance grows.
+    f must be defined and differentiable between the discrete points; it never sees one. k evaluations of f and k
+    backward passes.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
@@ -34,8 +35,8 @@ class GumbelSoftmax(Relaxation[Bernoullis | OneHots]):
         ValueError: for arguments out of range.
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
-    Example, for φ = 0, τ = 1/2 and the noise (0, ∞): x = (1/2, 1), and dx/dφ = x (1 - x) / τ = (1/2, 0). With f = x², the
-    value is the mean of (1/4, 1), and the gradient is the mean of 2x dx/dφ = (1/2, 0):
+    Example, for φ = 0, τ = 1/2 and the noise (0, ∞): x = (1/2, 1), and dx/dφ = x (1 - x) / τ = (1/2, 0). With f = x²,
+    the value is the mean of (1/4, 1), and the gradient is the mean of 2x dx/dφ = (1/2, 0):
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.relaxed.relaxation import Draw
         >>> logit = torch.zeros((), requires_grad=True)

@@ -1,7 +1,7 @@
 """Hard concrete gates.
 
-Source: [louizos2018learning], eqs. 10 and 11. Differences from the paper: for limits that are not symmetric about 1/2 the
-logits are shifted, so that rounding the gate gives p_φ. For the paper's limits there is no shift.
+Source: [louizos2018learning], eqs. 10 and 11. Differences from the paper: for limits that are not symmetric about 1/2
+the logits are shifted, so that rounding the gate gives p_φ. For the paper's limits there is no shift.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 r"""Invertible Gaussian reparameterization, with broken sticks.
 
 Source: [potapczynski2020invertible]. Differences from the paper: there the mean and the scale of the Gaussian are free
-parameters, the relaxed variable is the model, and a softmax with a temperature follows the sticks. Here the model is the
-discrete p_φ: the mean is set from the logits, and the scale is 1. The temperature is inside each stick, so that sticks
-broken at temperature 0 give p_φ exactly.
+parameters, the relaxed variable is the model, and a softmax with a temperature follows the sticks. Here the model is
+the discrete p_φ: the mean is set from the logits, and the scale is 1. The temperature is inside each stick, so that
+sticks broken at temperature 0 give p_φ exactly.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class InvertibleGaussian(Relaxation[Bernoullis | OneHots]):
         \nabla_\phi L \approx \frac1k \sum_i \nabla_\phi f(x_i)
 
     ε is standard normal; a bit is the first of two classes. Since P(u_c > 1/2) = β_c, the first class with u_c > 1/2
-    follows p_φ. Unbiased for the relaxed problem E[f(x)]. Its value and its gradients, for θ too, are not those of L. They
-    tend to those of L as τ → 0, while the variance grows. The result depends on the order of the classes. f must be
-    defined and differentiable between the discrete points. k evaluations of f and k backward passes.
+    follows p_φ. Unbiased for the relaxed problem E[f(x)]. Its value and its gradients, for θ too, are not those of L.
+    They tend to those of L as τ → 0, while the variance grows. The result depends on the order of the classes. f must
+    be defined and differentiable between the discrete points. k evaluations of f and k backward passes.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.

@@ -1,7 +1,7 @@
 """Softmax of Gaussian noise: a logistic-normal relaxation.
 
-Source: [aitchison1980logistic]. Differences from the paper: the mean is φ/τ and the covariance a multiple of the identity,
-whereas the paper's are free.
+Source: [aitchison1980logistic]. Differences from the paper: the mean is φ/τ and the covariance a multiple of the
+identity, whereas the paper's are free.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SCALE = 1.702  # of the normal distribution closest to the standard logistic one
 
 
 class LogisticNormalSoftmax(Relaxation[Bernoullis | OneHots]):
-    r"""Gumbel-softmax with Gaussian noise in place of Gumbel noise: lighter tails, a distribution that is only close to p.
+    r"""Gumbel-softmax with Gaussian noise in place of Gumbel noise: lighter tails, samples that only nearly follow p.
 
     .. math::
 
@@ -29,9 +29,9 @@ class LogisticNormalSoftmax(Relaxation[Bernoullis | OneHots]):
 
     ε is standard normal. Which class is largest follows a probit model, not p_φ. For a bit the two differ by less than
     0.0095. For three classes or more, only Gumbel noise gives p_φ, among noises that are independent and identically
-    distributed. Therefore the bias does not vanish as τ → 0 (use :class:`GumbelSoftmax` or :class:`InvertibleGaussian` for
-    that). The value and the gradient for θ are biased too. f must be defined and differentiable between the discrete
-    points. k evaluations of f and k backward passes.
+    distributed. Therefore the bias does not vanish as τ → 0 (use :class:`GumbelSoftmax` or :class:`InvertibleGaussian`
+    for that). The value and the gradient for θ are biased too. f must be defined and differentiable between the
+    discrete points. k evaluations of f and k backward passes.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.

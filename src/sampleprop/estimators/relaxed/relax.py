@@ -1,7 +1,7 @@
 """RELAX: a learned function of the relaxed sample as a control variate.
 
-Source: [grathwohl2018backpropagation], sec. 3. Differences from the paper: the derivatives of z̃ are in closed form; the
-critic sees relaxed points, not z; the coupled form.
+Source: [grathwohl2018backpropagation], sec. 3. Differences from the paper: the derivatives of z̃ are in closed form;
+the critic sees relaxed points, not z; the coupled form.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def through_soft(variables: Discrete, soft: Tensor, gradient: Tensor) -> Tensor:
 
 
 def harden(variables: Discrete, scores: Tensor) -> Tensor:
-    """The sample that these scores decide, without graph: x = 1 where a bit's score is above 0, the argmax for one-hots."""
+    """The sample that these scores decide, without graph: 1[score > 0] for bits, the argmax for one-hots."""
     if isinstance(variables, Bernoullis):
         return (scores.detach() > 0).to(scores.dtype)
     return one_hot(scores.detach().argmax(-1), scores.shape[-1], scores.dtype)
