@@ -23,8 +23,7 @@ class GaussianRelaxedBernoulli(Relaxation[Bernoullis]):
         \nabla_\phi L \approx \frac1k \sum_i \nabla_\phi f(x_i)
 
     ε is standard normal. Rounding x gives an exact sample of p_φ, but x is not one: P(x > 0) = Φ(Φ⁻¹(p) + τ/2), which
-    is above p. The sum of P(x > 0) is the L0 penalty of the relaxed gates; the penalty of the discrete ones is the sum
-    of p.
+    is above p. The L0 penalty of the relaxed gates is the sum of P(x > 0), and that of the discrete ones the sum of p.
 
     Unbiased for the relaxed problem E[f(x)]. Its value and its gradients, for θ too, are not those of L. They tend to
     those of L as τ → 0, while the variance grows. A clipped gate has no gradient. f must be defined and differentiable

@@ -89,10 +89,12 @@ class LAX(Estimator[Variables, Draw]):
                 "LAX needs samples that move without a jump, because its critic is differentiated through them; "
                 f"{got}, whose angles pass from π to -π. Use Pathwise for an f of period 2π, or ScoreFunction."
             )
-        if (moving := checks.moving_refusal(self.name, variables, "Use Pathwise.")) is not None:
+        moving = checks.moving_refusal(self.name, variables, "Use Pathwise.")
+        if moving is not None:
             return moving
         if base.event_shape:
-            return f"LAX needs coordinates that are independent given the parameters; {got}. Use ScoreFunction or Pathwise."
+            fix = "Use ScoreFunction or Pathwise."
+            return f"LAX needs coordinates that are independent given the parameters; {got}. {fix}"
         try:
             _ = variables.parameters
         except TypeError as error:

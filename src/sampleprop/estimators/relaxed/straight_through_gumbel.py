@@ -23,8 +23,8 @@ class StraightThroughGumbel(Relaxation[Bernoullis | OneHots]):
 
     For bits, x = 1 where φ plus logistic noise is above 0, and the softmax is a sigmoid. The value and the gradient for
     θ are exact in the mean. The gradient for φ is biased, and its bias does not vanish as τ → 0. The limit is the mean
-    of ∇f at both ends of each step between classes, which is right for quadratic f only; its variance grows without
-    bound. f must be differentiable at the discrete points. k evaluations of f and k backward passes.
+    of ∇f at both ends of each step between classes, which is right for quadratic f only. As τ falls, the variance
+    grows without bound. f must be differentiable at the discrete points. k evaluations of f and k backward passes.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
