@@ -1,4 +1,4 @@
-"""REBAR and RELAX: identities, what they learn, and extreme logits; with Gumbel-Rao and LAX where a claim holds for all.
+"""REBAR and RELAX: identities, learning, and extreme logits; with Gumbel-Rao and LAX where a claim holds for all.
 
 Random tests compare at |z| < 4.5, as `problems.py` explains.
 """
