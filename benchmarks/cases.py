@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -11,7 +12,9 @@ from torch.distributions import Distribution
 import naive
 import sampleprop as sp
 import tight
+from workloads import Workload
 
+Estimate = Callable[[Tensor], Tensor]
 Naive = Callable[[Distribution, naive.Cost, int], Tensor]
 Tight = Callable[[tight.Family, Tensor, naive.Cost, int], Tensor]
 
@@ -35,13 +38,21 @@ KINDS = {
 class Case(NamedTuple):
     """One configuration. `samples` is the default; the others are tried where the workload varies the number."""
 
-    estimator: Callable[..., sp.Estimator[Any, Any]]
+    estimator: type[sp.Estimator[Any, Any]]
     naive: Callable[[int], Naive]
     tight: Callable[[int], Tight]
     kinds: tuple[str, ...]
     samples: int = 1
     step: int = 1
     most: float = math.inf
+    options: Mapping[str, Any] = {}
+    takes_samples: bool = True
+
+    def build(self, samples: int, package: ModuleType = sp) -> sp.Estimator[Any, Any]:
+        """The estimator with so many samples, from our package or from that of another checkout."""
+        arguments = (samples,) if self.takes_samples else ()
+        made: sp.Estimator[Any, Any] = getattr(package, self.estimator.__name__)(*arguments, **self.options)
+        return made
 
     def numbers(self, wanted: tuple[int, ...]) -> list[int]:
         """The numbers of samples to try, from those wanted: 1 stands for the fewest that the estimator does with."""
@@ -49,7 +60,12 @@ class Case(NamedTuple):
 
 
 def _case(
-    estimator: Callable[..., Any], name: str, *kinds: str, samples: int = 1, step: int = 1, most: float = math.inf
+    estimator: type[sp.Estimator[Any, Any]],
+    name: str,
+    *kinds: str,
+    samples: int = 1,
+    step: int = 1,
+    most: float = math.inf,
 ) -> Case:
     """Both yardsticks by their common name; a class gets the number of coordinates of a point."""
 
@@ -61,10 +77,6 @@ def _case(
 
 
 _BOTH = ("bits", "one-hots")
-_COUPLED = {
-    "estimator": functools.partial(sp.REBAR, coupled=True),
-    "tight": functools.partial(tight.REBAR, coupled=True),
-}
 
 CASES: Mapping[str, Case] = {
     "ScoreFunction(1)": _case(sp.ScoreFunction, "score_function", *_BOTH, most=1),
@@ -79,7 +91,9 @@ CASES: Mapping[str, Case] = {
     "ARMS": _case(sp.ARMS, "arms", "bits", samples=4, step=2),
     "CARMS": _case(sp.CARMS, "carms", "one-hots", samples=4, step=2, most=16),
     "REBAR": _case(sp.REBAR, "REBAR", *_BOTH),
-    "REBAR(coupled)": _case(sp.REBAR, "REBAR", *_BOTH)._replace(**_COUPLED),
+    "REBAR(coupled)": _case(sp.REBAR, "REBAR", *_BOTH)._replace(
+        options={"coupled": True}, tight=functools.partial(tight.REBAR, coupled=True)
+    ),
     "RELAX": _case(sp.RELAX, "RELAX", *_BOTH),
     "MuProp": _case(sp.MuProp, "muprop", *_BOTH),
     "DoubleCV": _case(sp.DoubleCV, "DoubleCV", *_BOTH, samples=2, step=2),
@@ -90,7 +104,7 @@ CASES: Mapping[str, Case] = {
     "DoublyReparameterized": _case(sp.DoublyReparameterized, "doubly_reparameterized", "reals", samples=8),
     "StickingTheLanding": _case(sp.StickingTheLanding, "sticking_the_landing", "reals"),
     "LAX": _case(sp.LAX, "LAX", "reals"),
-    "Enumerate": _case(lambda samples: sp.Enumerate(), "enumerate_all", "outcomes", most=1),
+    "Enumerate": _case(sp.Enumerate, "enumerate_all", "outcomes", most=1)._replace(takes_samples=False),
     "LocalExpectation": _case(sp.LocalExpectation, "local_expectation", *_BOTH),
     "GOGradient": _case(sp.GOGradient, "go_gradient", "bits"),
     "CoupledPerturbation": _case(sp.CoupledPerturbation, "coupled_perturbation", "bits"),
@@ -111,3 +125,23 @@ CASES: Mapping[str, Case] = {
     "EvolutionStrategies": _case(sp.EvolutionStrategies, "evolution_strategies", "bits"),
     "SPSA": _case(sp.SPSA, "spsa", "bits"),
 }
+
+
+def estimates(
+    case: Case, kind: str, samples: int, workload: Workload, before: ModuleType | None = None
+) -> dict[str, Estimate]:
+    """The library, both yardsticks, and the library of another checkout if one is given: from the parameter to [*batch]."""
+    dist, family = KINDS[kind]
+    by_hand, tightest = case.naive(workload.size), case.tight(workload.size)
+    f = workload.cost
+
+    def of(package: ModuleType) -> Estimate:
+        estimator = case.build(samples, package)
+        return lambda parameter: package.expect(f, dist(parameter), estimator)
+
+    found: dict[str, Estimate] = {
+        "ours": of(sp),
+        "naive": lambda parameter: by_hand(dist(parameter), f, samples),
+        "tight": lambda parameter: tightest(family, parameter, f, samples),
+    }
+    return found if before is None else found | {"before": of(before)}

@@ -38,8 +38,7 @@ def peak(which: str, name: str) -> float:
 def main() -> None:
     import torch
 
-    from cases import CASES
-    from run import estimates
+    from cases import CASES, estimates
     from workloads import toy
 
     torch.set_num_threads(1)

@@ -6,6 +6,7 @@ from typing import Any
 
 Row = dict[str, Any]
 
+SLOWER = 1.05  # how much above 1 a ratio to the other checkout is worth a look
 SUMMARIZED = ("toy-1", "toy-1000", "categorical", "vae")
 
 
@@ -45,12 +46,25 @@ def summary(rows: list[Row]) -> str:
         cells = []
         for workload in shown:
             mine = [r for r in rows if r["workload"] == workload and name in (r["estimator"], "all")]
-            both = (_geometric_mean(r["ratios"][key][1] for r in mine) for key in ("naive", "tight"))
+            both = (geometric_mean(r["ratios"][key][1] for r in mine) for key in ("naive", "tight"))
             cells.append(", ".join(f"{ratio:.2f}" for ratio in both) if mine else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _geometric_mean(numbers: Iterable[float]) -> float:
+def against(rows: list[Row]) -> str:
+    """The ratios to the other checkout: for each workload their geometric mean, and the rows above `SLOWER`."""
+    both = [r for r in rows if "before" in r["ratios"]]
+    lines = ["### Over before\n", f"| workload | rows | geometric mean | above {SLOWER} |", "|---|--:|--:|---|"]
+    for workload in dict.fromkeys(r["workload"] for r in both):
+        ratios = {
+            f"{r['estimator']} ({r['samples']})": r["ratios"]["before"][1] for r in both if r["workload"] == workload
+        }
+        above = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items() if ratio > SLOWER)
+        lines.append(f"| {workload} | {len(ratios)} | {geometric_mean(ratios.values()):.3f} | {above or 'none'} |")
+    return "\n".join(lines)
+
+
+def geometric_mean(numbers: Iterable[float]) -> float:
     logarithms = [math.log(number) for number in numbers]
     return math.exp(sum(logarithms) / max(len(logarithms), 1))

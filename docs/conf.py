@@ -15,7 +15,7 @@ from sphinx.errors import ExtensionError
 from sphinx.writers.html5 import HTML5Translator
 
 import sampleprop
-from sampleprop.lab import table
+from sampleprop.lab.show import table
 
 project = "sampleprop"
 author = "the sampleprop authors"

@@ -30,8 +30,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import sampleprop as sp
 import training
-from sampleprop.diagnostics.comparison import Comparison
-from sampleprop.diagnostics.row import Row
+from sampleprop.diagnostics import Comparison, Row
 
 Estimator = sp.Estimator[Any, Any]
 ESTIMATORS: dict[str, Callable[[int], Estimator]] = {

@@ -31,7 +31,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import sampleprop as sp
 import training
-from sampleprop.diagnostics.comparison import Comparison
+from sampleprop.diagnostics import Comparison
 
 Estimator = sp.Estimator[Any, Any]
 ESTIMATORS: dict[str, Callable[[], Estimator]] = {

@@ -19,7 +19,11 @@ import sampleprop as sp
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-from cases import CASES, KINDS  # noqa: E402
+import against  # noqa: E402
+import bars  # noqa: E402
+import report  # noqa: E402
+from cases import CASES, KINDS, estimates  # noqa: E402
+from workloads import toy  # noqa: E402
 
 REPLICATES = 6_000
 PARAMETERS = {
@@ -65,7 +69,7 @@ def yardsticks(name: str, kind: str):
     case, kind_of = CASES[name], KINDS[kind]
     size = PARAMETERS[kind].numel()
     estimator, by_hand, tightest = (
-        tilted(case.estimator(case.samples)),
+        tilted(case.build(case.samples)),
         tilted(case.naive(size)),
         tilted(case.tight(size)),
     )
@@ -145,6 +149,8 @@ def test_the_runner_prints_a_table_and_writes_json(tmp_path: Path) -> None:
             *command,
             "--seconds",
             "0.1",
+            "--against",
+            str(BENCHMARKS.parent),
             "--check-bars",
             "--json",
             str(written),
@@ -155,6 +161,84 @@ def test_the_runner_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     )
     assert "| GumbelSoftmax | 16 |" in done.stdout
     assert "toys: geometric mean at most 0.9 of naive" in done.stdout
+    assert "categorical: geometric mean at most 1.00 of before" in done.stdout
+    assert "| toy-1 | 6 | " in done.stdout
     rows = json.loads(written.read_text())["rows"]
     assert {row["workload"] for row in rows} == {"toy-1", "categorical"}
+    assert all("before" in row["ratios"] for row in rows)
     assert all(first <= middle <= third for row in rows for first, middle, third in row["ratios"].values())
+
+
+@pytest.fixture(scope="module")
+def before():
+    """The package of this very checkout, loaded as that of another one."""
+    return against.load(BENCHMARKS.parent)
+
+
+def test_the_other_checkout_shares_no_module_with_ours(before) -> None:
+    assert before.check is not sp.check  # imported late, by a name in a string
+    loaded = [module for name, module in sys.modules.items() if name.partition(".")[0] == against.BEFORE]
+    assert len(loaded) > 50
+    origins = {getattr(value, "__module__", None) or "" for module in loaded for value in vars(module).values()}
+    assert against.BEFORE + ".expectation" in origins
+    assert not [origin for origin in origins if origin.partition(".")[0] == against.OURS]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_other_checkout_builds_the_same_configuration(before, name: str) -> None:
+    case = CASES[name]
+    ours, theirs = case.build(case.samples), case.build(case.samples, before)
+    assert isinstance(theirs, before.Estimator)
+    assert repr(theirs) == repr(ours)
+
+
+def test_the_other_checkouts_step_is_timed_on_the_same_problem(before) -> None:
+    workload = toy("bits", 3)
+    found = estimates(CASES["DisARM"], "bits", 2, workload, before)
+    gradients = {}
+    for key in ("ours", "before"):
+        torch.manual_seed(0)
+        workload.step(found[key])
+        gradients[key] = workload.trained[0].grad
+    assert torch.equal(gradients["ours"], gradients["before"])
+
+
+def test_a_folder_without_the_package_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="--against needs a checkout of the project"):
+        against.load(tmp_path)
+
+
+def measured(name: str, workload: str, samples: int, **ratios: float):
+    """A row of a run in which all rounds were alike."""
+    ratios = {"naive": 1.0, "tight": 1.0, "tight and object": 1.0} | ratios
+    quartiles = {key: [ratio] * 3 for key, ratio in ratios.items()}
+    return {"estimator": name, "workload": workload, "samples": samples, "ratios": quartiles}
+
+
+def test_rows_slower_than_the_other_checkouts_are_named() -> None:
+    rows = [measured("DisARM", "toy-1", 2, before=0.9), measured("DisARM", "toy-1", 16, before=1.1)]
+    rows.append(measured("DisARM", "vae", 2, before=1.04))
+    text = report.against([*rows, measured("bits, 3 variables", "chain", 1)])
+    assert "| toy-1 | 2 | 0.995 | DisARM (16) 1.10 |" in text
+    assert "| vae | 1 | 1.040 | none |" in text
+    assert "chain" not in text
+
+
+@pytest.mark.parametrize(
+    ("row", "bar"),
+    [
+        (("DisARM", "vae", 2, {"before": 1.01}), "vae: geometric mean at most 1.00 of before"),
+        (("DisARM", "vae", 2, {"before": 1.06}), "vae: none above 1.05 of before"),
+        (("ScoreFunction(2)", "toy-1", 2, {"before": 0.95}), "toy-1, ScoreFunction(2): none above 0.94 of before"),
+        (("Pathwise", "toy-1", 1, {"before": 0.98}), "toy-1, Pathwise: none above 0.97 of before"),
+        (
+            ("ScoreFunction(2)", "toy-1, compiled", 2, {"before": 1, "tight": 1.1}),
+            "toy-1, compiled ScoreFunction(2): none above 1.09 of tight",
+        ),
+    ],
+)
+def test_bars_against_the_other_checkout(row, bar: str) -> None:
+    name, workload, samples, ratios = row
+    assert f"MISSED: {bar}" in bars.report([measured(name, workload, samples, **ratios)])
+    assert f"holds: {bar}" in bars.report([measured(name, workload, samples, before=0.9)])
+    assert "before" not in bars.report([measured(name, workload, samples)])

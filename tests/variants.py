@@ -32,6 +32,7 @@ def _ramp_mean(dist: Distribution) -> Tensor:
 
 def tilted(estimator: sp.LAX | sp.RELAX) -> sp.LAX | sp.RELAX:
     """The estimator with a quadratic critic that is not zero: a critic of zeros would hide an error in its use."""
+    assert estimator.quadratic is not None
     with torch.no_grad():
         for parameter in estimator.quadratic.parameters():
             parameter.copy_(torch.linspace(0.05, -0.05, parameter.numel()).reshape(parameter.shape))

@@ -33,10 +33,11 @@ from sampleprop.program import program as program
 from sampleprop.schedule import ExponentialTemperature as ExponentialTemperature
 
 if TYPE_CHECKING:
-    from sampleprop.diagnostics.check import check as check
-    from sampleprop.diagnostics.compare import compare as compare
-    from sampleprop.diagnostics.monitor import Monitor as Monitor
-    from sampleprop.diagnostics.recommend import recommend as recommend
+    from sampleprop.certificates.certifying import certify as certify
+    from sampleprop.diagnostics.checking.check import check as check
+    from sampleprop.diagnostics.comparing.compare import compare as compare
+    from sampleprop.diagnostics.monitoring.monitor import Monitor as Monitor
+    from sampleprop.diagnostics.recommending.recommend import recommend as recommend
 
 __version__ = "0.1.0"
 
@@ -44,7 +45,9 @@ _DIAGNOSTICS = ("check", "compare", "recommend", "Monitor")
 
 
 def __getattr__(name: str) -> Any:
-    """Import the diagnostics where they are first asked for: a training script seldom does."""
+    """Import the diagnostics and certificates where they are first asked for: a training script seldom does."""
+    if name == "certify":
+        return importlib.import_module("sampleprop.certificates").certify
     if name == "diagnostics" or name in _DIAGNOSTICS:
         module = importlib.import_module("sampleprop.diagnostics")
         return module if name == "diagnostics" else getattr(module, name)
@@ -52,4 +55,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "diagnostics", *_DIAGNOSTICS})
+    return sorted({*globals(), "certify", "diagnostics", *_DIAGNOSTICS})

@@ -69,12 +69,12 @@ def kind_refusal(name: str, takes: tuple[type[Variables], ...], variables: Varia
 
 
 def moving_refusal(name: str, variables: Variables, fix: str) -> str | None:
-    """Why an estimator that uses the score cannot take these variables: their support moves with φ; None if it does not."""
+    """Why an estimator that uses the score cannot take these variables; None if their support does not move with φ."""
     if not variables.moving_support:
         return None
     return (
-        f"{name} needs a support that does not move with the parameters; got {variables.kind}, whose score misses what happens "
-        f"at the moving edge. {fix}"
+        f"{name} needs a support that does not move with the parameters; got {variables.kind}, whose score misses what "
+        f"happens at the moving edge. {fix}"
     )
 
 
@@ -109,13 +109,13 @@ def costs(name: str, variables: Variables | Distribution, points: Tensor, values
 
 
 def keep(name: str, kept: Tensor | None, costs: Tensor, whole: bool) -> None:
-    """Require a mask of the costs' shape, and no mask at all for an estimator whose samples make sense only together."""
+    """Require a mask of the costs' shape; refuse any mask where the samples make sense only together (`whole`)."""
     if kept is None:
         return
     if kept.shape != costs.shape or kept.dtype != torch.bool:
         raise ValueError(
-            f"{name} needs keep of the costs' shape, [k, *batch] = {list(costs.shape)}, and bool; got {list(kept.shape)}, "
-            f"{kept.dtype}. Pass keep=costs.isfinite(), say."
+            f"{name} needs keep of the costs' shape, [k, *batch] = {list(costs.shape)}, and bool; got "
+            f"{list(kept.shape)}, {kept.dtype}. Pass keep=costs.isfinite(), say."
         )
     if whole:
         raise ValueError(
@@ -164,8 +164,8 @@ def _shape_fix(shape: tuple[int, ...], k: int, batch: tuple[int, ...], event: tu
         return "Sum the dimensions after the batch away."
     if len(shape) < len((k, *batch)) and batch and (not shape or shape == (k,)):
         return (
-            "Either f reduces over the batch, and must keep it; or the batch dimensions of the distribution are parts of "
-            "one draw: wrap the distribution in torch.distributions.Independent(q, 1)."
+            "Either f reduces over the batch, and must keep it; or the batch dimensions of the distribution are parts "
+            "of one draw: wrap the distribution in torch.distributions.Independent(q, 1)."
         )
     if sorted(shape) == sorted((k, *batch)):
         return "The dimensions are in another order: samples come first, then the batch."
@@ -188,16 +188,16 @@ def possible(name: str, variables: Variables) -> None:
     if logits.is_cuda:
         _raise_later(
             ~logits.isnan().any(),
-            f"{name} needs at least one possible class in each row of logits; in an earlier call all were -inf (or one was "
-            "NaN). Leave one class unmasked.",
+            f"{name} needs at least one possible class in each row of logits; in an earlier call all were -inf (or one "
+            "was NaN). Leave one class unmasked.",
         )
         return
     # Normalized logits are at most 0, so their sum is NaN only where a whole row was -inf (or came as NaN).
     if math.isnan(logits.sum().item()) and bool(logits.isnan().any()):
         row = logits.isnan().nonzero()[0].tolist()[: max(logits.dim() - 1, 0)]
         raise ValueError(
-            f"{name} needs at least one possible class in each row of logits; all are -inf (or one is NaN) at index {row}. "
-            "Leave one class unmasked."
+            f"{name} needs at least one possible class in each row of logits; all are -inf (or one is NaN) at index "
+            f"{row}. Leave one class unmasked."
         )
 
 
@@ -216,15 +216,16 @@ def path(name: str, variables: Variables, costs: Tensor, points: Tensor, allow_u
             return
         raise RuntimeError(
             f"{name} needs points that are attached to φ; got a draw made under no_grad, or saved and loaded, so the "
-            "gradient for φ would be zero. Propose with gradients on, or use ScoreFunction, whose draws are plain numbers."
+            "gradient for φ would be zero. Propose with gradients on, or use ScoreFunction, whose draws are plain "
+            "numbers."
         )
     if allow_unused:
         return
     gathered = _GATHERED.get()
-    if gathered is None:
-        paths(costs, [(name, points)])
-    else:
+    if gathered is not None:
         gathered.append((name, points))
+    elif _unreached(costs, {points.grad_fn: name}):
+        raise _no_path(name)
 
 
 @contextmanager
@@ -244,19 +245,24 @@ def paths(costs: Tensor, wanted: list[tuple[str, Tensor]]) -> None:
         return
     targets = {points.grad_fn: name for name, points in wanted if points.grad_fn is not None}
     for name in _unreached(costs, targets).values():
-        raise RuntimeError(
-            f"{name} needs a cost that is differentiable in x; got one with no path to x, so the gradient for φ would be "
-            "zero. Use ScoreFunction for a black-box f, do not detach x or leave torch inside f, or, if f may ignore x, "
-            f"say so: {name}(allow_unused=True)."
-        )
+        raise _no_path(name)
+
+
+def _no_path(name: str) -> RuntimeError:
+    return RuntimeError(
+        f"{name} needs a cost that is differentiable in x; got one with no path to x, so the gradient for φ would be "
+        "zero. Use ScoreFunction for a black-box f, do not detach x or leave torch inside f, or, if f may ignore x, "
+        f"say so: {name}(allow_unused=True)."
+    )
 
 
 def relaxed_path(name: str, costs: Tensor, points: Tensor) -> None:
     """Refuse costs at relaxed points that autograd cannot follow back to them: their derivative would be wrong."""
     if inspectable(costs) and points.requires_grad and not has_path(costs, points):
         raise RuntimeError(
-            f"{name} needs a cost that is differentiable in x; got one with no path to x, so its derivative would be zero "
-            "and the gradient for φ wrong. Use ScoreFunction for a black-box f, and do not detach x or leave torch inside f."
+            f"{name} needs a cost that is differentiable in x; got one with no path to x, so its derivative would be "
+            "zero and the gradient for φ wrong. Use ScoreFunction for a black-box f, and do not detach x or leave "
+            "torch inside f."
         )
 
 
@@ -283,14 +289,15 @@ def _unreached(costs: Tensor, targets: dict[Node, str]) -> dict[Node, str]:
     return left
 
 
-def finite_slopes(name: str, slopes: Tensor) -> None:
-    """Refuse a derivative of f by x that is not finite: it would go into a control variate, and so into all of φ."""
-    if not inspectable(slopes) or slopes.is_cuda:
+def finite_derivative(name: str, derivative: Tensor) -> None:
+    """Refuse a derivative of f that is not finite: it would enter a control variate, and so all of φ's gradient."""
+    if not inspectable(derivative) or derivative.is_cuda:
         return
-    index = first_nonfinite(slopes)
+    index = first_nonfinite(derivative)
     if index is not None:
         raise ValueError(
-            f"{name} needs finite slopes of f by x; got {slopes[tuple(index)].item()} at [sample, *batch, *event] = {index}. "
+            f"{name} needs a finite derivative of f with respect to x; got {derivative[tuple(index)].item()} at "
+            f"[sample, *batch, *event] = {index}. "
             'Fix f there (√0, say), or pass nonfinite="propagate" to let it through.'
         )
 

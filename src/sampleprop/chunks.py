@@ -1,4 +1,4 @@
-"""f evaluated on a few points at a time, so that what it keeps for its backward pass does not grow with their number."""
+"""f evaluated on a few points at a time, so that its memory does not grow with the number of points."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sampleprop.tracing import transforms_active
 def chunked(f: Callable[[Tensor], Any], chunk: int) -> Callable[[Tensor], Any]:
     r"""The same function, called with at most `chunk` points [chunk, \*batch, \*event] at a time.
 
-    Where a gradient is recorded, nothing but the points and costs is kept: the backward pass calls f again, piece by piece, with the
-    random numbers that it had. So f is evaluated twice, and its memory is that of one piece.
+    Where a gradient is recorded, only the points and costs are kept: the backward pass calls f again, piece by piece,
+    with the random numbers that it had. So f is evaluated twice, and its memory is that of one piece.
     """
 
     def pieces(points: Tensor) -> Any:
         if points.shape[0] <= chunk:
             return f(points)
-        # torch.func keeps its own record, which a recomputation would not reach; without a gradient nothing is kept anyway.
+        # A recomputation would not reach the record that torch.func keeps. Without a gradient nothing is kept anyway.
         recompute = torch.is_grad_enabled() and not transforms_active()
         parts = []
         for piece in points.split(chunk):

@@ -61,7 +61,7 @@ class Costs:
         return self.keep is None and self.group is None
 
     def shared(self, x: Tensor) -> Tensor:
-        """[k, *batch] -> [k, *batch]: each times its share in the average, so that a sum over the samples is the average."""
+        """Each number times its share in the average, [k, *batch]: the sum over the samples is then the average."""
         if self.keep is None:
             return x if x.shape[0] == 1 else x / x.shape[0]
         return torch.where(self.keep, x, 0.0) * kept_weights(self.keep, x.dtype, self.group)
@@ -112,8 +112,8 @@ class Group(NamedTuple):
         """
         if self.dim is not None and not 0 < -self.dim < costs.dim():
             raise ValueError(
-                f"A group needs Group(dim=...) from {1 - costs.dim()} to -1, a batch dimension counted from the right; got "
-                f"{self.dim} for costs {list(costs.shape)}."
+                f"A group needs Group(dim=...) from {1 - costs.dim()} to -1, a batch dimension counted from the right; "
+                f"got {self.dim} for costs {list(costs.shape)}."
             )
         ranks = 1 if self.process_group is None else distributed.get_world_size(self.process_group)
         return costs.shape[0] * ranks * (1 if self.dim is None else costs.shape[self.dim])
@@ -150,7 +150,10 @@ def others(x: Tensor, keep: Tensor | None = None, group: Group | None = None) ->
 
 
 def totals(*xs: Tensor, group: Group | None = None) -> tuple[Tensor, ...]:
-    """The sum of each over all samples, in one collective: [k, *batch, ...] -> [1, *batch, ...], 1 also for `group.dim`."""
+    """The sum of each tensor over all samples, in one collective: [k, *batch, ...] -> [1, *batch, ...].
+
+    The size of the dimension `group.dim` becomes 1 as well.
+    """
     sums = torch.stack(xs).sum(1, keepdim=True)
     if group is not None and group.dim is not None:
         sums = sums.sum(group.dim, keepdim=True)
@@ -162,7 +165,8 @@ def totals(*xs: Tensor, group: Group | None = None) -> tuple[Tensor, ...]:
 def kept_weights(keep: Tensor, dtype: torch.dtype, group: Group | None = None) -> Tensor:
     """Equal weights for the samples that are kept, 0 for the others: [k, *batch], summing to 1 over the samples.
 
-    Where ranks hold further samples, they sum to 1 on the average over the ranks: one that keeps fewer counts less.
+    Where ranks hold further samples, the weights sum to 1 averaged over the ranks; a rank with fewer kept samples has a
+    smaller sum.
     """
     if group is None or group.process_group is None:
         return keep.to(dtype) / keep.sum(0)

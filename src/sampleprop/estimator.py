@@ -25,7 +25,7 @@ class AnyDraw(Protocol):
 
     @property
     def points(self) -> Tensor:
-        """[k, *batch, *event]: true samples (or relaxed ones, where the facts say so) whose costs carry θ's gradient."""
+        """[k, *batch, *event]: true samples (or relaxed ones, as the facts say) whose costs carry θ's gradient."""
 
     @property
     def probes(self) -> Tensor | None:
@@ -61,8 +61,8 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         calls_f: whether `estimate` evaluates f itself, at points that it chooses.
         grouped: whether samples of other particles of a program, and of other ranks, improve the estimate. An estimator
             without this needs no process group: averaging over the ranks is already correct.
-        samples: k, the number of true samples at which f is evaluated. Set it in `__init__` if it can be chosen; None is one
-            sample that adds no dimension in a program.
+        samples: k, the number of true samples at which f is evaluated. Set it in `__init__` if it can be chosen; None
+            is one sample that adds no dimension in a program.
         samples_step: the number of samples must be a multiple of this.
         takes: the kinds of variables, read from the type argument.
     """
@@ -163,11 +163,11 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
 
     @abstractmethod
     def draw(self, variables: V, generator: Generator | None) -> D:
-        """Draw the points at which f must be evaluated, and the noise that `estimate` needs; detached where possible."""
+        """Draw the points at which f must be evaluated, and the noise that `estimate` needs, detached if possible."""
 
     @abstractmethod
     def estimate(self, variables: V, draw: D, costs: Costs) -> Tensor:
-        """Return [*batch], from costs that have been checked: its value estimates L, its gradient is the estimator's."""
+        """Return [*batch], from checked costs: its value estimates L, and its gradient is the estimator's."""
 
     def refuses(self, variables: V) -> str | None:
         """Why variables of a supported kind cannot be taken all the same, with the fix; None if they can."""

@@ -1,4 +1,4 @@
-"""`expect`: propose, call f, check, combine."""
+"""`expect`: recognize the distribution, draw, call f, check, estimate."""
 
 from __future__ import annotations
 
@@ -61,8 +61,9 @@ def expect(
             word to be right on several ranks. Each rank needs a finite cost for each batch element.
         chunk: the most points that f gets at once, at least 1; None for all. With it f's memory does not grow with the
             number of points: nothing of f is kept, and the backward pass evaluates f again, piece by piece, with the
-            same random numbers of torch's own generator. That is one more forward pass of f where f has a gradient. On the CPU
-            the C library may hold on to freed blocks below 32 MB: larger chunks, or its ``MALLOC_MMAP_THRESHOLD_``, help.
+            same random numbers of torch's own generator. That is one more forward pass of f where f has a gradient. On
+            the CPU the C library may hold on to freed blocks below 32 MB; larger chunks help, or its setting
+            ``MALLOC_MMAP_THRESHOLD_``.
 
     Returns:
         [\*batch]. Reduce it as the loss wants, `expect(...).mean()`.
@@ -133,7 +134,7 @@ def expect(
         if nonfinite != "propagate":
             checks.finite(name, values, "raise")
             if points.requires_grad and inspectable(points):
-                points.register_hook(lambda slopes: checks.finite_slopes(name, slopes))
+                points.register_hook(lambda derivative: checks.finite_derivative(name, derivative))
         return values
 
     group = None if process_group is None else Group(process_group=process_group)
@@ -162,7 +163,7 @@ def _call(f: Callable[[Tensor], Any], points: Tensor, name: str) -> Any:
 
 
 def _dropped(keep: Tensor, process_group: ProcessGroup | None) -> bool:
-    """Whether a cost is left out; on any rank, where they work together: f may hold collectives, which all must enter."""
+    """Whether a cost is left out, on any of the ranks: f may contain collectives, which all ranks must enter."""
     left_out = ~keep.all()
     return bool(left_out if process_group is None else parallel.total(left_out.to(torch.int64), process_group))
 

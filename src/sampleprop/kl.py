@@ -20,40 +20,42 @@ def kl_surrogate(
 ) -> Tensor:
     r"""Estimate a KL divergence at each sample, so that the average has the right value and the right gradient.
 
-    "reverse" is :math:`\mathrm{KL}(q \| p)`, from samples of q; "forward" is :math:`\mathrm{KL}(p \| q)`, from samples of p. The
-    gradient is right for the parameters of both, to any order: with s the law that was sampled, r the other one, and
-    :math:`\square = s / \operatorname{stop}(s)`,
+    "reverse" is :math:`\mathrm{KL}(q \| p)`, from samples of q; "forward" is :math:`\mathrm{KL}(p \| q)`, from samples
+    of p. The gradient is right for the parameters of both distributions, to any order. With s the distribution that was
+    sampled, r the other one, and :math:`\square = s / \operatorname{stop}(s)`,
 
     .. math::
 
         S = \square\,(\log s - \log r - 1) + 1, \qquad
-        \mathbb{E}_s[\nabla S] = \mathbb{E}_s[(\log s - \log r) \nabla \log s - \nabla \log r] = \nabla\, \mathrm{KL}(s \| r)
+        \mathbb{E}_s[\nabla S] = \mathbb{E}_s[(\log s - \log r) \nabla \log s - \nabla \log r]
+            = \nabla\, \mathrm{KL}(s \| r)
 
-    The -1 takes the score's own term out, whose mean is zero. Samples that were reparameterized carry the gradient of s in
-    themselves; then log s - log r, attached through them, is all, and the score must not be added. Log-probabilities do not show
-    which it was: say so.
+    The -1 removes the score's own term, whose mean is zero. Reparameterized samples already carry the gradient of s;
+    then log s - log r, attached through them, is enough, and the score must not be added. Log-probabilities do not show
+    how the samples were drawn, therefore say it by `reparameterized`.
 
-    Why not differentiate an estimate of the value? At samples of q, with r = p / q held as numbers that depend on q's
+    Why not differentiate an estimate of the value? At samples of q, with r = p / q, whose numbers depend on q's
     parameters through log q only:
 
     ====  ==============================  ==============  ==============================================================
-    name  loss                            value           mean of its gradient by q's parameters
+    name  loss                            value           mean of its gradient with respect to q's parameters
     ====  ==============================  ==============  ==============================================================
     k1    log q - log p                   unbiased        E[∇log q] = 0: noise, and nothing else
     k2    (log q - log p)² / 2            biased          E[(log q - log p) ∇log q] = ∇KL(q ‖ p), the reverse one
     k3    r - 1 - log r                   unbiased        E[(1 - r) ∇log q] = -E_p[∇log q] = ∇KL(p ‖ q), the forward one
     ====  ==============================  ==============  ==============================================================
 
-    By p's parameters, k1 has the right gradient, and k2 has not. Inside :func:`expect`, whose estimator brings the score, none
-    of this is needed: there `log_q - log_p`, attached, is right. A penalty inside a cost that is detached must be k1: k3
-    would give the difference of the two gradients.
+    With respect to p's parameters, k1 has the right gradient and k2 has not. Inside :func:`expect` none of this is
+    needed,
+    because its estimator adds the score: there `log_q - log_p`, attached, is right. A penalty inside a cost that is
+    detached must be k1: k3 would give the difference of the two gradients.
 
     Args:
         log_q: log q(x) at each sample, summed over all that is one draw (the tokens of a sequence, say), attached to
             q's parameters.
         log_p: log p(x) at the same samples, of the same shape; detached or not.
         direction: "reverse" for samples of q, "forward" for samples of p.
-        reparameterized: whether the samples are attached to the parameters of the law they were drawn from.
+        reparameterized: whether the samples are attached to the parameters of the distribution they were drawn from.
 
     Returns:
         The shape of the log-probabilities; in float32 at least. Average it over the samples.

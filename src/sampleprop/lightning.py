@@ -1,6 +1,7 @@
 """`sampleprop.Monitor` in Lightning: what it measures, in the trainer's loggers and checkpoints.
 
-Needs the extra: `pip install "sampleprop[lightning]"`. Importing this module works without it; making the callback does not.
+Needs the extra: `pip install "sampleprop[lightning]"`. Without it this module can be imported, but the callback cannot
+be made.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from sampleprop.diagnostics.monitor import Monitor
+from sampleprop.diagnostics.monitoring.monitor import Monitor
 
 try:
     Callback: Any = import_module("lightning.pytorch.callbacks").Callback
@@ -21,7 +22,8 @@ _Base: Any = Callback or object
 class LogMonitor(_Base):  # type: ignore[misc]  # known only where the extra is
     """Logs a monitor after each training step that probed, and keeps it in checkpoints.
 
-    The module calls `monitor.expect` in its `training_step`; this does the rest. One callback for each monitor: give them names.
+    The module calls `monitor.expect` in its `training_step`; this does the rest. Each monitor needs its own callback
+    and its own name.
 
     Args:
         monitor: the one that the module uses.

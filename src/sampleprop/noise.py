@@ -34,7 +34,7 @@ def cast_like(x: Tensor, parameter: Tensor) -> Tensor:
 
 
 def generator_option(generator: Generator | None) -> dict[str, Any]:
-    """The generator as a keyword argument, or none at all: torch refuses None where torch.compile keeps sizes symbolic."""
+    """The generator as a keyword argument, or no argument: torch refuses None where a compiled size is symbolic."""
     return {} if generator is None else {"generator": generator}
 
 

@@ -21,8 +21,9 @@ def rank_generator(
 ) -> Generator:
     """Make this rank's source of noise, from a seed that all ranks share.
 
-    Ranks of one seed never share a stream, and the seed is hashed first, so that the ranks of seed 1 do not meet those of
-    seed 0, as they would with `seed + rank`. Parameters are best initialized before, from the same global seed on each rank.
+    Ranks of one seed never share a stream. The seed is hashed first, so that the ranks of seed 1 do not share streams
+    with those of seed 0, as they would with `seed + rank`. Initialize parameters before, from the same global seed on
+    each rank.
 
     Args:
         seed: any whole number.
@@ -39,7 +40,7 @@ def rank_generator(
     """
     rank = distributed.get_rank(process_group) if distributed.is_available() and distributed.is_initialized() else 0
     base = int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest())
-    # torch seeds its CPU generator with the lowest 32 bits only: adding the rank keeps them different, hashing it would not.
+    # torch seeds its CPU generator with the lowest 32 bits only; adding the rank keeps those different.
     return Generator(device).manual_seed((base + rank) % 2**63)
 
 
@@ -77,8 +78,8 @@ def check_streams(
     for other, number in enumerate(drawn.tolist()):
         if number in first:
             raise RuntimeError(
-                f"Each rank needs noise of its own; ranks share noise: {first[number]} and {other} are about to draw the "
-                "same. Pass generator=rank_generator(seed), or seed each rank differently."
+                f"Each rank needs noise of its own; ranks share noise: {first[number]} and {other} are about to draw "
+                "the same. Pass generator=rank_generator(seed), or seed each rank differently."
             )
         first[number] = other
 

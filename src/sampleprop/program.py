@@ -1,9 +1,10 @@
 """Programs of several random variables: nested expectations, written as generators.
 
-A program is the nested expectation that it reads as. Each random variable's cost is what the rest of the program costs, so
-a cost yielded before a variable is never charged to it. The engine keeps a list of the variables and folds it from the last to the
-first; it does not recurse, so a chain may have any length. Score functions that follow one another without a dimension of their
-own are folded together, by the form of Foerster et al. (2018), "DiCE", sec. 4: a cost times the box of all variables before it.
+A program is the nested expectation that it reads as. Each random variable's cost is what the rest of the program costs,
+so a cost yielded before a variable is never charged to it. The engine keeps a list of the variables and folds it from
+the last to the first; it does not recurse, so a chain may have any length. Score functions that follow one another
+without a dimension of their own are folded together, by the form of Foerster et al. (2018), "DiCE", sec. 4: a cost
+times the box of all variables before it.
 """
 
 from __future__ import annotations
@@ -37,20 +38,22 @@ Steps = Generator[Any, Any, Tensor | None]
 class program(Generic[P]):
     r"""Make a generator function a function that returns its expected cost, with gradients.
 
-    Inside, `x = yield dist, estimator` draws a random variable, `yield cost` adds a cost, `return cost` adds the last one.
-    An estimator with `samples=K` adds one dimension of K on the left of x, as `dist.sample((K,))` does, and all that is
-    computed from x has it too; with `samples=None` it draws once and adds none, which keeps long chains small.
+    Inside, `x = yield dist, estimator` draws a random variable, `yield cost` adds a cost, `return cost` adds the last
+    one. An estimator with `samples=K` adds one dimension of K on the left of x, as `dist.sample((K,))` does, and all
+    that is computed from x has it too; with `samples=None` it draws once and adds none, which keeps long chains small.
 
     .. math:: L = \mathbb{E}_{x_1}\big[c_1 + \mathbb{E}_{x_2 | x_1}[c_2 + \dots]\big]
 
-    Shapes: the batch of each distribution is that of the variables before it, [\*K, \*batch]; a cost has the shape of the batch
-    at its place. Conditionally independent items (a plate) are an inner `expect` and a sum. Sub-programs: `x = yield from
-    other.steps(...)`. Methods of modules can be programs. Branches and loops of random length work, as long as all samples of a batch
-    take the same branch. Programs run eagerly. Estimators that evaluate f at relaxed points need a cost that is differentiable
-    in the variable, and their control variates (temperature, critic) stay as they are: train them with `expect`.
+    Shapes: the batch of each distribution is that of the variables before it, [\*K, \*batch]; a cost has the shape of
+    the batch at its place. Conditionally independent items (a plate) are an inner `expect` and a sum. Sub-programs:
+    `x = yield from other.steps(...)`. Methods of modules can be programs. Branches and loops of random length work, as
+    long as all samples of a batch take the same branch. Programs run eagerly. Estimators that evaluate f at relaxed
+    points need a cost that is differentiable in the variable, and their control variates (temperature, critic) stay as
+    they are: train them with `expect`.
 
     Raises:
-        TypeError: for a function that does not yield, and for yielding anything but a cost or a pair of distribution and estimator.
+        TypeError: for a function that does not yield, and for yielding anything but a cost or a pair of distribution
+            and estimator.
         ValueError: for a distribution or cost of another shape, and for a variable with no cost after it.
 
     Example:
@@ -95,11 +98,11 @@ class program(Generic[P]):
         Args:
             generator: the source of all its noise.
             particles: S, at least 1: the program runs S independent copies of itself. Every batch begins with S, in the
-                first distribution and in each cost, as in `Bernoulli(logits=logits.expand(S, 5))`; the result is the mean
-                over them, [\*batch]. A score function leaves one particle out: its baseline is the mean of what the others
-                cost from there on.
-            process_group: ranks that run the same program on the same batch elements: score functions leave one out over
-                the samples of all of them. The value and gradient of each rank are those of its share.
+                first distribution and in each cost, as in `Bernoulli(logits=logits.expand(S, 5))`; the result is the
+                mean over them, [\*batch]. A score function leaves one particle out: its baseline is the mean of what
+                the others cost from there on.
+            process_group: ranks that run the same program on the same batch elements: score functions leave one out
+                over the samples of all of them. The value and gradient of each rank are those of its share.
 
         Raises:
             ValueError: for a number of particles below 1.
@@ -167,8 +170,8 @@ class _Node:
         costs = _total(self.costs, after)
         if costs is None:
             raise ValueError(
-                f"{self.estimator.name} needs a cost that is yielded or returned after its variable; got none, so its gradient "
-                "would be zero. Draw a variable that nothing depends on with dist.sample()."
+                f"{self.estimator.name} needs a cost that is yielded or returned after its variable; got none, so its "
+                f"gradient would be zero. Draw a variable that nothing depends on with dist.sample()."
             )
         return costs
 
@@ -186,7 +189,8 @@ class _Node:
 def _run(steps: Steps, setting: _Setting, drawn: list[Tensor] | None) -> Tensor:
     if not isinstance(steps, Generator):
         raise TypeError(
-            f"A program needs a generator function; got one that returned {steps!r:.80}. Draw with `x = yield dist, estimator`."
+            f"A program needs a generator function; got one that returned {steps!r:.80}. Draw with "
+            f"`x = yield dist, estimator`."
         )
     before: list[Tensor] = []  # costs that no variable is charged for
     nodes: list[_Node] = []
@@ -212,8 +216,8 @@ def _run(steps: Steps, setting: _Setting, drawn: list[Tensor] | None) -> Tensor:
     after = _fold(nodes, setting)  # leaves the list empty
     if before and after is not None and before[0].shape != after.shape:
         raise ValueError(
-            f"Costs before the first variable need its batch shape, {list(after.shape)}; got {list(before[0].shape)}. Nothing "
-            "is broadcast."
+            f"Costs before the first variable need its batch shape, {list(after.shape)}; got {list(before[0].shape)}. "
+            f"Nothing is broadcast."
         )
     total = _total(before, after)
     if total is None:
@@ -284,8 +288,9 @@ def _particles(what: str, shape: torch.Size, setting: _Setting) -> None:
     """Refuse a batch that does not begin with the particles."""
     if setting.particles is not None and shape[:1] != (setting.particles,):
         raise ValueError(
-            f"{what} of a program with particles={setting.particles} needs a batch that begins with {setting.particles}; got "
-            f"{list(shape)}. Expand what it is computed from: logits.expand({setting.particles}, *logits.shape)."
+            f"{what} of a program with particles={setting.particles} needs a batch that begins with "
+            f"{setting.particles}; got {list(shape)}. Expand what it is computed from: "
+            f"logits.expand({setting.particles}, *logits.shape)."
         )
 
 
@@ -304,9 +309,9 @@ def _draw(item: Any, nodes: list[_Node], setting: _Setting) -> tuple[_Node, Tens
         raise TypeError(refusal)
     if nodes and dist.batch_shape != nodes[-1].batch:
         raise ValueError(
-            f"{estimator.name} needs a distribution of the batch shape {list(nodes[-1].batch)}, which the variables before "
-            f"it have; got {list(dist.batch_shape)}. Build it from them, or use dist.expand({list(nodes[-1].batch)}), or "
-            "Independent to make dimensions part of one draw."
+            f"{estimator.name} needs a distribution of the batch shape {list(nodes[-1].batch)}, which the variables "
+            f"before it have; got {list(dist.batch_shape)}. Build it from them, or use "
+            f"dist.expand({list(nodes[-1].batch)}), or Independent to make dimensions part of one draw."
         )
     if not nodes:
         _particles("The first distribution", dist.batch_shape, setting)
@@ -319,7 +324,8 @@ def _draw(item: Any, nodes: list[_Node], setting: _Setting) -> tuple[_Node, Tens
     if not estimator.adds_dimension:
         if relaxed is not None or draw.probes is not None or draw.points.shape[0] != 1:
             raise ValueError(
-                f"{estimator.name} evaluates f at several points, which need a dimension; got samples=None. Give a number."
+                f"{estimator.name} evaluates f at several points, which need a dimension; got samples=None. Give a "
+                f"number."
             )
         sent = draw.points.squeeze(0)
         return _Node(estimator, variables, draw, None, dist.batch_shape), sent if sent.requires_grad else sent.clone()
@@ -335,13 +341,14 @@ def _charge(cost: Any, nodes: list[_Node], before: list[Tensor]) -> None:
     costs = nodes[-1].costs if nodes else before
     if not nodes and before and cost.shape != before[0].shape:
         raise ValueError(
-            f"Costs before the first variable need one shape; got {list(before[0].shape)} and {list(cost.shape)}. Nothing is "
-            "broadcast."
+            f"Costs before the first variable need one shape; got {list(before[0].shape)} and {list(cost.shape)}. "
+            f"Nothing is broadcast."
         )
     if nodes and cost.shape != nodes[-1].batch:
         raise ValueError(
             f"A cost after {nodes[-1].estimator.name} needs the batch shape at its place, {list(nodes[-1].batch)}; got "
-            f"{list(cost.shape)}. Sum over the event, keep the dimension that samples=K adds on the left; nothing is broadcast."
+            f"{list(cost.shape)}. Sum over the event, keep the dimension that samples=K adds on the left; nothing is "
+            f"broadcast."
         )
     costs.append(cost)
 
@@ -391,10 +398,11 @@ def _tangent(name: str, relaxed: Tensor, costs: Tensor) -> Callable[[Tensor], Te
     if slopes is None:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                f"{name} needs a cost that is differentiable in its variable; got one with no path to it. Use ScoreFunction."
+                f"{name} needs a cost that is differentiable in its variable; got one with no path to it. Use "
+                f"ScoreFunction."
             )
         slopes = torch.zeros_like(relaxed)
-    checks.finite_slopes(name, slopes)
+    checks.finite_derivative(name, slopes)
     position = 0
 
     def evaluate(points: Tensor) -> Tensor:

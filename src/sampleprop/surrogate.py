@@ -42,7 +42,8 @@ def guarded(name: str, points: Tensor) -> Tensor:
 def train(value: Tensor, loss: Tensor) -> Tensor:
     """Return `value`; in its backward pass `loss` receives the absolute value of what `value` receives.
 
-    So a control variate learns from the user's own backward pass, and learns the right way when the user maximizes.
+    A control variate thus learns from the user's own backward pass, and it minimizes its loss even when the user
+    maximizes.
 
     Args:
         value: [*batch].
@@ -117,7 +118,7 @@ class _Train(Function):
 
 
 class _Refuse(Function):
-    """Identity whose backward raises. `ties` are tensors that the gradient depends on although autograd does not record it."""
+    """Identity whose backward raises. `ties` are what the gradient depends on although autograd does not record it."""
 
     generate_vmap_rule = True
 

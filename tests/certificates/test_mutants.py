@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,13 +12,14 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 import sampleprop as sp
-from certificates.certify import THRESHOLD, certify
-from certificates.problems import PROBLEMS
+from certificates.pairs import THRESHOLD, certified
 from sampleprop import families, noise
 from sampleprop.baselines.baseline import Baseline
-from sampleprop.estimator import average
+from sampleprop.certificates import PROBLEMS
+from sampleprop.costs import Costs
 from sampleprop.estimators.coupled import antithetic, copulas
 from sampleprop.estimators.relaxed import conditional
+from sampleprop.families import Variables
 from sampleprop.surrogate import surrogate
 
 BY_NAME = {problem.name: problem for problem in PROBLEMS}
@@ -26,59 +28,59 @@ BITS, CLASSES = "six coupled bits", "five classes"
 
 def rejected(estimator: sp.Estimator[Any, Any], problem: str, parts: tuple[str, ...] = ("φ", "along")) -> bool:
     """Whether the certificate fails in one of the parts."""
-    certificate = certify(estimator, BY_NAME[problem])
+    certificate = certified(estimator, BY_NAME[problem])
     return max(certificate.z[part] for part in parts) > THRESHOLD
 
 
 class OwnSample(Baseline):
     """The mean of all costs, the sample's own among them: the gradient shrinks by (k - 1) / k."""
 
-    def value(self, dist: Distribution, points: Tensor, costs: Tensor, *rest: Any) -> Tensor:
-        return costs.mean(0).expand_as(costs)
+    def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
+        return costs.points.mean(0).expand_as(costs.points)
 
 
 class OwnSampleOverFewer(Baseline):
     """The sum of all costs over k - 1: the own cost was not taken out."""
 
-    def value(self, dist: Distribution, points: Tensor, costs: Tensor, *rest: Any) -> Tensor:
-        return (costs.sum(0) / (costs.shape[0] - 1)).expand_as(costs)
+    def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
+        return (costs.points.sum(0) / (costs.points.shape[0] - 1)).expand_as(costs.points)
 
 
 class UpdatedBeforeUse(Baseline):
     """An exponential moving average, of decay 0.9, that has the current cost in it."""
 
-    def value(self, dist: Distribution, points: Tensor, costs: Tensor, *rest: Any) -> Tensor:
-        return 0.9 * 1.5 + 0.1 * costs
+    def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
+        return 0.9 * 1.5 + 0.1 * costs.points
 
 
 class CoefficientOfTheSameSamples(Baseline):
     """The optimal coefficient with the sample's own cost and score in it."""
 
-    def value(self, dist: Distribution, points: Tensor, costs: Tensor, *rest: Any) -> Tensor:
-        (score,) = families.recognize(dist).scores(points)
-        weight = score.square().flatten(costs.dim()).sum(-1)
-        return ((weight * costs).sum(0) / weight.sum(0)).expand_as(costs)
+    def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
+        (score,) = variables.scores(points)
+        weight = score.square().flatten(costs.points.dim()).sum(-1)
+        return ((weight * costs.points).sum(0) / weight.sum(0)).expand_as(costs.points)
 
 
 class MeanNotAdded(sp.KnownMean):
     """A control variate whose mean has a gradient, which is forgotten."""
 
-    def mean(self, dist: Distribution) -> None:
+    def mean(self, variables: Variables) -> None:
         return None
 
 
 class MeanOfTheOtherSign(sp.KnownMean):
-    def mean(self, dist: Distribution) -> Tensor | None:
-        mean = super().mean(dist)
+    def mean(self, variables: Variables) -> Tensor | None:
+        mean = super().mean(variables)
         return None if mean is None else -mean
 
 
 class MeanAddedAsValue(sp.ScoreFunction):
     """E[b] is added to the value, as the formula in some texts has it, besides its gradient."""
 
-    def combine(self, dist: Distribution, draw: Any, costs: Tensor, **arguments: Any) -> Tensor:
-        result = super().combine(dist, draw, costs, **arguments)
-        return result + self.baseline.mean(dist).detach()  # type: ignore[union-attr, operator]
+    def estimate(self, variables: Any, draw: Any, costs: Costs) -> Tensor:
+        result = super().estimate(variables, draw, costs)
+        return result + self.baseline.mean(variables).detach()  # type: ignore[union-attr, operator]
 
 
 def _known(kind: type[sp.KnownMean] = sp.KnownMean) -> sp.KnownMean:
@@ -118,24 +120,24 @@ def test_mean_added_as_value(problem: str) -> None:
 class FlippedSign(sp.ScoreFunction):
     """Minus the score term, which a loss to be maximized would want."""
 
-    def combine(self, dist: Distribution, draw: Any, costs: Tensor, **arguments: Any) -> Tensor:
-        log_prob = families.recognize(dist).log_prob(draw.points)
-        return average(costs - costs.detach() * (log_prob - log_prob.detach()))
+    def estimate(self, variables: Any, draw: Any, costs: Costs) -> Tensor:
+        log_prob = variables.log_prob(draw.points)
+        return costs.average(costs.points - costs.fixed * (log_prob - log_prob.detach()))
 
 
 class MeanOverTheEvent(sp.ScoreFunction):
     """log p averaged over the event dimension instead of summed."""
 
-    def combine(self, dist: Distribution, draw: Any, costs: Tensor, **arguments: Any) -> Tensor:
-        log_prob = families.recognize(dist).log_prob(draw.points) / dist.event_shape.numel()
-        return average(costs + costs.detach() * (log_prob - log_prob.detach()))
+    def estimate(self, variables: Any, draw: Any, costs: Costs) -> Tensor:
+        log_prob = variables.log_prob(draw.points) / variables.event_shape.numel()
+        return costs.average(costs.points + costs.fixed * (log_prob - log_prob.detach()))
 
 
 class SamplesSummed(sp.ScoreFunction):
     """The sum over the samples in the place of their mean."""
 
-    def combine(self, dist: Distribution, draw: Any, costs: Tensor, **arguments: Any) -> Tensor:
-        result = super().combine(dist, draw, costs, **arguments)
+    def estimate(self, variables: Any, draw: Any, costs: Costs) -> Tensor:
+        result = super().estimate(variables, draw, costs)
         return result + (self.draws - 1) * (result - result.detach())
 
 
@@ -148,18 +150,18 @@ def test_wrong_score_term(mutant: sp.Estimator[Any, Any], problem: str) -> None:
 class MissingDetach(sp.ScoreFunction):
     """f log p with f attached: θ gets ∇_θ f log p besides ∇_θ f."""
 
-    def combine(self, dist: Distribution, draw: Any, costs: Tensor, **arguments: Any) -> Tensor:
-        weighed = costs * families.recognize(dist).log_prob(draw.points)
-        return average(costs + weighed - weighed.detach())
+    def estimate(self, variables: Any, draw: Any, costs: Costs) -> Tensor:
+        weighted = costs.points * variables.log_prob(draw.points)
+        return costs.average(costs.points + weighted - weighted.detach())
 
 
 class LeakingControlVariate(sp.ScoreFunction):
     """f at the most probable point serves as a control variate that θ sees."""
 
-    def combine(self, dist: Distribution, draw: Any, costs: Tensor, **arguments: Any) -> Tensor:
+    def estimate(self, variables: Any, draw: Any, costs: Costs) -> Tensor:
         with torch.enable_grad():
-            greedy = arguments["relaxed_f"](families.recognize(dist).mode().unsqueeze(0)).squeeze(0)
-        return super().combine(dist, draw, costs, **arguments) + greedy - greedy.detach()
+            greedy = costs.f(variables.mode().unsqueeze(0)).squeeze(0)
+        return super().estimate(variables, draw, costs) + greedy - greedy.detach()
 
 
 @pytest.mark.parametrize("problem", [BITS, CLASSES])
@@ -171,8 +173,8 @@ def test_wrong_gradient_for_theta(mutant: sp.Estimator[Any, Any], problem: str) 
 class DependenceDropped(sp.ScoreFunction):
     """∂f/∂φ at a fixed x is forgotten."""
 
-    def combine(self, dist: Distribution, draw: Any, costs: Tensor, **arguments: Any) -> Tensor:
-        return super().combine(dist, draw, costs.detach(), **arguments)
+    def estimate(self, variables: Any, draw: Any, costs: Costs) -> Tensor:
+        return super().estimate(variables, draw, costs.detach())
 
 
 def test_dropped_dependence_of_f() -> None:
@@ -258,9 +260,9 @@ def test_wrong_law_of_conditional_noise(
 class StateForgotten(sp.Enumerate):
     """The last state is left out of the sum."""
 
-    def combine(self, dist: Distribution, draw: Any, costs: Tensor, **arguments: Any) -> Tensor:
-        kept = torch.arange(costs.shape[0]) < costs.shape[0] - 1
-        return super().combine(dist, draw, costs * kept[:, None], **arguments)
+    def estimate(self, variables: Any, draw: Any, costs: Costs) -> Tensor:
+        kept = torch.arange(costs.points.shape[0]) < costs.points.shape[0] - 1
+        return super().estimate(variables, draw, replace(costs, points=costs.points * kept[:, None]))
 
 
 def test_exact_sum_that_is_not() -> None:
@@ -274,14 +276,11 @@ class Scaled(sp.ScoreFunction):
         super().__init__(samples)
         self.factor = factor
 
-    def combine(self, dist: Distribution, draw: Any, costs: Tensor, **arguments: Any) -> Tensor:
-        logits = families.recognize(dist).logits
-        advantage = (costs - costs.mean(0)).detach() / (self.draws - 1)
-        gradient = (
-            advantage.reshape(advantage.shape + (1,) * (logits.dim() - 1))
-            * families.recognize(dist).scores(draw.points)[0]
-        ).sum(0)
-        return surrogate(self.name, costs.mean(0), (logits,), (self.factor * gradient,))
+    def estimate(self, variables: Any, draw: Any, costs: Costs) -> Tensor:
+        advantage = (costs.points - costs.mean()).detach() / (self.draws - 1)
+        score = variables.score(draw.points)
+        gradient = (advantage.reshape(advantage.shape + (1,) * (score.dim() - advantage.dim())) * score).sum(0)
+        return surrogate(self.name, costs.mean(), (variables.logits,), (self.factor * gradient,))
 
 
 @pytest.mark.parametrize("problem", [BITS, CLASSES])

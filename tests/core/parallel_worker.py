@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -20,11 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
 from torch.nn.parallel import DistributedDataParallel
 
 import sampleprop as sp
-from sampleprop import families, parallel
+from sampleprop import families, noise, parallel
 from sampleprop.costs import Group
 from sampleprop.estimators.score.score_function import Draw
 
@@ -62,8 +63,14 @@ def derivatives(value: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     return list(torch.autograd.grad((value * torch.arange(1, ROWS + 1)).mean(), inputs, materialize_grads=True))
 
 
+def everyone() -> distributed.ProcessGroup:
+    group = distributed.group.WORLD
+    assert group is not None
+    return group
+
+
 def averaged(x: Tensor) -> Tensor:
-    return parallel.total(x, distributed.group.WORLD) / distributed.get_world_size()
+    return parallel.total(x, everyone()) / distributed.get_world_size()
 
 
 def largest(mine: list[Tensor], single: list[Tensor]) -> float:
@@ -165,7 +172,7 @@ def second_derivatives() -> Iterator[tuple[str, float]]:
         phi, theta = leaves()
         value = sp.ScoreFunction(samples).combine(KINDS[kind](phi), Draw(points), f(points, theta), group=group)
         first = torch.autograd.grad(value.sum(), (phi, theta), create_graph=True)
-        along = sum((g * torch.linspace(-1, 2, g.numel()).reshape(g.shape)).sum() for g in first)
+        along = torch.stack([(g * torch.linspace(-1, 2, g.numel()).reshape(g.shape)).sum() for g in first]).sum()
         return list(torch.autograd.grad(along, (phi, theta)))
 
     for kind, make in KINDS.items():
@@ -191,6 +198,12 @@ class Model(nn.Module):
         return (learned + 3 * self.leave_one_out.combine(q, Draw(points), costs, group=group)).mean()
 
 
+def gradient(parameter: nn.Parameter) -> Tensor:
+    """The whole gradient, gathered where it is sharded."""
+    assert parameter.grad is not None
+    return parameter.grad.full_tensor() if isinstance(parameter.grad, DTensor) else parameter.grad
+
+
 def models() -> Iterator[tuple[str, float]]:
     """Inside the wrappers that average gradients over ranks, also over two accumulated steps."""
     torch.manual_seed(5)
@@ -198,7 +211,7 @@ def models() -> Iterator[tuple[str, float]]:
     points = torch.randint(2, (4, 6, SIZE)).double()
     single = Model(4).double()
     single(x, points, None).backward()
-    expected = [parameter.grad for parameter in single.parameters()]
+    expected = [gradient(parameter) for parameter in single.parameters()]
     everyone = Group(process_group=distributed.group.WORLD)
     steps = [slice(0, 3), slice(3, 6)]
 
@@ -208,7 +221,7 @@ def models() -> Iterator[tuple[str, float]]:
         return model
 
     def difference(model: nn.Module) -> float:
-        found = [p.grad.full_tensor() if hasattr(p.grad, "full_tensor") else p.grad for p in model.parameters()]
+        found = [gradient(parameter) for parameter in model.parameters()]
         return max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True))
 
     wrapped = DistributedDataParallel(fresh())
@@ -221,19 +234,21 @@ def models() -> Iterator[tuple[str, float]]:
             (wrapped(x[rows], part(points)[:, rows], everyone) / 2).backward()
     yield "DistributedDataParallel, accumulated", difference(wrapped)
 
-    sharded = fully_shard(fresh())
+    sharded = fresh()
+    fully_shard(sharded)
     sharded(x, part(points), everyone).backward()
     yield "FSDP2", difference(sharded)
 
-    sharded = fully_shard(fresh())
+    sharded = fresh()
+    wrapper = fully_shard(sharded)
     for rows in steps:
-        sharded.set_requires_gradient_sync(rows is steps[-1])
+        wrapper.set_requires_gradient_sync(rows is steps[-1])
         (sharded(x[rows], part(points)[:, rows], everyone) / 2).backward()
     yield "FSDP2, accumulated", difference(sharded)
 
 
 @sp.program
-def two_bits(phi, theta, samples):
+def two_bits(phi: Tensor, theta: Tensor, samples: int | None) -> Generator[Any, Tensor, Tensor]:
     x = yield KINDS["bits"](phi), sp.ScoreFunction(None)
     yield f(x, theta)
     y = yield KINDS["bits"](phi * x - 0.3), sp.ScoreFunction(samples)
@@ -245,20 +260,20 @@ def programs() -> Iterator[tuple[str, float]]:
     everyone = distributed.group.WORLD
     for samples in (None, 2):
         generator = torch.Generator().manual_seed(3)
-        noise = torch.rand(2, 4, samples or 1, ROWS, SIZE, dtype=torch.float64, generator=generator)
+        both = torch.rand(2, 4, samples or 1, ROWS, SIZE, dtype=torch.float64, generator=generator)
 
-        def run(noise: Tensor, samples: int | None = samples, **setting: Any) -> list[Tensor]:
-            parts = iter([noise[0].transpose(0, 1)[:1], noise[1].transpose(0, 1)])
+        def run(drawn: Tensor, samples: int | None = samples, **setting: Any) -> list[Tensor]:
+            parts = iter([drawn[0].transpose(0, 1)[:1], drawn[1].transpose(0, 1)])
             uniform, noise.uniform = noise.uniform, lambda *_: next(parts).clone()
             phi, theta = leaves()
-            value = two_bits.using(own_noise(), particles=noise.shape[1], **setting)(
-                phi.expand(noise.shape[1], -1, -1), theta, samples
+            value = two_bits.using(own_noise(), particles=drawn.shape[1], **setting)(
+                phi.expand(drawn.shape[1], -1, -1), theta, samples
             )
             noise.uniform = uniform
             return [value.detach(), *derivatives(value, [phi, theta])]
 
-        mine = run(part(noise.transpose(0, 1)).transpose(0, 1), process_group=everyone)
-        yield f"program, samples={samples}", largest(mine, run(noise))
+        mine = run(part(both.transpose(0, 1)).transpose(0, 1), process_group=everyone)
+        yield f"program, samples={samples}", largest(mine, run(both))
 
 
 def refusals() -> Iterator[tuple[str, str]]:

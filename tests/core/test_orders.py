@@ -1,4 +1,4 @@
-"""Second derivatives: right where an estimator has the order (refusals of the others are in tests/contract/test_orders.py).
+"""Second derivatives: right where an estimator has the order (refusals of the others are in test_contract).
 
 False alarms: 1e-4 for this file.
 """
@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 import sampleprop as sp
 from certificates.pairs import PAIRS
-from sampleprop.certificates.problems import Problem
+from sampleprop.certificates import Problem
 from sampleprop.certificates.trial import threshold
 
 ROWS = 60_013

@@ -24,8 +24,8 @@ from sampleprop import (
     StraightThrough,
 )
 from sampleprop.diagnostics import Comparison, compare
-from sampleprop.diagnostics.row import COLUMNS, Skipped
-from sampleprop.diagnostics.statistics import bias
+from sampleprop.diagnostics.comparing.row import COLUMNS, Skipped
+from sampleprop.diagnostics.measuring.statistics import bias
 
 
 def bits(size: int = 3, batch: tuple[int, ...] = ()) -> Distribution:

@@ -18,7 +18,7 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal, On
 
 import sampleprop as sp
 from sampleprop.diagnostics import Monitor
-from sampleprop.diagnostics.running import Average, Drift
+from sampleprop.diagnostics.monitoring.running import Average, Drift
 
 ALWAYS = ["bias", "bias along", "gradient variance", "signal to noise", "zero rows"]
 

@@ -27,9 +27,9 @@ from typer.testing import CliRunner, Result
 
 import sampleprop as sp
 from sampleprop.diagnostics import Check, Finding, Recommendation
-from sampleprop.diagnostics.candidates import budgets, candidates, code, entered
-from sampleprop.diagnostics.race import Criterion, Score
-from sampleprop.lab.app import app
+from sampleprop.diagnostics.recommending.candidates import budgets, code, label_candidates, list_candidates
+from sampleprop.diagnostics.recommending.race import Criterion, Score
+from sampleprop.lab.command.app import app
 
 WITHIN = 1.1  # of the best
 FULL = os.environ.get("SAMPLEPROP_HELD_OUT") == "all"  # else three of the problems, with less training
@@ -127,7 +127,7 @@ def truth(problem: HeldOut, allow_biased: bool, train_steps: int) -> dict[str, f
 
     A short run comes first, and the long one is for those less than twice as bad as the best.
     """
-    field = entered(candidates(problem.dist, allow_biased), problem.dist, problem.budget)
+    field = label_candidates(list_candidates(problem.dist, allow_biased), problem.dist, problem.budget)
     found: dict[str, float] = {}
     for seed, replicates in ((10**6, 512), (10**7, LONGEST)):
         table = sp.compare(
@@ -311,7 +311,7 @@ def test_the_criterion() -> None:
 def test_as_many_samples_as_the_time_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a clock by which an evaluation takes a millisecond, and one of `Doubled` takes two."""
     asked = lambda problem, estimator, generator: float(estimator.evaluations(problem.dist)[0])  # noqa: E731
-    monkeypatch.setattr("sampleprop.diagnostics.candidates._milliseconds", asked)
+    monkeypatch.setattr("sampleprop.diagnostics.recommending.candidates._milliseconds", asked)
     found = recommended(sp.ScoreFunction(), Doubled(), sp.Enumerate(), milliseconds=7, budget=None)
     assert found.code == "estimator = sp.ScoreFunction(samples=6)"
     assert "7 ms allowed" in found.reasons[0]
@@ -381,7 +381,7 @@ def test_nothing_given_is_changed() -> None:
 @pytest.mark.parametrize("make", [pairs, one_hots, lookup, waves, counts], ids=lambda make: make.__name__)
 def test_every_candidate_fits_and_can_be_pasted(make: Callable[[], HeldOut]) -> None:
     dist = make().dist
-    found = entered(candidates(dist, True), dist, 12)
+    found = label_candidates(list_candidates(dist, True), dist, 12)
     fitting = {label: e for label, candidate in found.items() if (e := candidate.configured(dist)) is not None}
     assert len(fitting) > 8
     for label, estimator in fitting.items():
@@ -390,7 +390,7 @@ def test_every_candidate_fits_and_can_be_pasted(make: Callable[[], HeldOut]) -> 
     names = {candidate.estimator.name for candidate in found.values()}
     wanted = {kind.__name__ for kind in sp.REGISTER if kind().objective == "mean" and not kind().refusal(dist)}
     assert names == wanted
-    assert all(estimator.unbiased for estimator in candidates(dist, False))
+    assert all(estimator.unbiased for estimator in list_candidates(dist, False))
 
 
 def test_the_budgets_grow_by_a_half_at_most() -> None:
@@ -464,7 +464,8 @@ def mixed():
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
     """The command on a problem of the file, with a register of four."""
     monkeypatch.setattr(
-        "sampleprop.diagnostics.candidates.REGISTER", (sp.ScoreFunction, sp.Enumerate, sp.Pathwise, sp.StraightThrough)
+        "sampleprop.diagnostics.recommending.candidates.REGISTER",
+        (sp.ScoreFunction, sp.Enumerate, sp.Pathwise, sp.StraightThrough),
     )
     (tmp_path / "my_model.py").write_text(MODEL)
     monkeypatch.chdir(tmp_path)
@@ -489,7 +490,9 @@ def test_the_command_writes_json_and_markdown(command: Callable[..., Result], mo
     assert content["code"].startswith("estimator = sp.ScoreFunction(samples=6")
     assert (content["budget"], content["seed"], content["allow_biased"]) == (6, 3, False)
     assert not any(line["label"].startswith("StraightThrough") for line in content["measured"])
-    monkeypatch.setattr(sys.modules["sampleprop.diagnostics.recommend"], "MOST", 24)  # 1024 would take seconds
+    monkeypatch.setattr(
+        sys.modules["sampleprop.diagnostics.recommending.recommend"], "MOST", 24
+    )  # 1024 would take seconds
     content = json.loads(command("--json", "--allow-biased", "--averaged", "7", "--milliseconds", "60000").stdout)
     assert any(line["label"].startswith("StraightThrough") for line in content["measured"])
     assert (content["budget"], content["averaged"], content["milliseconds"]) == (24, 7, 60000)

@@ -229,8 +229,9 @@ def test_sum_over_all_points_is_exact(name: str, monkeypatch: pytest.MonkeyPatch
     """Of the GO gradient, which has no other noise."""
     law = LAWS[name]
     points, probability = possible(law)
-    monkeypatch.setattr(families.Other, "sample", lambda variables, k, generator: points[None])
-    draw = GOGradient().propose(law.dist(law.phi.expand(len(points), *law.phi.shape)))
+    dist = law.dist(law.phi.expand(len(points), *law.phi.shape))
+    monkeypatch.setattr(type(families.recognize(dist)), "sample", lambda variables, k, generator: points[None])
+    draw = GOGradient().propose(dist)
     found = mean_gradient(GOGradient(), law, draw, probability)
     torch.testing.assert_close(found, exact(law)[1], rtol=1e-9, atol=1e-9)
 
@@ -428,8 +429,8 @@ def test_wrong_rates_are_seen(mutant: str, monkeypatch: pytest.MonkeyPatch) -> N
     weigh, sign = RATE_MUTANTS[mutant]
     law = LAWS["negative binomial by probs"]
 
-    def wrong(dist: Distribution, x: Tensor) -> Jumps:
-        right = jumps(families.recognize(dist), x)
+    def wrong(variables: families.Variables, x: Tensor) -> Jumps:
+        right = jumps(variables, x)
         return Jumps(right.neighbours, weigh(right.weights, x.unsqueeze(-1)), sign * right.directions)
 
     monkeypatch.setattr("sampleprop.estimators.coupled.jumps.jumps", wrong)

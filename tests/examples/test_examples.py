@@ -366,7 +366,7 @@ def test_continuous_latents(
     """A table of comparison for each objective, and one of all."""
     _run(continuous_vae, tmp_path, monkeypatch, "--steps", "2", "--estimator", "Pathwise", "ImportanceWeighted")
     printed = capsys.readouterr().out
-    assert printed.count("Gradient by loc, scale") == 2
+    assert printed.count("Gradient with respect to loc, scale") == 2
     assert [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("| ")][2:] == [
         "Pathwise(samples=8)",
         "ImportanceWeighted()",

@@ -500,7 +500,7 @@ REFUSED: list[tuple[Callable[[], Tensor], type[Exception], str]] = [
     (
         lambda: sp.score_function_loss(A, NAN),
         ValueError,
-        r"finite numbers in cost; got nan at \[0, 1\]\. Mend the cost",
+        r"finite numbers in cost; got nan at \[0, 1\]\. Fix the cost",
     ),
     (lambda: sp.score_function_loss(A + NAN, X), ValueError, r"in log_prob; got nan at \[0, 1\]\. .* mask padding"),
     (lambda: sp.score_function_loss(A - torch.inf, X), ValueError, "finite numbers in log_prob; got -inf"),

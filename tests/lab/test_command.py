@@ -18,10 +18,12 @@ from typer.testing import CliRunner, Result
 import sampleprop
 from sampleprop import Pathwise, ScoreFunction, diagnostics, families
 from sampleprop.estimators import REGISTER
-from sampleprop.lab import command, problems, report, table
-from sampleprop.lab.app import app
-from sampleprop.lab.compare import INTERRUPTED
-from sampleprop.lab.summary import Summary
+from sampleprop.lab.command import main
+from sampleprop.lab.command.app import app
+from sampleprop.lab.measure import problems, progress
+from sampleprop.lab.measure.mistakes import INTERRUPTED
+from sampleprop.lab.show import table, terminal
+from sampleprop.lab.show.summary import Summary
 
 QUICK = ("--replicates", "128", "--train-steps", "2", "--budgets", "none")
 SMALL = (*QUICK, "--estimators", "ScoreFunction,Enumerate,Pathwise")
@@ -62,7 +64,7 @@ def test_json_and_nothing_else_on_standard_output(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("chosen", "refused"), [("default", []), ("all", ["Pathwise()"])])
 def test_the_selections(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: str, refused: list[str]) -> None:
-    monkeypatch.setattr("sampleprop.lab.configurations.REGISTER", (ScoreFunction, Pathwise))
+    monkeypatch.setattr("sampleprop.lab.measure.configurations.REGISTER", (ScoreFunction, Pathwise))
     result = run("compare", "toy", "--json", "--estimators", chosen, *QUICK, "--out", tmp_path)
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["label"] for line in lines] == ["ScoreFunction(samples=16)", *refused]
@@ -263,7 +265,7 @@ def test_what_breaks_in_a_file_keeps_its_traceback(
 
 
 def test_a_terminal_without_greek_letters_is_no_obstacle() -> None:
-    code = "from sampleprop.lab.command import main; main()"
+    code = "from sampleprop.lab.command.main import main; main()"
     given = {**os.environ, "PYTHONIOENCODING": "ascii"}
     shown = subprocess.run([sys.executable, "-c", code, "table"], env=given, capture_output=True)
     assert (shown.returncode, shown.stderr) == (0, b"")
@@ -279,7 +281,7 @@ def test_an_interruption_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch, tmp
 
         yield told
 
-    monkeypatch.setattr(report, "progress", interrupting)
+    monkeypatch.setattr(progress, "show_progress", interrupting)
     result = compare(tmp_path, "toy")
     assert result.exit_code == INTERRUPTED
     assert "Interrupted" in result.stdout
@@ -293,7 +295,7 @@ def test_a_narrow_terminal_gets_fewer_columns() -> None:
     shown = {}
     for width in (50, 70, 200):
         console = Console(width=width, force_terminal=True, record=True, file=StringIO())
-        report.show(Summary([comparison]), console)
+        terminal.show(Summary([comparison]), console)
         shown[width] = console.export_text()
     assert "bias z" not in shown[70]
     assert "variance × time" in shown[70]
@@ -325,7 +327,7 @@ def test_cite_list_and_version() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys, sampleprop.lab.app; print(sorted({'matplotlib', 'sklearn', 'joblib', 'distributed'} & set(sys.modules)))"
+    code = "import sys, sampleprop.lab.command.app; print(sorted({'matplotlib', 'sklearn', 'joblib', 'distributed'} & set(sys.modules)))"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
@@ -335,7 +337,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     monkeypatch.setattr(sys, "argv", ["sampleprop", "compare", "toy", *SMALL, "--out", str(tmp_path)])
     monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "sampleprop.lab.app")
-    monkeypatch.delattr("sampleprop.lab.app")
+    monkeypatch.delitem(sys.modules, "sampleprop.lab.command.app")
+    monkeypatch.delattr("sampleprop.lab.command.app")
     with pytest.raises(SystemExit, match=rf"needs {name.split('.')[0]} .*pip install 'sampleprop\[lab\]'"):
-        command.main()
+        main.main()

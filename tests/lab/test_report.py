@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sampleprop.diagnostics.row import Row
-from sampleprop.lab import curves, panels, plot, svg
-from sampleprop.lab.app import app
-from sampleprop.lab.summary import Summary
+from sampleprop.diagnostics.comparing.row import Row
+from sampleprop.lab.command.app import app
+from sampleprop.lab.show import curves, panels, plot, svg
+from sampleprop.lab.show.summary import Summary
 
 NAMES = "ScoreFunction,StraightThrough,DisARM"
 

@@ -10,14 +10,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sampleprop import diagnostics
-from sampleprop.diagnostics.row import Row, Skipped
-from sampleprop.diagnostics.trajectory import Checkpoint
+from sampleprop.diagnostics.comparing.row import Row, Skipped
+from sampleprop.diagnostics.comparing.trajectory import Checkpoint
 from sampleprop.estimators.score.score_function import ScoreFunction
-from sampleprop.lab import output, results, runs
-from sampleprop.lab.app import app
-from sampleprop.lab.compare import INTERRUPTED
-from sampleprop.lab.runs import Piece
-from sampleprop.lab.runs import Result as Measured
+from sampleprop.lab.command.app import app
+from sampleprop.lab.measure import results, runs
+from sampleprop.lab.measure.mistakes import INTERRUPTED
+from sampleprop.lab.measure.runs import Piece
+from sampleprop.lab.measure.runs import Result as Measured
+from sampleprop.lab.show import output
 
 QUICK = ("--replicates", "128", "--train-steps", "0", "--budgets", "none", "--estimators", "ScoreFunction,Pathwise")
 

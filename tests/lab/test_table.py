@@ -19,8 +19,7 @@ from sampleprop.distributions.gumbel_max import gumbel_max
 from sampleprop.estimator import Estimator
 from sampleprop.estimators import REGISTER
 from sampleprop.expectation import expect
-from sampleprop.lab import table
-from variants import CONFIGURATIONS
+from sampleprop.lab.show import table
 
 ROWS = 40_000
 FALSE_ALARM = 1e-6
@@ -146,8 +145,8 @@ def test_unbiased_or_not(name: str) -> None:
 def _largest_z(name: str, family: str) -> float:
     torch.manual_seed(0)
     parameter, exact = _leaf(ROWS), _leaf()
-    estimator = CONFIGURATIONS[KINDS[name]][0]  # of those that smooth, one that does so visibly
-    expect(_cost(family), _dist(family, parameter), estimator).sum().backward()
+    estimator = KINDS[name].variants()[0]  # of those that smooth, one that does so visibly
+    expect(_cost(family), _dist(family, parameter), estimator.eval()).sum().backward()
     _mean(family, exact).backward()
     gradients = parameter.grad
     z = (gradients.mean(0) - exact.grad) / (gradients.var(0) / ROWS + 1e-24).sqrt()

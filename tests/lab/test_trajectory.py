@@ -19,9 +19,9 @@ from torch.distributions import (
 
 import sampleprop as sp
 from sampleprop import diagnostics, families
-from sampleprop.diagnostics.trajectory import path, trajectory
-from sampleprop.lab import problems, runs
-from sampleprop.lab.runs import Piece
+from sampleprop.diagnostics.comparing.trajectory import path, trajectory
+from sampleprop.lab.measure import problems, runs
+from sampleprop.lab.measure.runs import Piece
 
 F64 = torch.float64
 

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from sampleprop.lab import command, output
-from sampleprop.lab.app import app
-from sampleprop.lab.compare import INTERRUPTED
+from sampleprop.lab.command import main
+from sampleprop.lab.command.app import app
+from sampleprop.lab.measure.mistakes import INTERRUPTED
+from sampleprop.lab.show import output
 
 QUICK = ("--replicates", "128", "--train-steps", "3", "--budgets", "2", "--estimators", "ScoreFunction,REBAR")
 TIMED = {"milliseconds", "variance_time", "rank", "jobs"}
 # They take longer than the numbers, and are those of one process whoever measured.
-WITHOUT_PICTURES = "from sampleprop.lab import output; output.write = lambda problems, out: []"
+WITHOUT_PICTURES = "from sampleprop.lab.show import output; output.write = lambda problems, out: []"
 ENDLESS = """
 import time
 import torch
@@ -82,7 +83,7 @@ def test_several_processes_and_ctrl_c_that_ends_them_and_keeps_what_is_finished(
     tmp_path: Path, alone: Path, model: str
 ) -> None:
     arguments = ["compare", model, *QUICK, "--seeds", "4", "--jobs", "2", "--threads", "1", "--out", str(tmp_path)]
-    code = f"import sys; from sampleprop.lab.command import main; {WITHOUT_PICTURES}; sys.exit(main())"
+    code = f"import sys; from sampleprop.lab.command.main import main; {WITHOUT_PICTURES}; sys.exit(main())"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
@@ -105,7 +106,7 @@ def test_a_dask_cluster_of_two_workers(tmp_path: Path, alone: Path, model: str) 
         result = compare(tmp_path, model, "--seeds", 2, "--threads", 1, "--dask", cluster.scheduler_address)
         assert result.exit_code == 0, result.output
         with distributed.Client(cluster) as client:
-            ran = client.run(lambda: "sampleprop.lab.runs" in __import__("sys").modules)
+            ran = client.run(lambda: "sampleprop.lab.measure.runs" in __import__("sys").modules)
     assert list(ran.values()) == [True, True]
     assert numbers(tmp_path) == numbers(alone)
 
@@ -133,4 +134,4 @@ def test_a_missing_dask_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     )
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(SystemExit, match=r"needs distributed .*pip install 'sampleprop\[dask\]'"):
-        command.main()
+        main.main()

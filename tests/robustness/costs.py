@@ -46,9 +46,7 @@ def _points(subject: Subject) -> int:
 @condition("NaN cost, raise")
 def nan_raises(subject: Subject) -> Verdict:
     """Refused with its index."""
-    wanted = (
-        rf"{subject.name} needs finite costs; .* nan at \[sample, \*batch\] = \[0, 2\]\. Mend f, or pass nonfinite="
-    )
+    wanted = rf"{subject.name} needs finite costs; .* nan at \[sample, \*batch\] = \[0, 2\]\. Fix f, or pass nonfinite="
     return refusal(lambda: subject.run(f=_spoiled(subject.f(theta()), math.nan)), wanted)
 
 
@@ -56,7 +54,7 @@ def nan_raises(subject: Subject) -> Verdict:
 def inf_raises(subject: Subject) -> Verdict:
     """Refused with its index."""
     wanted = (
-        rf"{subject.name} needs finite costs; .* -inf at \[sample, \*batch\] = \[0, 2\]\. Mend f, or pass nonfinite="
+        rf"{subject.name} needs finite costs; .* -inf at \[sample, \*batch\] = \[0, 2\]\. Fix f, or pass nonfinite="
     )
     return refusal(lambda: subject.run(f=_spoiled(subject.f(theta()), -math.inf)), wanted)
 
@@ -98,7 +96,7 @@ def all_but_one(subject: Subject) -> Verdict:
 
 
 def _belong_together(subject: Subject) -> Verdict:
-    wanted = rf"{subject.name} needs every cost: its samples make sense only together; .* Mend f, or use ScoreFunction"
+    wanted = rf"{subject.name} needs every cost: its samples make sense only together; .* Fix f, or use ScoreFunction"
     phi = subject.kind.phi(BATCH)
     return refusal(lambda: subject.run(phi, f=_spoiled(subject.f(theta()), math.nan), nonfinite="drop"), wanted)
 
@@ -111,7 +109,7 @@ def _dropped(case: Subject, keep: Tensor) -> Verdict:
         else:
             _is_the_mean_of_those_kept(case, keep[:, :BATCH])
     except ValueError as error:
-        wanted = rf"^{case.name} needs (every cost|two finite costs|a whole pair).* (Mend f|Use)"
+        wanted = rf"^{case.name} needs (every cost|two finite costs|a whole pair).* (Fix f|Use)"
         return said(error, wanted)
     return RIGHT
 
@@ -131,16 +129,14 @@ def _is_the_mean_of_those_kept(case: Subject, keep: Tensor) -> None:
 @condition("all costs lost, raise")
 def all_raise(subject: Subject) -> Verdict:
     """Refused."""
-    wanted = rf"{subject.name} needs finite costs; .* nan .*Mend f"
+    wanted = rf"{subject.name} needs finite costs; .* nan .*Fix f"
     return refusal(lambda: subject.run(f=lambda x: subject.f(theta())(x) * math.nan), wanted)
 
 
 @condition("all costs lost, drop")
 def all_dropped(subject: Subject) -> Verdict:
     """Refused: nothing is left to average."""
-    wanted = (
-        rf"{subject.name} needs a finite cost for each batch element; .* \[0\]\. Nothing is left to average: mend f"
-    )
+    wanted = rf"{subject.name} needs a finite cost for each batch element; .* \[0\]\. Nothing is left to average: fix f"
     return refusal(lambda: subject.run(f=lambda x: subject.f(theta())(x) * math.nan, nonfinite="drop"), wanted)
 
 
@@ -170,7 +166,7 @@ def nan_slope(subject: Subject) -> Verdict:
     try:
         found = subject.run(f=lambda x: f(x, True), weights=clean)
     except ValueError as error:
-        return said(error, rf"{subject.name} needs finite slopes.* Mend f")
+        return said(error, rf"{subject.name} needs a finite derivative of f with respect to x.* Fix f")
     if subject.black_box:
         same(found, expected)
         return RIGHT
@@ -189,7 +185,7 @@ def keep_of_another_shape(subject: Subject) -> Verdict:
     costs = f(draw.points)
     probe_costs = None if draw.probes is None else f(draw.probes)
     keep = torch.ones(len(costs), 1, dtype=torch.bool)
-    wanted = rf"{subject.name} needs (keep of the costs' shape.* got \[{len(costs)}, 1\].* Pass|every cost: .* Mend f)"
+    wanted = rf"{subject.name} needs (keep of the costs' shape.* got \[{len(costs)}, 1\].* Pass|every cost: .* Fix f)"
     return refusal(
         lambda: subject.estimator.combine(dist, draw, costs, probe_costs=probe_costs, relaxed_f=f, keep=keep), wanted
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,9 +11,13 @@ from torch import Tensor
 
 from kinds import INTEGERS, NORMAL, ONE_HOTS
 from robustness.matrix import RIGHT, Verdict, condition, refusal
-from robustness.subject import BATCH, Subject, gradients, same, theta
+from robustness.subject import BATCH, F, Subject, gradients, same, theta
 
 UNUSED = "needs a cost that is differentiable in x; got one with no path to x.* Use ScoreFunction"
+
+
+def _constant(value: object) -> F:
+    return lambda x: value
 
 
 def _event(subject: Subject) -> tuple[int, ...]:
@@ -78,7 +83,7 @@ def depends_on_phi(subject: Subject) -> Verdict:
     phi, apart = subject.kind.phi(BATCH), subject.kind.phi(BATCH)
     joint = subject.run(phi, f=lambda x: direct(x, phi)).by_phi
     value = subject.value(phi, lambda x: direct(x, apart))
-    same((joint,), (sum(gradients(value, phi, apart)),), rtol=1e-4, atol=1e-5)
+    same((joint,), (torch.stack(gradients(value, phi, apart)).sum(0),), rtol=1e-4, atol=1e-5)
     if subject.kind is not NORMAL and subject.estimator.unbiased:
         weights = theta(torch.float64)
         f = subject.f(weights)
@@ -150,7 +155,7 @@ def nothing(subject: Subject) -> Verdict:
     """f returns a list of tensors, a dict, a string, None: refused, each with what it is."""
     wanted = rf"{subject.name} needs the costs as one tensor.*; f returned {{}}.*(Join|Return)"
     verdicts = [
-        refusal(lambda value=value: subject.run(f=lambda x: value), wanted.format(seen))
+        refusal(partial(subject.run, f=_constant(value)), wanted.format(seen))
         for value, seen in (
             ([torch.ones(BATCH)], r"\[tensor"),
             ({"a": 1.0}, r"\{'a'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.distributions as td
@@ -70,7 +71,7 @@ def nothing_possible(subject: Subject) -> Verdict:
         phi[1] = -INF
         wanted = rf"{case.name} needs at least one possible class .* at index \[1.*Leave one class unmasked"
         with unchecked():
-            verdict = refusal(lambda case=case, phi=phi: case.run(phi.requires_grad_()), wanted)
+            verdict = refusal(partial(case.run, phi.requires_grad_()), wanted)
     return verdict
 
 
@@ -106,13 +107,9 @@ def certain_with_gradient(subject: Subject) -> Verdict:
     verdict = NO_LOGITS
     for case in subject.logits():
         probs = torch.tensor([CERTAIN[case.kind]] * BATCH, requires_grad=True)
-        wanted = (
-            r"The gradient by the probs of .* needs probabilities inside \(0, 1\).* Give the distribution by its logits"
-        )
-        verdict = refusal(
-            lambda case=case, probs=probs: sp.expect(case.f(theta()), _by_probs(case.kind, probs), case.estimator),
-            wanted,
-        )
+        wanted = r"The gradient with respect to the probs of .* needs probabilities inside \(0, 1\).* Give the distribution by its logits"
+        dist = _by_probs(case.kind, probs)
+        verdict = refusal(partial(sp.expect, case.f(theta()), dist, case.estimator), wanted)
     return verdict
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from robustness.matrix import RIGHT, Verdict, condition
-from robustness.subject import BATCH, Subject, coarse_noise, same, theta
+from robustness.subject import BATCH, F, Subject, coarse_noise, same, theta
 
 
 def _half(subject: Subject, dtype: torch.dtype) -> Verdict:
@@ -53,7 +53,7 @@ def autocast(subject: Subject) -> Verdict:
         layer.weight.fill_(0.7)
         layer.bias.fill_(0.1)
 
-    def through(weights: Tensor) -> object:
+    def through(weights: Tensor) -> F:
         plain = subject.f(weights)
         return lambda x: layer(plain(x).unsqueeze(-1)).squeeze(-1)
 

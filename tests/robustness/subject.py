@@ -99,6 +99,7 @@ class Subject:
         """The estimator's objective, [*batch], by summing over all possible states; differentiable."""
         dist = self.kind.dist(phi)
         variables = families.recognize(dist)
+        assert isinstance(variables, families.Discrete)
         states = variables.support()
         states = states.reshape(-1, *(1,) * len(variables.batch_shape), *states.shape[1:])
         states = states.expand(-1, *variables.batch_shape, *states.shape[1 + len(variables.batch_shape) :])
@@ -158,10 +159,10 @@ def close_in_mean(found: Tensor, exact: Tensor) -> None:
     assert largest.max() < Z, f"|z| = {largest.max():.1f}: mean {found.mean(0).tolist()}, exact {exact.tolist()}"
 
 
-def same(one: Sequence[Tensor], other: Sequence[Tensor], **tolerance: float) -> None:
+def same(one: Sequence[Tensor], other: Sequence[Tensor], rtol: float | None = None, atol: float | None = None) -> None:
     """Two outcomes are equal, up to rounding unless a tolerance says otherwise."""
     for x, y in zip(one, other, strict=True):
-        torch.testing.assert_close(x, y, check_dtype=False, **tolerance)
+        torch.testing.assert_close(x, y, check_dtype=False, rtol=rtol, atol=atol)
 
 
 def theta(dtype: torch.dtype = torch.float32) -> Tensor:

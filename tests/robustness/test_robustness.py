@@ -93,7 +93,7 @@ def test_differences_need_something_to_compare(estimator: sp.Estimator) -> None:
     lost = torch.zeros(4, 5, dtype=torch.bool)
     lost[:3, 2] = True
     wanted = (
-        rf"{estimator.name} needs (two|a whole pair of) finite costs for each batch element; .* index \[2\]\. Mend f"
+        rf"{estimator.name} needs (two|a whole pair of) finite costs for each batch element; .* index \[2\]\. Fix f"
     )
     with pytest.raises(ValueError, match=wanted):
         sp.expect(lambda x: torch.where(lost, torch.nan, x.sum(-1)), dist, estimator, nonfinite="drop")

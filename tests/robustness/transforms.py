@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from robustness.matrix import RIGHT, Verdict, condition, meaningless, refusal
 from robustness.subject import BATCH, ROWS, Subject, close_in_mean, gradients, same, theta
 
 
-def _quiet(subject: Subject, mode: Callable[[], torch.autograd.grad_mode.no_grad]) -> Verdict:
+def _quiet(subject: Subject, mode: Callable[[], AbstractContextManager[None]]) -> Verdict:
     with mode():
         value = subject.value(subject.kind.phi(BATCH), subject.f(theta()))
     assert not value.requires_grad
@@ -62,6 +63,8 @@ def retain_graph(subject: Subject) -> Verdict:
     expected = subject.run()
     value = subject.value(phi, subject.f(weights))
     value.sum().backward(retain_graph=True)
+    assert phi.grad is not None
+    assert weights.grad is not None
     same((phi.grad, weights.grad), expected[1:])
     value.sum().backward()
     same((phi.grad, weights.grad), (2 * expected.by_phi, 2 * expected.by_theta))
@@ -146,11 +149,11 @@ def compiled(subject: Subject) -> Verdict:
         phi, weights = subject.kind.phi(BATCH), theta()
         value = function(phi, weights)
         outcomes.append((value, *gradients(value, phi, weights)))
-    same(*outcomes)
+    same(outcomes[0], outcomes[1])
     return RIGHT
 
 
-def _copied(subject: Subject, other: sp.Estimator[torch.Tensor]) -> Verdict:
+def _copied(subject: Subject, other: sp.Estimator[Any, Any]) -> Verdict:
     assert other.label == subject.estimator.label
     same(Subject(other, subject.kind).run(), subject.run(), rtol=0, atol=0)
     return RIGHT
@@ -237,5 +240,5 @@ def cuda(subject: Subject) -> Verdict:
             subject.kind.dist(parameter), those, f(those.points), probe_costs=probe_costs, relaxed_f=f
         )
         outcomes.append([x.cpu() for x in (result, *gradients(result, parameter, weights))])
-    same(*outcomes, rtol=1e-5, atol=1e-5)
+    same(outcomes[0], outcomes[1], rtol=1e-5, atol=1e-5)
     return RIGHT

@@ -1,4 +1,4 @@
-"""Small expectations whose value and gradients are known exactly, and what of the register they apply to."""
+"""Small expectations whose value and gradients are known exactly, and which estimators they apply to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from torch.distributions import (
     Poisson,
 )
 
-import sampleprop as sp
 from sampleprop import families
 from sampleprop.distributions.beta import Beta
 from sampleprop.distributions.dirichlet import Dirichlet
@@ -35,6 +34,7 @@ from sampleprop.distributions.quadrature import gauss_legendre
 from sampleprop.distributions.truncated_normal import TruncatedNormal
 from sampleprop.distributions.von_mises import VonMises
 from sampleprop.distributions.von_mises_fisher import VonMisesFisher
+from sampleprop.estimator import Estimator
 
 MOST_STATES = 2**21
 
@@ -42,6 +42,7 @@ MOST_STATES = 2**21
 def _support(dist: Distribution) -> tuple[Tensor, Tensor]:
     """Every state of discrete variables, with weight 1."""
     variables = families.recognize(dist)
+    assert isinstance(variables, families.Discrete)
     states = variables.support()
     states = states.reshape(-1, *(1,) * len(variables.batch_shape), *states.shape[1:])
     states = states.expand(-1, *variables.batch_shape, *states.shape[1 + len(variables.batch_shape) :])
@@ -61,7 +62,8 @@ class Problem:
         nodes: from the distribution to points [nodes, rows, *event] and weights [nodes], or [nodes, rows], such that E[h(x)]
             is the sum of weight * p(x) * h(x): all states, or the nodes of a quadrature. Where the support moves with φ, both
             move along, attached.
-        rare: whether outcomes that matter are too rare to be drawn: the draws are then weighted (see `tails`).
+        rare: whether outcomes that matter are too rare to be drawn: the draws are then weighted (see `tails`), and φ must be
+            logits.
         bound: whether f is log p(x, z), for estimators of a bound only.
         slow: whether a draw takes long: a distribution's own samples and scores are then certified by estimators of E[f] that have
             no baseline, which the other problems certify.
@@ -87,11 +89,12 @@ class Problem:
 
     def rows(self, replicates: int) -> tuple[Tensor, Tensor]:
         """Leaves φ and θ with one row for each replicate of each problem: [replicates * count, ...]."""
-        return tuple(
+        phi, theta = (
             x.expand(replicates, *x.shape).flatten(0, 1).clone().requires_grad_() for x in (self.phi, self.theta)
         )
+        return phi, theta
 
-    def exact(self, estimator: sp.Estimator[Any, Any], phi: Tensor, theta: Tensor) -> Tensor:
+    def exact(self, estimator: Estimator[Any, Any], phi: Tensor, theta: Tensor) -> Tensor:
         """The exact L by the estimator's objective, [count], differentiable to any order."""
         dist = self.dist(phi)
         points, weights = self.nodes(dist)
@@ -113,24 +116,34 @@ class Problem:
         count = torch.tensor(estimator.draws, dtype=torch.float64)
         return (joint * (bound - count.log())).sum(0)
 
-    def supports(self, estimator: sp.Estimator[Any, Any]) -> bool:
-        """Whether the estimator takes the distribution, and the exact value can be computed."""
+    def refusal(self, estimator: Estimator[Any, Any]) -> str | None:
+        """Why the estimator cannot be certified on this problem; None if it can."""
         dist = self.dist(self.rows(1)[0])
-        if estimator.refusal(dist) is not None or (self.bound and estimator.objective == "mean"):
-            return False
+        refusal = estimator.refusal(dist)
+        if refusal is not None:
+            return refusal
+        if self.bound and estimator.objective == "mean":
+            return f"{estimator.name} estimates E[f]; the problem is for estimators of a bound."
+        if estimator.objective == "log-mean-exp" and len(self.nodes(dist)[0]) ** estimator.draws > MOST_STATES:
+            return (
+                f"The exact bound of {estimator.draws} samples has more than {MOST_STATES} terms. Take fewer samples."
+            )
+        return None
+
+    def supports(self, estimator: Estimator[Any, Any]) -> bool:
+        """Whether the estimator takes the distribution, the exact value can be computed, and the time is well spent."""
         if self.slow and (estimator.objective != "mean" or getattr(estimator, "baseline", None) is not None):
             return False
-        nodes = self.nodes(dist)[0].shape[0]
-        return estimator.objective != "log-mean-exp" or nodes**estimator.draws <= MOST_STATES
+        return self.refusal(estimator) is None
 
 
 def _float64(*numbers: Any) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
+    return torch.tensor(numbers, dtype=torch.float64, device="cpu")
 
 
 def _grid(least: float, most: float, step: float) -> Callable[[Distribution], tuple[Tensor, Tensor]]:
     """The trapezoid rule, which for a smooth density over the whole line converges faster than any power of the step."""
-    points = torch.arange(least, most + step / 2, step, dtype=torch.float64)
+    points = torch.arange(least, most + step / 2, step, dtype=torch.float64, device="cpu")
     return lambda dist: (_spread(points, dist), torch.full_like(points, step))
 
 
@@ -157,7 +170,7 @@ def _triangle(dist: Distribution) -> tuple[Tensor, Tensor]:
 
 def _between(dist: Distribution) -> tuple[Tensor, Tensor]:
     """Gauss-Legendre quadrature between two bounds, which may move."""
-    base, _ = families.unwrap(dist)
+    base: Any = families.unwrap(dist)[0]
     nodes, weights = gauss_legendre(60)
     length = base.high - base.low  # [rows, 1]
     return base.low + _spread(nodes, dist) * length, _spread(weights, dist).squeeze(-1) * length.squeeze(-1)
@@ -165,7 +178,7 @@ def _between(dist: Distribution) -> tuple[Tensor, Tensor]:
 
 def _beyond(dist: Distribution) -> tuple[Tensor, Tensor]:
     """The trapezoid rule for the logarithm of the distance from the one bound, which may move."""
-    support = families.unwrap(dist)[0].support
+    support: Any = families.unwrap(dist)[0].support
     distance = torch.arange(-12, 24, 0.03, dtype=torch.float64).exp()
     low, high = support.lower_bound, support.upper_bound
     points = torch.where(low.isfinite(), low + _spread(distance, dist), high - _spread(distance, dist))
@@ -355,7 +368,8 @@ def _log_joint(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
     z = x.squeeze(-1)
     observed = Normal(theta[..., 0] * z + theta[..., 1], 0.8).log_prob(torch.full_like(z, 0.9))
     direct = 0.3 * phi[..., 0].tanh() * z + 0.2 * phi[..., 1]
-    return Normal(torch.zeros_like(z), 1.0).log_prob(z) + observed + direct
+    log_joint: Tensor = Normal(torch.zeros_like(z), 1.0).log_prob(z) + observed + direct
+    return log_joint
 
 
 PROBLEMS = (
@@ -490,14 +504,3 @@ PROBLEMS = (
         _grid(0, 120, 1),
     ),
 )
-
-
-def _variants() -> tuple[sp.Estimator[Any, Any], ...]:
-    """Every configuration of the register that is certified, the same ones in each process."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return tuple(variant.eval() for estimator in sp.REGISTER for variant in estimator.variants())
-
-
-VARIANTS = _variants()
-PAIRS = tuple((variant, problem) for variant in VARIANTS for problem in PROBLEMS if problem.supports(variant))

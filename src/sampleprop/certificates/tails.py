@@ -13,9 +13,8 @@ mixture"), so no weight exceeds 1 / NATURAL. The shares are learned from pilot r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from unittest import mock
 
 import torch
 import torch.nn.functional as nnf
@@ -26,10 +25,14 @@ from sampleprop import noise
 NATURAL = 0.1  # the share of rows in which nothing is moved
 IN_GROUPS = 0.25  # the share in which a group is moved, where there are groups
 EVEN = 0.25  # of the rest, the part that is spread evenly over all ways, whatever the pilot runs say
-_TAIL = torch.tensor([3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 16, 20, 34], dtype=torch.float64)
+_TAIL = torch.tensor([3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 16, 20, 34], dtype=torch.float64, device="cpu")
 NEAR, FAR = (-_TAIL[:-1]).sigmoid(), (-_TAIL[1:]).sigmoid()  # distances of each interval's ends from 0, or from 1
 INTERVALS = 2 * len(NEAR)
-POWERS = torch.tensor([0.1, 0.03, 0.01, 0.003, 0.001], dtype=torch.float64)
+POWERS = torch.tensor([0.1, 0.03, 0.01, 0.003, 0.001], dtype=torch.float64, device="cpu")
+
+
+class Unmovable(Exception):
+    """Why the draws of an estimator cannot be moved into the tails, as the end of a sentence."""
 
 
 class Shares:
@@ -89,15 +92,21 @@ class Tails:
 
     @property
     def weights(self) -> Tensor:
-        """p / q, [rows]."""
-        met = (self.numbers, self.groups)
-        assert met == (self.shares.numbers, self.shares.groups), (
-            "propose drew other numbers than when they were counted"
-        )
+        """p / q, [rows].
+
+        Raises:
+            Unmovable: when `propose` drew fewer numbers than when they were counted.
+        """
+        if (self.numbers, self.groups) != (self.shares.numbers, self.shares.groups):
+            raise Unmovable("not every call of its `propose` draws the same number of random numbers")
         return 1 / self.density if self.numbers else torch.ones_like(self.density)
 
     def uniform(self, shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
         u = _UNIFORM(shape, like, generator)
+        if generator is not self.generator:  # of other code: in another thread, say
+            return u
+        if self.rows not in shape:
+            raise Unmovable("its `propose` draws random numbers that are not independent along the batch")
         axis = tuple(shape).index(self.rows)
         by_row = u.movedim(axis, 0)
         samples = shape[0] if axis > 0 else 1
@@ -107,6 +116,8 @@ class Tails:
         self.groups += numbers.shape[2] if samples > 1 else 0
         if self.counting:
             return u
+        if self.numbers > self.shares.numbers or self.groups > self.shares.groups:
+            raise Unmovable("not every call of its `propose` draws the same number of random numbers")
         self._move_one(numbers.flatten(1), first_number)
         if samples > 1:
             self._move_group(numbers, first_group)
@@ -152,10 +163,36 @@ class Tails:
 
 @contextmanager
 def tails(rows: int, shares: Shares | None, generator: Generator) -> Iterator[Tails]:
-    """Let `propose` draw from the tails."""
+    """Let `propose` draw from the tails, where it draws from `generator`."""
     source = Tails(rows, shares, generator)
-    with mock.patch.object(noise, "uniform", source.uniform):
+    with _replaced(source.uniform):
         yield source
+
+
+def depends_on_other_noise(points: Callable[[Generator], Tensor]) -> bool:
+    """Whether points depend on random numbers other than those of `noise.uniform` from the generator that is given."""
+
+    def drawn(seed: int) -> Tensor:
+        generator, fixed = Generator().manual_seed(seed), Generator().manual_seed(0)
+
+        def uniform(shape: Sequence[int], like: Tensor, given: Generator | None = None) -> Tensor:
+            return _UNIFORM(shape, like, fixed if given is generator else given)
+
+        torch.manual_seed(seed)
+        with _replaced(uniform):
+            return points(generator)
+
+    with torch.random.fork_rng(devices=[]):
+        return not torch.equal(drawn(1), drawn(2))
+
+
+@contextmanager
+def _replaced(uniform: Callable[..., Tensor]) -> Iterator[None]:
+    noise.uniform = uniform
+    try:
+        yield
+    finally:
+        noise.uniform = _UNIFORM
 
 
 _UNIFORM = noise.uniform

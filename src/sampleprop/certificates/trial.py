@@ -1,30 +1,26 @@
-"""The statistics of a certificate: how many replicates, which comparisons, and what bias they would have seen.
+"""The test of one estimator on one exact problem: how many replicates, which comparisons, and what bias they would have seen.
 
 Each replicate is one row of a batch. For φ every coordinate and the projection on the exact gradient are compared, for
-θ every coordinate, and the value, each by a z-test. The threshold spends one false-alarm budget over all comparisons of
-the suite; the number of replicates follows from the variance in a pilot run, so that a bias of 2 % along the exact
-gradient is rejected with a probability of 99 %.
+θ every coordinate, and the value, each by a z-test. The number of replicates follows from the variance in a pilot run,
+so that a relative bias of the size `detectable` along the exact gradient is rejected with a probability of 99 %.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
-from zlib import crc32
 
 import torch
-from certificates.problems import PAIRS, Problem
-from certificates.tails import Shares, tails
 from torch import Generator, Tensor
 
-import sampleprop as sp
+from sampleprop.certificates.problems import Problem
+from sampleprop.certificates.tails import Shares, Unmovable, depends_on_other_noise, tails
+from sampleprop.estimator import Estimator
+from sampleprop.expectation import expect
 
-FALSE_ALARM = 1e-3  # of the whole suite: half of it for the certificates, half for the other random tests
 POWER = 0.99
-DETECTABLE = 0.02
 LEAST_REPLICATES = 30_000  # so that a mean is normal as far out as the threshold
 MOST_REPLICATES = 12_000_000
 PILOT_REPLICATES = 8_192
@@ -43,96 +39,96 @@ def comparisons(problem: Problem) -> int:
     return problem.phi.numel() + 1 + problem.count + problem.theta.numel()
 
 
-# Every pair once, and room for as many comparisons again in the tests that certify a changed estimator.
-THRESHOLD = threshold(2 * sum(comparisons(problem) for _, problem in PAIRS), FALSE_ALARM / 2)
+@dataclass(frozen=True)
+class Certificate:
+    """What the comparison with one exact problem found.
+
+    Attributes:
+        problem: its name.
+        replicates: how many independent estimates were averaged.
+        bias: the bias of the gradient with respect to φ along the exact one, over the length of that: 0.1 is 10 % too
+            long, -0.1 is 10 % too short.
+        bias_error: its standard error.
+        z: the largest |z| among the coordinates of φ ("φ"), of the projection ("along"), the "value", and "θ".
+        sees: the relative bias along the exact gradient that is rejected with a probability of 99 %.
+    """
+
+    problem: str
+    replicates: int
+    bias: float
+    bias_error: float
+    z: dict[str, float]
+    sees: float
+
+    def __str__(self) -> str:
+        z = "  ".join(f"{part} {number:.2f}" for part, number in self.z.items())
+        return f"{self.problem}: {self.replicates} replicates, |z| {z}, sees {100 * self.sees:.2f} %"
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """What a comparison with the exact gradient found.
+class Undecided:
+    """A problem that decides nothing about the estimator.
 
     Attributes:
-        estimator: the label.
-        problem: the name.
-        replicates: how many estimates were averaged.
-        z: the largest |z| among the coordinates of φ ("φ"), of the projection ("along"), the "value", and "θ".
-        mutant: |z| of the projection had every estimate been multiplied by 0.97.
-        sees: the relative bias along the exact gradient that is rejected with a probability of 99 %.
-        seconds: how long it took.
+        problem: its name.
+        reason: why, in a sentence.
     """
 
-    estimator: str
     problem: str
-    replicates: int
-    z: dict[str, float]
-    mutant: float
-    sees: float
-    seconds: float
-
-    def __str__(self) -> str:
-        z = "  ".join(f"{part} {number:6.2f}" for part, number in self.z.items())
-        return (
-            f"{self.estimator:60} {self.problem:28} {self.replicates:9} replicates  |z| {z}  "
-            f"sees {100 * self.sees:5.2f} %  {self.seconds:5.2f} s"
-        )
+    reason: str
 
 
-def certify(estimator: sp.Estimator[Any, Any], problem: Problem, *, detectable: float = DETECTABLE) -> Certificate:
+def measure(
+    estimator: Estimator[Any, Any],
+    problem: Problem,
+    *,
+    threshold: float,
+    detectable: float,
+    seed: int,
+    most_replicates: int = MOST_REPLICATES,
+) -> Certificate | Undecided:
     """Compare with the exact value and gradients, with as many replicates as the variance asks for.
 
     Args:
         estimator: of any configuration.
         problem: one that it takes.
+        threshold: a comparison is rejected when its |z| is larger.
         detectable: the relative bias along the exact gradient that is to be seen.
+        seed: of all noise.
+        most_replicates: the problem stays undecided when more are needed.
 
     Raises:
-        AssertionError: if that takes too many replicates.
+        ValueError: for an estimate of another shape than [*batch], and for one that is not finite.
     """
-    start = time.perf_counter()
-    trial = Trial(estimator, problem, seed=crc32(f"{estimator.label} {problem}".encode()))
-    needed = (THRESHOLD + NormalDist().inv_cdf(POWER)) / detectable / trial.norm
-    variance = trial.pilot(PILOT_REPLICATES)
-    while True:
-        # A quarter more, for what the pilot run does not know of the variance. Where that was not enough, all is
-        # drawn afresh: when to stop must not depend on the numbers that are averaged.
-        replicates = max(LEAST_REPLICATES, math.ceil(1.25 * variance * needed**2))
-        assert replicates <= MOST_REPLICATES, (
-            f"{estimator} on “{problem}” needs {replicates} replicates to see a bias of {100 * detectable:g} %: its "
-            f"variance along the gradient is {variance / trial.norm**2:.3g} times the squared gradient."
-        )
-        mean, variances, count = trial.run(replicates)
-        variance = variances[trial.along].item()
-        sees = needed * detectable * math.sqrt(variance / count)
-        if sees <= detectable:
-            break
-    errors = (variances / count + trial.rounding.square()).sqrt()
-    z = (mean / errors).abs()
-    phi, projection, value, theta = z.split((trial.along, 1, problem.count, problem.theta.numel()))
-    return Certificate(
-        estimator=estimator.label,
-        problem=problem.name,
-        replicates=count,
-        z={"φ": phi.max().item(), "along": projection.item(), "value": value.max().item(), "θ": theta.max().item()},
-        mutant=abs((0.97 * mean[trial.along] - 0.03 * trial.norm) / (0.97 * errors[trial.along])).item(),
-        sees=sees,
-        seconds=time.perf_counter() - start,
-    )
+    try:
+        return _measure(Trial(estimator, problem, seed), threshold, detectable, most_replicates)
+    except Unmovable as reason:
+        return Undecided(problem.name, f"Its outcomes are too rare to be met by chance, and {reason}.")
 
 
 class Trial:
-    """One estimator on one problem: the exact numbers, and chunks of replicates."""
+    """One estimator on one problem: the exact numbers, and chunks of replicates.
 
-    def __init__(self, estimator: sp.Estimator[Any, Any], problem: Problem, seed: int) -> None:
+    Raises:
+        Unmovable: when the outcomes of the problem are rare, and the estimator's draws cannot be moved to them.
+        ValueError: for an estimate of another shape than [*batch], and for one that is not finite.
+    """
+
+    def __init__(self, estimator: Estimator[Any, Any], problem: Problem, seed: int) -> None:
         self.estimator, self.problem = estimator, problem
         self.generator = Generator().manual_seed(seed)
         phi, theta = problem.rows(1)
         value = problem.exact(estimator, phi, theta)
         self.gradient, slope = torch.autograd.grad(value.sum(), (phi, theta), materialize_grads=True)
         self.norm = self.gradient.norm().item()
+        if self.norm == 0:
+            raise ValueError(
+                f"A bias needs a gradient to be measured by; that of the problem “{problem}” is exactly 0."
+            )
         self.exact = torch.cat([self.gradient.flatten(), self.gradient.norm()[None], value.detach(), slope.flatten()])
         self.along = problem.phi.numel()  # the column of the projection
         self.rounding = 1e-9 * (1 + self.exact.abs())
-        rows = MOST_NUMBERS // (problem.phi.numel() * estimator.evaluations(problem.dist(phi))[0])
+        rows = MOST_NUMBERS // (problem.phi.numel() * self._evaluations())
         self.chunk = max((size for size in CHUNKS if size <= rows), default=CHUNKS[0])
         self.shares = self._learn_shares() if problem.rare else None
         self.control = torch.zeros_like(self.exact)
@@ -168,22 +164,90 @@ class Trial:
     def _deviations(self) -> Tensor:
         problem = self.problem
         phi, theta = problem.rows(self.chunk)
-        value = sp.expect(
-            lambda x: problem.f(x, phi, theta), problem.dist(phi), self.estimator, generator=self.generator
-        )
+        value = expect(lambda x: problem.f(x, phi, theta), problem.dist(phi), self.estimator, generator=self.generator)
         gradient, slope = torch.autograd.grad(value.sum(), (phi, theta), materialize_grads=True)
         gradient = gradient.reshape(self.chunk, -1)
         along = gradient @ self.gradient.flatten() / self.norm
         columns = (gradient, along[:, None], value.detach().reshape(self.chunk, -1), slope.reshape(self.chunk, -1))
-        return torch.cat(columns, 1) - self.exact
+        estimates = torch.cat(columns, 1)
+        if not math.isfinite(estimates.sum().item()):
+            raise ValueError(
+                f"{self.estimator.name} needs finite values and gradients to be certified; got NaN or infinite ones. Look at "
+                "where it divides, takes a logarithm, or differentiates f."
+            )
+        return estimates - self.exact
+
+    def _evaluations(self) -> int:
+        """At how many points one estimate evaluates f."""
+        problem, evaluated = self.problem, 0
+        phi, theta = problem.rows(1)
+
+        def f(x: Tensor) -> Tensor:
+            nonlocal evaluated
+            evaluated += x.shape[0]
+            return problem.f(x, phi, theta)
+
+        value = expect(f, problem.dist(phi), self.estimator, generator=Generator().manual_seed(0))
+        if value.shape != (problem.count,) or not value.requires_grad:
+            got = list(value.shape) if value.requires_grad else "a detached one"
+            raise ValueError(
+                f"{self.estimator.name} needs to return one estimate for each batch element, shape [{problem.count}], with a "
+                f"gradient; got {got}. Average over the samples only, and return sampleprop.surrogate.surrogate(...), or "
+                "keep log p attached."
+            )
+        return evaluated
 
     def _learn_shares(self) -> Shares:
         phi, _ = self.problem.rows(self.chunk)
-        with tails(self.chunk, None, self.generator) as source, torch.no_grad():
-            self.estimator.propose(self.problem.dist(phi), generator=self.generator)
+        # With small logits all outcomes are met, so that other noise shows in the points.
+        if depends_on_other_noise(lambda generator: self._propose(0.1 * phi, generator)):
+            raise Unmovable(
+                "its samples come from other noise than sampleprop.noise.uniform, which could be moved to them"
+            )
+        with tails(self.chunk, None, self.generator) as source:
+            self._propose(phi, self.generator)
         shares = Shares(source.numbers, source.groups)
         for _ in range(PILOT_ROUNDS):
             with tails(self.chunk, shares, self.generator) as source:
                 errors = self._deviations()[:, self.along] * source.weights
             shares.learn(source.way, errors)
         return shares
+
+    def _propose(self, phi: Tensor, generator: Generator) -> Tensor:
+        with torch.no_grad():
+            points: Tensor = self.estimator.propose(self.problem.dist(phi), generator=generator).points
+        return points
+
+
+def _measure(trial: Trial, threshold: float, detectable: float, most_replicates: int) -> Certificate | Undecided:
+    problem = trial.problem
+    needed = (threshold + NormalDist().inv_cdf(POWER)) / detectable / trial.norm
+    variance = trial.pilot(PILOT_REPLICATES)
+    while True:
+        # A quarter more, for what the pilot run does not know of the variance. Where that was not enough, all is
+        # drawn afresh: when to stop must not depend on the numbers that are averaged.
+        replicates = max(LEAST_REPLICATES, math.ceil(1.25 * variance * needed**2))
+        if replicates > most_replicates:
+            visible = math.ceil(100 * detectable * math.sqrt(replicates / most_replicates))
+            return Undecided(
+                problem.name,
+                f"To see a bias of {100 * detectable:g} % takes {replicates:,} estimates, and {most_replicates:,} are allowed; "
+                f"with those, a bias of {visible} % could be seen. The variance of one estimate along the gradient is "
+                f"{variance / trial.norm**2:.2g} times the squared gradient.",
+            )
+        mean, variances, count = trial.run(replicates)
+        variance = variances[trial.along].item()
+        sees = needed * detectable * math.sqrt(variance / count)
+        if sees <= detectable:
+            break
+    errors = (variances / count + trial.rounding.square()).sqrt()
+    z = (mean / errors).abs()
+    phi, projection, value, theta = z.split((trial.along, 1, problem.count, problem.theta.numel()))
+    return Certificate(
+        problem=problem.name,
+        replicates=count,
+        bias=mean[trial.along].item() / trial.norm,
+        bias_error=errors[trial.along].item() / trial.norm,
+        z={"φ": phi.max().item(), "along": projection.item(), "value": value.max().item(), "θ": theta.max().item()},
+        sees=sees,
+    )

@@ -1,19 +1,26 @@
-"""Numbers about gradients: is an estimator right on this problem, and which one is best on it?
+"""Is an estimator right on this problem, which one is best, and how good are the gradients while a model trains?
 
-Both questions are answered on the user's own f and distribution, by replicates: the parameters of the distribution are
-copied R times along the batch, so that one call gives R independent estimates. Their mean against the exact gradient
-is the bias, their spread the variance.
+The questions are answered on the user's own f and distribution, by replicates: the parameters of the distribution are
+copied R times along the batch, so that one call gives R independent estimates. The difference of their mean from the
+exact gradient is the bias, their spread is the variance.
+
+- `measuring` is the bottom: replicates, the exact gradient, the statistics. It imports no other wing.
+- `checking`, `comparing` and `monitoring` answer one question each, and import `measuring` only.
+- `recommending` imports `measuring`, `checking` and `comparing`.
+
+Nothing here needs an estimator's source or worked example, so that an estimator of the user's own is measured as any
+other.
 """
 
-from sampleprop.diagnostics.check import check as check
-from sampleprop.diagnostics.compare import compare as compare
-from sampleprop.diagnostics.comparison import Comparison as Comparison
-from sampleprop.diagnostics.findings import Check as Check
-from sampleprop.diagnostics.findings import Finding as Finding
-from sampleprop.diagnostics.monitor import Monitor as Monitor
-from sampleprop.diagnostics.recommend import recommend as recommend
-from sampleprop.diagnostics.recommendation import Recommendation as Recommendation
-from sampleprop.diagnostics.row import Row as Row
-from sampleprop.diagnostics.row import Skipped as Skipped
-from sampleprop.diagnostics.trajectory import Checkpoint as Checkpoint
-from sampleprop.diagnostics.trajectory import trajectory as trajectory
+from sampleprop.diagnostics.checking.check import check as check
+from sampleprop.diagnostics.checking.findings import Check as Check
+from sampleprop.diagnostics.checking.findings import Finding as Finding
+from sampleprop.diagnostics.comparing.compare import compare as compare
+from sampleprop.diagnostics.comparing.comparison import Comparison as Comparison
+from sampleprop.diagnostics.comparing.row import Row as Row
+from sampleprop.diagnostics.comparing.row import Skipped as Skipped
+from sampleprop.diagnostics.comparing.trajectory import Checkpoint as Checkpoint
+from sampleprop.diagnostics.comparing.trajectory import trajectory as trajectory
+from sampleprop.diagnostics.monitoring.monitor import Monitor as Monitor
+from sampleprop.diagnostics.recommending.recommend import recommend as recommend
+from sampleprop.diagnostics.recommending.recommendation import Recommendation as Recommendation

@@ -15,7 +15,7 @@ from sampleprop import noise
 from sampleprop.families.variables import Variables, unwrap
 from sampleprop.surrogate import unsqueeze_to
 
-# Up to this number of classes one uniform number decides, which is fast. Float32 uniforms have a spacing of 2⁻²⁴, so each
+# Up to this number of classes one uniform number decides, which is fast. Float32 uniforms have spacing 2⁻²⁴, so each
 # class probability has an error of up to 2⁻²⁴.
 FEW = 256
 
@@ -67,7 +67,7 @@ class Discrete(Variables):
     @property
     @abstractmethod
     def probs(self) -> Tensor:
-        """The probabilities, of the shape of `logits`, attached to φ. They are the mean of the points, but for integers."""
+        """The probabilities, of the shape of `logits`, attached to φ; the mean of the points, except for integers."""
 
     @property
     def variance(self) -> Tensor:
@@ -76,7 +76,7 @@ class Discrete(Variables):
         return probs * (1 - probs)
 
     def through_mean(self, direction: Tensor) -> Tensor:
-        """The derivative of ⟨direction, probs⟩ by the logits, [*batch, *event], without graph."""
+        """The gradient of ⟨direction, probs⟩ with respect to the logits, [*batch, *event], without graph."""
         probs = self.probs.detach()
         return probs * (direction - (probs * direction).sum(-1, keepdim=True))
 
@@ -112,7 +112,7 @@ class Discrete(Variables):
         return self.decide(self.noise_for(k, generator))
 
     def noise_for(self, k: int, generator: Generator | None = None) -> Tensor:
-        """Draw what decides k samples, such that those of similar logits seldom differ: Gumbel noise for each class."""
+        """Draw shared noise for k samples: with the same noise, similar logits mostly give the same sample."""
         return noise.gumbel((k, *self.logits.shape), self.logits, generator)
 
     @abstractmethod
@@ -123,11 +123,11 @@ class Discrete(Variables):
         return (self.score(points),)
 
     def score(self, points: Tensor) -> Tensor:
-        """The derivative of log p_φ(points) by the logits, [..., *batch, *event], without graph."""
+        """The gradient of log p_φ(points) with respect to the logits, [..., *batch, *event], without graph."""
         return self.one_hot(points) - self.probs.detach()
 
     def weighted_score(self, points: Tensor, weights: Tensor) -> Tensor:
-        """Σ_k w_k ∂ log p(x_k) by the logits, [*batch, *event], for weights [k, *batch]; as attached as they and `probs`."""
+        """Σ_k w_k ∇ log p(x_k) with respect to the logits: [*batch, *event] for weights [k, *batch]; attached."""
         scaled = unsqueeze_to(weights, self.logits.dim() + 1)  # [k, *batch, 1...]
         if weights.shape[0] == 1:
             return (scaled * (self.one_hot(points) - self.probs)).squeeze(0)
@@ -186,7 +186,7 @@ class Bernoullis(Discrete):
         return (self.logits.detach() > 0).to(self.dtype)
 
     def log_prob(self, points: Tensor) -> Tensor:
-        # ±logits are infinite for infinite logits, where x * logits would be NaN; and `where` is slow by a random mask.
+        # For infinite logits x * logits would be NaN, but ±logits is infinite; `where` with a random mask is slow.
         return self.sum(F.logsigmoid((2 * points - 1) * self.logits))
 
 
@@ -221,7 +221,8 @@ class OneHots(Discrete):
         return one_hot(self.logits.detach().argmax(-1), self.logits.shape[-1], self.dtype)
 
     def log_prob(self, points: Tensor) -> Tensor:
-        # 0 * -inf would be NaN for masked classes, so that -inf is put back at the end; `where` is slow by a random mask.
+        # 0 * -inf would be NaN for masked classes, therefore -inf is put back at the end; `where` with a random mask is
+        # slow.
         least = torch.finfo(self.logits.dtype).min
         picked = (points * self.logits.clamp_min(least)).sum(-1, keepdim=True)
         return self.sum(picked.masked_fill(picked == least, -math.inf))
@@ -276,7 +277,7 @@ def one_hot(classes: Tensor, count: int, dtype: torch.dtype) -> Tensor:
 
 
 def _shares(variables: Discrete, k: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
-    """For each variable u [k, *batch, *variables, 1], and the distribution function [*batch, *variables, classes] that decides by it."""
+    """Uniform numbers [k, *batch, *variables, 1], and the distribution function [*batch, *variables, classes]."""
     upto = variables.probs.detach().cumsum(-1)
     u = noise.uniform((k, *upto.shape[:-1], 1), upto, generator)
     return u * upto[..., -1:], upto  # below its last value, which rounding may leave beside 1

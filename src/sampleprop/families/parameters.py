@@ -32,8 +32,8 @@ def named(base: Distribution) -> dict[str, Tensor]:
             del found[other]
     if not found:
         raise TypeError(
-            f"The gradient with respect to the parameters of {type(base).__name__} needs a distribution that keeps them "
-            "under the names in its arg_constraints; got none. Pass a distribution such as Normal(loc, scale)."
+            f"The gradient with respect to the parameters of {type(base).__name__} needs a distribution that keeps "
+            "them under the names in its arg_constraints; got none. Pass a distribution such as Normal(loc, scale)."
         )
     return found
 
@@ -165,8 +165,9 @@ def _flat(transforms: list[td.Transform]) -> Iterator[td.Transform]:
 def _refuse_saturated(dist: Distribution, probs: Tensor) -> None:
     if probs.requires_grad and inspectable(probs) and bool(((probs == 0) | (probs == 1)).any()):
         raise ValueError(
-            f"The gradient with respect to the probs of {type(dist).__name__} needs probabilities inside (0, 1): the score "
-            "of a saturated probability is lost; got exactly 0 or 1. Give the distribution by its logits, or detach probs."
+            f"The gradient with respect to the probs of {type(dist).__name__} needs probabilities inside (0, 1): the "
+            "score of a saturated probability is lost; got exactly 0 or 1. Give the distribution by its logits, or "
+            "detach probs."
         )
 
 
@@ -183,7 +184,7 @@ def _refuse_lost_state(base: Distribution, made: Distribution) -> None:
 def _not_rebuilt(base: Distribution, why: str) -> TypeError:
     kind = type(base).__name__
     return TypeError(
-        f"The gradient with respect to the parameters of {kind} needs the same distribution with other parameters; {why}. "
-        f"Give {kind} a constructor whose arguments are its parameters and that sets all else, or use ScoreFunction or "
-        "Pathwise."
+        f"The gradient with respect to the parameters of {kind} needs the same distribution with other parameters; "
+        f"{why}. Give {kind} a constructor whose arguments are its parameters and that sets all else, or use "
+        f"ScoreFunction or Pathwise."
     )

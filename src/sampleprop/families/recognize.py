@@ -86,10 +86,10 @@ class Other(Variables):
         return parameters.named(base)
 
     def sample(self, k: int, generator: Generator | None = None) -> Tensor:
-        return samplers.sample(self.dist, k, generator)
+        return samplers.sample(self.dist, self.base, k, generator)
 
     def rsample(self, k: int | None, generator: Generator | None = None) -> Tensor:
-        return samplers.rsample(self.dist, _ONE if k is None else Size((k,)), generator)
+        return samplers.rsample(self.dist, self.base, _ONE if k is None else Size((k,)), generator)
 
     def mode(self) -> Tensor:
         return self.dist.mode.detach()

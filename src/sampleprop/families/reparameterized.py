@@ -18,7 +18,8 @@ class Reparameterized(Distribution, ABC):
 
     Attributes:
         smooth: whether derivatives of a sample of any order are right; otherwise the second one raises.
-        periodic: whether samples jump where they come round, so that only an f of that period is differentiated rightly.
+        periodic: whether samples are angles that jump at the end of their range. Then the gradient is right only for an
+            f with the same period.
     """
 
     has_rsample = True

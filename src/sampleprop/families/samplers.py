@@ -23,12 +23,11 @@ from sampleprop.families.variables import unwrap
 Sampler = Callable[[Any, Size, Generator | None], Tensor]
 
 
-def sample(dist: Distribution, k: int, generator: Generator | None) -> Tensor:
-    """Draw [k, *batch, *event], detached, from a distribution that is not one of the discrete families."""
-    base, _ = unwrap(dist)
+def sample(dist: Distribution, base: Distribution, k: int, generator: Generator | None) -> Tensor:
+    """Draw [k, *batch, *event], detached, from a distribution and its base inside `Independent`."""
     with torch.no_grad():
         if _reparameterized(base) is not None and _samples_by_rsample(base):
-            return rsample(dist, Size((k,)), generator)
+            return rsample(dist, base, Size((k,)), generator)
         own = _SAMPLE.get(type(base).sample)
         if own is not None:
             return own(base, Size((k,)), generator)
@@ -36,9 +35,8 @@ def sample(dist: Distribution, k: int, generator: Generator | None) -> Tensor:
             return dist.sample(Size((k,))).detach()
 
 
-def rsample(dist: Distribution, shape: Size, generator: Generator | None) -> Tensor:
-    """Draw [*shape, *batch, *event], attached to φ by the distribution's reparameterization."""
-    base, _ = unwrap(dist)
+def rsample(dist: Distribution, base: Distribution, shape: Size, generator: Generator | None) -> Tensor:
+    """Draw [*shape, *batch, *event], attached to φ by the reparameterization of the distribution."""
     own = _reparameterized(base)
     if own is not None:
         return own(base, shape, generator)
@@ -46,17 +44,16 @@ def rsample(dist: Distribution, shape: Size, generator: Generator | None) -> Ten
         return dist.rsample(shape)
 
 
-def smooth(dist: Distribution) -> bool:
+def smooth(base: Distribution) -> bool:
     """Whether `rsample` is an explicit formula that autograd differentiates to any order.
 
     torch's Gamma has no second derivative, and its Beta and Dirichlet lose it silently. What is not known here counts
     as not smooth.
     """
-    base, _ = unwrap(dist)
     if type(base).rsample in _EXPLICIT:
         return True
     if isinstance(base, td.TransformedDistribution) and type(base).rsample is td.TransformedDistribution.rsample:
-        return smooth(base.base_dist)
+        return smooth(unwrap(base.base_dist)[0])
     return isinstance(base, Reparameterized) and base.smooth
 
 
@@ -137,7 +134,7 @@ def _own_reparameterized(dist: Reparameterized, shape: Size, generator: Generato
 
 
 def _transformed(dist: td.TransformedDistribution, shape: Size, generator: Generator | None) -> Tensor:
-    x = rsample(dist.base_dist, shape, generator)
+    x = rsample(dist.base_dist, unwrap(dist.base_dist)[0], shape, generator)
     for transform in dist.transforms:
         x = transform(x)
     return x

@@ -29,7 +29,8 @@ def dimension(name: str, argument: str, dim: int, shape: torch.Size) -> int:
     """Require a dimension of `shape`; return it counted from the front."""
     if isinstance(dim, bool) or not isinstance(dim, int) or not -len(shape) <= dim < len(shape):
         raise ValueError(
-            f"{name} needs {argument} to be a dimension of shape {list(shape)}; got {dim!r}. Count from 0, or back from -1."
+            f"{name} needs {argument} to be a dimension of shape {list(shape)}; got {dim!r}. Count from 0, or back "
+            f"from -1."
         )
     return dim % len(shape)
 
@@ -38,8 +39,8 @@ def same_shape(name: str, argument: str, x: Tensor, other: str, shape: torch.Siz
     """Refuse what would have to be broadcast."""
     if x.shape != shape:
         raise ValueError(
-            f"{name} needs {argument} in the shape of {other}, {list(shape)}, nothing is broadcast; got {list(x.shape)}. "
-            "Expand it, or put its dimensions in that order."
+            f"{name} needs {argument} in the shape of {other}, {list(shape)}, nothing is broadcast; got "
+            f"{list(x.shape)}. Expand it, or put its dimensions in that order."
         )
 
 

@@ -33,16 +33,16 @@ def importance_ratio(
     .. math:: \rho(x) = \frac{\pi_\phi(x)}{\mu(x)}, \qquad
         \mathbb{E}_\mu[\rho\,(c - b)] = \mathbb{E}_\pi[c] - b, \qquad \nabla \rho = \rho \nabla \log \pi_\phi
 
-    So `(ratio * (cost - b)).mean()` is an unbiased loss, to any order, for a detached b that does not depend on the draw (its
-    value is short of the mean cost by b). It needs μ > 0 wherever π > 0; its variance grows exponentially with the length
-    of a draw. What lowers it is biased:
+    So `(ratio * (cost - b)).mean()` is an unbiased loss, to any order, for a detached b that does not depend on the
+    draw (its value is short of the mean cost by b). It needs μ > 0 wherever π > 0; its variance grows exponentially
+    with the length of a draw. What lowers it is biased:
 
     - `clip`: a ratio outside gets the limit's weight, and no gradient. Biased off-policy. PPO's loss for a cost c is
       `torch.maximum(ratio * c, clipped * c)`, biased likewise.
     - `self_normalize`: biased by O(1 / n) for n draws, with any b (even none); its weights average to 1.
     - the ratio of each step alone (no `time_dim`) on sequences, as PPO and GRPO have it: biased off-policy, for it
-      forgets how the policies differ in what led there and in what follows. `cumulative` is right for a cost at each step,
-      which depends on nothing later; the whole draw's ratio for any cost.
+      forgets how the policies differ in what led there and in what follows. `cumulative` is right for a cost at each
+      step, which depends on nothing later; the whole draw's ratio for any cost.
 
     Args:
         log_prob: log π of what was drawn, attached to the policy; -inf is legal, and gives 0.
@@ -51,15 +51,16 @@ def importance_ratio(
         cumulative: keep the steps: the product of the ratios up to each of them, itself included.
         mask: booleans of the shape of `log_prob`, False for what was not drawn (padding); the ratio there is 1.
         clip: (low, high) with 0 ≤ low < high; biased. (0, high) is truncation from above.
-        self_normalize: the dimension of `log_prob` of the draws over which the ratios are divided by their mean; biased.
+        self_normalize: the dimension of `log_prob` of the draws over which the ratios are divided by their mean;
+            biased.
 
     Returns:
         The ratio, without the dimension `time_dim` unless it is cumulative; in float32 at least.
 
     Raises:
         TypeError: for what is not a tensor of floating-point numbers.
-        ValueError: for different shapes; an attached behaviour; `clip` and `self_normalize` together; NaN, and ratios that are
-            infinite or too large for the dtype (not looked at under `torch.compile` and `torch.func`).
+        ValueError: for different shapes; an attached behaviour; `clip` and `self_normalize` together; NaN, and ratios
+            that are infinite or too large for the dtype (not looked at under `torch.compile` and `torch.func`).
 
     Example:
         >>> import torch, sampleprop as sp

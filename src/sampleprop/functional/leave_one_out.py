@@ -20,9 +20,9 @@ def leave_one_out(costs: Tensor, dim: int, mask: Tensor | None = None) -> Tensor
     .. math:: b_i = \frac{1}{n - 1} \sum_{j \ne i} f(x_j)
 
     Unbiased as a baseline, for draws of a group that are independent given what they share (a prompt, a state): b_i
-    does not depend on draw i. The mean of the whole group does; f_i minus it is (n - 1) / n times f_i - b_i, so the gradient
-    is right but for that factor. Division by the standard deviation of the group is no such factor: it depends on draw i,
-    and the gradient is biased.
+    does not depend on draw i. The mean of the whole group does; f_i minus it is (n - 1) / n times f_i - b_i, so the
+    gradient is right but for that factor. Division by the standard deviation of the group is no such factor: it depends
+    on draw i, and the gradient is biased.
 
     The result has no graph. Attached, f - b would cancel the gradient of θ in f.
 
@@ -36,8 +36,8 @@ def leave_one_out(costs: Tensor, dim: int, mask: Tensor | None = None) -> Tensor
 
     Raises:
         TypeError: for what is not a tensor of real numbers, and a mask that is not boolean.
-        ValueError: for a group of one, another shape of the mask, no such dimension, and NaN or infinite costs. Values are
-            not looked at under `torch.compile` and `torch.func`; there the only draw of a group has b = 0.
+        ValueError: for a group of one, another shape of the mask, no such dimension, and NaN or infinite costs. Values
+            are not looked at under `torch.compile` and `torch.func`; there the only draw of a group has b = 0.
 
     Example:
         >>> import torch, sampleprop as sp

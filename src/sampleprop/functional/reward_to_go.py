@@ -18,16 +18,17 @@ def reward_to_go(rewards: Tensor, discount: float = 1.0, dim: int = 0, done: Ten
 
     .. math:: R_t = r_t + \gamma\,(1 - d_t)\,R_{t+1} = \sum_{s \ge t} \gamma^{s - t} r_s
 
-    Linear and differentiable in the rewards; costs do as well as rewards. Steps are joined in pairs, then in fours, and so
-    on: the number of operations grows with log2 of the length, nothing is divided by a power of γ, and rounding errors do
-    not pile up along the episode.
+    Linear and differentiable in the rewards; costs do as well as rewards. Steps are joined in pairs, then in fours, and
+    so
+    on: the number of operations grows with log2 of the length, nothing is divided by a power of γ, and rounding errors
+    do not pile up along the episode.
 
     R_t weighs the scores of an undiscounted objective. The gradient of :math:`\mathbb{E}[\sum_t \gamma^t r_t]` has
-    :math:`\gamma^t R_t` in the place of R_t; without that factor, as practice has it, it is biased, and the gradient of no
-    objective (Nota and Thomas, 2020, "Is the policy gradient a gradient?").
+    :math:`\gamma^t R_t` in the place of R_t; without that factor, as practice has it, it is biased, and the gradient of
+    no objective (Nota and Thomas, 2020, "Is the policy gradient a gradient?").
 
-    An episode that a time limit cut short is not done; it goes on. Add γ times the value of the state it would go on from to
-    its last reward, and mark it done there.
+    An episode that a time limit cut short is not done; it goes on. Add γ times the value of the state it would go on
+    from to its last reward, and mark it done there.
 
     Args:
         rewards: [time, batch], or any shape with the steps along `dim`; finite.
@@ -55,7 +56,7 @@ def reward_to_go(rewards: Tensor, discount: float = 1.0, dim: int = 0, done: Ten
     dim = arguments.dimension(name, "dim", dim, result.shape)
     if done is not None:
         arguments.flags(name, "done", done, "rewards", result.shape)
-    arguments.finite(name, "rewards", result, fix="Mend the reward: it would reach every earlier step.")
+    arguments.finite(name, "rewards", result, fix="Fix the reward: it would reach every earlier step.")
     result = result.movedim(dim, -1)  # [..., time]
     # What R_{t+step} is multiplied with in R_t: one number, or 0 beyond the end of an episode.
     factor: float | Tensor = discount

@@ -45,13 +45,15 @@ def score_function_loss(
         \nabla\,\text{loss} = \frac1n \sum_i \Bigl[ \nabla c_i + \sum_t (C_{it} - b_{it})\,\nabla \ell_{it} \Bigr],
             \qquad C_{it} = \sum_{s \ge t} c_{is}
 
-    C is the whole cost of the draw where there is one cost for each draw, and what it costs from step t on where each step has
-    its cost. The loss is made of boxes :math:`\square_t = \exp \sum_{s \le t} (\ell_s - \operatorname{stop} \ell_s)`, which are 1:
+    C is the whole cost of the draw where there is one cost for each draw, and what it costs from step t on where each
+    step has its cost. The loss is made of boxes
+    :math:`\square_t = \exp \sum_{s \le t} (\ell_s - \operatorname{stop} \ell_s)`, which are 1:
     :math:`\sum_t c_t \square_t - b_t (\square_t - \square_{t-1})`.
 
     Unbiased, to any order, for draws from the law that `log_prob` describes and a baseline that does not depend on the
     step it is for, or on later ones; θ in the cost gets its own gradient. For draws from another law see
-    :func:`importance_ratio`. Rewards are costs with a minus sign; the KL to a reference, if there is one, is part of the cost.
+    :func:`importance_ratio`. Rewards are costs with a minus sign; the KL to a reference, if there is one, is part of
+    the cost.
 
     What divides the gradient (the value is the mean cost whatever it is):
 
@@ -59,22 +61,24 @@ def score_function_loss(
       divides by a constant).
     - "tokens": the number of steps that the mask keeps. Biased where lengths are random, for the number then depends on
       the draws; the bias vanishes as the batch grows, up to a constant factor.
-    - "length": each draw's own length, then the number of draws, as in GRPO. Biased, whatever the number of draws: with one
-      cost for a draw it is the gradient of E[(c - b) / length], b held fixed. Long draws are charged less for their errors.
+    - "length": each draw's own length, then the number of draws, as in GRPO. Biased, whatever the number of draws: with
+      one cost for a draw it is the gradient of E[(c - b) / length], b held fixed. Long draws are charged less for their
+      errors.
 
     Args:
-        log_prob: [*draws], or with one more dimension, that of the steps of one draw: log-probabilities of what was drawn,
-            attached to the policy.
+        log_prob: [*draws], or with one more dimension, that of the steps of one draw: log-probabilities of what was
+            drawn, attached to the policy.
         cost: [*draws], the cost of each draw; or of the shape of `log_prob`, the cost that arises at each step.
-        baseline: of the shape of `cost` or of `log_prob`, detached; or "leave-one-out" for the mean of the others in the
-            group (step by step, over those that have not ended, where each step has its cost); None for 0.
+        baseline: of the shape of `cost` or of `log_prob`, detached; or "leave-one-out" for the mean of the others in
+            the group (step by step, over those that have not ended, where each step has its cost); None for 0.
         group_dim: the dimension of `log_prob` that holds the draws of one group, for "leave-one-out".
         time_dim: the dimension of `log_prob` that holds the steps of one draw; None where each entry is a whole draw.
-        mask: booleans of the shape of `log_prob`, False for padding, for steps after the end of an episode, and for what the
-            policy did not draw. Log-probability and cost count for nothing there, and may be anything.
+        mask: booleans of the shape of `log_prob`, False for padding, for steps after the end of an episode, and for
+            what the policy did not draw. Log-probability and cost count for nothing there, and may be anything.
         normalize: "draws", "tokens" or "length". The biased two need `time_dim`, and are right to the first order only.
-        as_weights: take `cost` for what is to be multiplied with each ∇ℓ, as it stands: an advantage, or `reward_to_go`,
-            whose steps are not to be added up again. The first order only, and no gradient for θ. The value is their sum over
+        as_weights: take `cost` for what is to be multiplied with each ∇ℓ, as it stands: an advantage, or
+            `reward_to_go`, whose steps are not to be added up again. The first order only, and no gradient for θ. The
+            value is their sum over
             the steps, averaged over the draws, which says little: log the cost itself.
 
     Returns:
@@ -82,11 +86,11 @@ def score_function_loss(
 
     Raises:
         TypeError: for what is not a tensor of real numbers.
-        ValueError: for shapes that would be broadcast; an attached baseline or weight; a group of one; a draw whose steps are
-            all masked; NaN and infinities where the mask keeps them. Values are not looked at under `torch.compile` and
-            `torch.func`.
-        RuntimeError: for a `log_prob` without graph, where the gradient would be zero (use `torch.no_grad()` if only the
-            value is wanted); and in a second backward pass, where the first order is all there is.
+        ValueError: for shapes that would be broadcast; an attached baseline or weight; a group of one; a draw whose
+            steps are all masked; NaN and infinities where the mask keeps them. Values are not looked at under
+            `torch.compile` and `torch.func`.
+        RuntimeError: for a `log_prob` without graph, where the gradient would be zero (use `torch.no_grad()` if only
+            the value is wanted); and in a second backward pass, where the first order is all there is.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -180,8 +184,9 @@ def _refuse_shapes(log_prob: Tensor, cost: Tensor, time: int | None) -> None:
         arguments.same_shape(NAME, "cost", cost, "log_prob", log_prob.shape)
     elif cost.shape not in (log_prob.shape, _draws(log_prob, time)):
         raise ValueError(
-            f"{NAME} needs a cost for each draw, {list(_draws(log_prob, time))}, or for each step, {list(log_prob.shape)}, "
-            f"nothing is broadcast; got {list(cost.shape)}. Sum over what is one draw, or expand."
+            f"{NAME} needs a cost for each draw, {list(_draws(log_prob, time))}, or for each step, "
+            f"{list(log_prob.shape)}, nothing is broadcast; got {list(cost.shape)}. Sum over what is one draw, or "
+            f"expand."
         )
 
 
@@ -190,14 +195,15 @@ def _refuse_options(log_prob: Tensor, cost: Tensor, time: int | None, normalize:
         raise ValueError(f'{NAME} needs normalize="draws", "tokens" or "length"; got {normalize!r}.')
     if normalize != "draws" and time is None:
         raise ValueError(
-            f"{NAME} needs the dimension of the steps to normalize by {normalize}; got time_dim=None. Name it: time_dim=-1, say."
+            f"{NAME} needs the dimension of the steps to normalize by {normalize}; got time_dim=None. Name it: "
+            f"time_dim=-1, say."
         )
     if as_weights:
         arguments.detached(NAME, "cost", cost, "weights are numbers, and θ in them would get a wrong gradient")
     if torch.is_grad_enabled() and inspectable(log_prob) and not log_prob.requires_grad:
         raise RuntimeError(
-            f"{NAME} needs a log_prob that is attached to the policy; got one without graph, so its gradient would be zero. "
-            "Compute it with gradients on, from what was drawn; for the value alone, call under torch.no_grad()."
+            f"{NAME} needs a log_prob that is attached to the policy; got one without graph, so its gradient would be "
+            f"zero. Compute it with gradients on, from what was drawn; for the value alone, call under torch.no_grad()."
         )
 
 
@@ -208,7 +214,8 @@ def _group(
     if isinstance(baseline, Tensor) or baseline is None:
         if group_dim is not None:
             raise ValueError(
-                f'{NAME} needs group_dim for baseline="leave-one-out" only; got group_dim={group_dim} with another. Leave it out.'
+                f'{NAME} needs group_dim for baseline="leave-one-out" only; got group_dim={group_dim} with another. '
+                "Leave it out."
             )
         return None
     if baseline != "leave-one-out":
@@ -224,7 +231,8 @@ def _group(
     group = arguments.dimension(NAME, "group_dim", group_dim, log_prob.shape)
     if group == time:
         raise ValueError(
-            f"{NAME} needs groups of draws; got group_dim and time_dim both {group}: the steps of one draw are not independent."
+            f"{NAME} needs groups of draws; got group_dim and time_dim both {group}: the steps of one draw are not "
+            f"independent."
         )
     company(NAME, "group_dim", log_prob.shape, group, mask if time is None else None)  # with steps, every draw is there
     return group - 1 if time is not None and group > time else group
@@ -238,17 +246,17 @@ def _refuse_values(
         alive = mask.any(time)
         if inspectable(alive) and not bool(alive.all()):
             raise ValueError(
-                f"{NAME} needs a step that the mask keeps in each draw; got none at {(~alive).nonzero()[0].tolist()}. Leave "
-                "that draw out, or mend the mask."
+                f"{NAME} needs a step that the mask keeps in each draw; got none at {(~alive).nonzero()[0].tolist()}. "
+                f"Leave that draw out, or fix the mask."
             )
     elif mask is not None and inspectable(mask) and not bool(mask.any()):
-        raise ValueError(f"{NAME} needs a draw that the mask keeps; got none. Mend the mask.")
+        raise ValueError(f"{NAME} needs a draw that the mask keeps; got none. Fix the mask.")
 
     def kept(x: Tensor) -> Tensor | None:
         return mask if x.shape == log_prob.shape else alive
 
     arguments.finite(NAME, "log_prob", log_prob, mask, fix="What was drawn has a finite log-probability; mask padding.")
-    arguments.finite(NAME, "cost", cost, kept(cost), fix="Mend the cost, or mask it.")
+    arguments.finite(NAME, "cost", cost, kept(cost), fix="Fix the cost, or mask it.")
     if isinstance(baseline, Tensor):
         if baseline.shape not in (cost.shape, log_prob.shape):
             arguments.same_shape(NAME, "baseline", baseline, "cost", cost.shape)
@@ -256,4 +264,4 @@ def _refuse_values(
         arguments.detached(
             NAME, "baseline", baseline, "it would change the gradient of the cost; it learns by its own loss"
         )
-        arguments.finite(NAME, "baseline", baseline, kept(baseline), fix="Mend the baseline, or mask it.")
+        arguments.finite(NAME, "baseline", baseline, kept(baseline), fix="Fix the baseline, or mask it.")

@@ -32,14 +32,15 @@ def sequence_log_prob(
 
     .. math:: \log \pi(x_t) = \frac{\phi_{t, x_t}}{\tau} - \log \sum_c e^{\phi_{tc} / \tau}, \qquad \phi_t = W h_t + a
 
-    The logits of `chunk` positions are made, used and forgotten; the backward pass makes them again. So the memory is that
-    of chunk · vocabulary numbers, however long the sequences are, for one more product with the head (a third more than
-    the three of an ordinary pass). The product has the precision of `hidden` and `weight` (or of autocast), all after it is
-    in float32 at least, and so is the sum of the chunks' gradients of the head. Right to any order; a second derivative
-    keeps what the first one spares.
+    The logits of `chunk` positions are made, used and forgotten; the backward pass makes them again. So the memory is
+    that of chunk · vocabulary numbers, however long the sequences are, for one more product with the head (a third more
+    than the three of an ordinary pass). The product has the precision of `hidden` and `weight` (or of autocast), all
+    after it is in float32 at least, and so is the sum of the chunks' gradients of the head. Right to any order; a
+    second derivative keeps what the first one spares.
 
     Hidden states at step t must be those from which token t was drawn; a causal model's come one step earlier:
-    `hidden[:, :-1]` with `tokens[:, 1:]`. For the gradient of an expectation, pass the temperature that the tokens were drawn with.
+    `hidden[:, :-1]` with `tokens[:, 1:]`. For the gradient of an expectation, pass the temperature that the tokens were
+    drawn with.
 
     Args:
         hidden: [batch, time, width], or any [..., width].
@@ -56,8 +57,8 @@ def sequence_log_prob(
 
     Raises:
         TypeError: for what is not floating point, and tokens that are not int64.
-        ValueError: for shapes that do not fit; a token outside the vocabulary; a row without a possible token, or with NaN (values
-            are not looked at under `torch.compile` and `torch.func`); a temperature or chunk out of range.
+        ValueError: for shapes that do not fit; a token outside the vocabulary; a row without a possible token, or with
+            NaN (values are not looked at under `torch.compile` and `torch.func`); a temperature or chunk out of range.
 
     Example:
         >>> import torch, sampleprop as sp

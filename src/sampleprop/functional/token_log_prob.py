@@ -25,23 +25,24 @@ def token_log_prob(logits: Tensor, tokens: Tensor, *, temperature: float = 1.0, 
     log-softmax of their size, and no float32 copy. Right to any order.
 
     Logits at step t must be those from which token t was drawn; a causal model's come one step earlier than its inputs.
-    For the gradient of an expectation, pass the temperature (and the mask of top-k or top-p, as logits of -inf) that the tokens were
+    For the gradient of an expectation, pass the temperature (and the mask of top-k or top-p, as logits of -inf) that
+    the tokens were
     drawn with: other log-probabilities are those of another policy.
 
     Args:
         logits: [..., vocabulary]; -inf is legal.
         tokens: [...], int64, from 0 to the size of the vocabulary.
         temperature: τ, above 0.
-        mask: booleans, [...], False for padding: there the result is 0, no gradient flows, and the token may be anything
-            (-100, say).
+        mask: booleans, [...], False for padding: there the result is 0, no gradient flows, and the token may be
+            anything (-100, say).
 
     Returns:
         [...], in float32 at least; -inf for a token whose logit is.
 
     Raises:
         TypeError: for logits that are not floating point, and tokens that are not int64.
-        ValueError: for another shape; a token outside the vocabulary; a row that is all -inf or has a NaN (values are not looked at
-            under `torch.compile` and `torch.func`); a temperature that is not above 0.
+        ValueError: for another shape; a token outside the vocabulary; a row that is all -inf or has a NaN (values are
+            not looked at under `torch.compile` and `torch.func`); a temperature that is not above 0.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -72,8 +73,8 @@ def checked(
     if inspectable(outside) and bool(outside.any()):
         index = tuple(outside.nonzero()[0].tolist())
         raise ValueError(
-            f"{name} needs tokens from 0 to {vocabulary - 1}; got {tokens[index].item()} at {list(index)}. Name padding by "
-            "the mask: mask=tokens != -100, say."
+            f"{name} needs tokens from 0 to {vocabulary - 1}; got {tokens[index].item()} at {list(index)}. Name "
+            f"padding by the mask: mask=tokens != -100, say."
         )
     return tokens
 
@@ -83,8 +84,8 @@ def certain(name: str, argument: str, value: Tensor) -> Tensor:
     bad = value.detach().isnan()
     if inspectable(bad) and bool(bad.any()):
         raise ValueError(
-            f"{name} needs a possible token in each row; got NaN, or -inf throughout, in the row {bad.nonzero()[0].tolist()} "
-            f"of {argument}. Leave one unmasked, or name the row as padding by the mask."
+            f"{name} needs a possible token in each row; got NaN, or -inf throughout, in the row "
+            f"{bad.nonzero()[0].tolist()} of {argument}. Leave one unmasked, or name the row as padding by the mask."
         )
     return value
 

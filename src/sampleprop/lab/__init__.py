@@ -1,1 +1,6 @@
-"""The command line, its built-in problems, and what it writes. Needs `pip install 'sampleprop[lab]'`."""
+"""The command line, its built-in problems, and what it writes. Needs `pip install 'sampleprop[lab]'`.
+
+- `measure` is the bottom: problems, estimators as text, pieces of work and their results. It imports no other wing.
+- `show` presents results: tables, figures, the HTML report. It imports `measure`.
+- `command` is what the user calls. It imports both.
+"""

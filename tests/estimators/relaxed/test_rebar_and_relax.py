@@ -6,6 +6,7 @@ Random tests compare at |z| < 4.5, as `problems.py` explains.
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 
 import pytest
@@ -362,7 +363,10 @@ def test_second_derivatives_are_refused(estimator: sp.Estimator) -> None:
 
 def test_bad_arguments_are_refused() -> None:
     for make in (REBAR, RELAX):
-        for argument in ({"temperature": 0.0}, {"eta": torch.inf}, {"samples": 0}):
+        for temperature in (0.0, -1.0, math.nan, math.inf):
+            with pytest.raises(ValueError, match=f"{make.__name__} needs temperature above 0; got"):
+                make(temperature=temperature)
+        for argument in ({"eta": torch.inf}, {"samples": 0}):
             with pytest.raises(ValueError, match=f"{make.__name__} needs"):
                 make(**argument)
 

@@ -1,6 +1,7 @@
 """DisARM, also known as U2G: the antithetic pair with its noise averaged out.
 
-Source: [dong2020disarm], sec. 3; found at the same time by [yin2020probabilistic], as U2G. No differences.
+Source: [dong2020disarm], sec. 3; found at the same time by [yin2020probabilistic], as U2G. Differences from the paper:
+none.
 """
 
 from __future__ import annotations

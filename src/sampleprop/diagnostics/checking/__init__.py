@@ -1,0 +1,9 @@
+"""Is this estimator right for this f and this distribution?
+
+This wing tests f first, since no estimator is right for an f that mixes rows or ignores x, and then the gradient. It
+imports `measuring` only.
+
+- `check`: the function that users call; it runs all tests and says what could not be tested.
+- `cost`: tests of f alone: randomness, mixing of rows, costs that ignore x, jumps.
+- `findings`: what was found, as an object with a text and an HTML form.
+"""

@@ -1,0 +1,218 @@
+"""`check`: is this estimator right for this f and this distribution?"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Distribution
+
+from sampleprop import families
+from sampleprop.diagnostics.checking.cost import LINES, Cost, indifference, jump, mixing, randomness, varied
+from sampleprop.diagnostics.checking.findings import Check, Finding, Findings
+from sampleprop.diagnostics.measuring.reference import Reference, judge, target
+from sampleprop.diagnostics.measuring.replicates import Expectation, describe_error
+from sampleprop.diagnostics.measuring.statistics import POWER, Bias, counted, percent, plus_minus, student
+from sampleprop.diagnostics.measuring.tally import GROUPS, Tally, device_of, devices, require_estimator
+from sampleprop.estimator import Estimator
+from sampleprop.expectation import expect
+
+
+def check(
+    f: Callable[[Tensor], Any],
+    dist: Distribution,
+    estimator: Estimator[Any, Any],
+    *,
+    context: Tensor | None = None,
+    replicates: int = 2048,
+    seed: int = 0,
+) -> Check:
+    r"""Find out whether an estimator is right for this f and this distribution, at the present parameters.
+
+    First it calls f at many points. It tests that the cost of a point depends on that point only, that f is not random,
+    that f does not ignore x, and that f has no jump where the estimator differentiates it. Then it compares value and
+    gradient of many independent estimates with the exact ones: by enumeration up to 4096 joint states, otherwise by a
+    long run of an unbiased estimator of the same objective. It also counts the evaluations of f. The result says which
+    bias would have been seen, where outcomes too rare to be drawn count as noise, and what could not be tested.
+
+    The given objects, every `.grad` and the global random state stay as they are. But an f that counts its calls or
+    keeps running averages sees the additional calls.
+
+    Args:
+        f: from points [k, \*batch, \*event] to costs [k, \*batch], for any k.
+        dist: p_φ.
+        estimator: one of the library, or your own.
+        context: [\*batch, ...], for learned baselines and critics.
+        replicates: independent estimates, at least 128; rounded up to a multiple of 32. The smallest bias that can be
+            seen is proportional to one over their square root.
+        seed: for all noise.
+
+    Raises:
+        ValueError: for fewer than 128 replicates.
+        TypeError: for an object that is no estimator.
+
+    Example:
+        >>> import torch, sampleprop as sp
+        >>> mean = torch.zeros(3, requires_grad=True)
+        >>> q = torch.distributions.Independent(torch.distributions.Normal(mean, 1.0), 1)
+        >>> step = lambda x: (x > 0).float().sum(-1) + x.square().sum(-1)
+        >>> result = sp.check(step, q, sp.Pathwise())
+        >>> result.ok, result.findings[0].name
+        (False, 'jump in f')
+    """
+    if replicates < 4 * GROUPS:
+        raise ValueError(f"check needs at least {4 * GROUPS} replicates to judge a bias; got {replicates}.")
+    refusal = require_estimator("check", estimator).refusal(dist)
+    if refusal is not None:
+        return Check(estimator.label, (Finding("refused", "error", refusal),), (), (), None)
+    estimator = copy.deepcopy(estimator).eval()
+    found, bias = Findings(), None
+    with torch.random.fork_rng(devices=devices(dist)):
+        try:
+            bias = _run(found, f, dist, estimator, context, -(-replicates // GROUPS), seed)
+        except Exception as error:
+            found.add(Finding("fails", "error", f"{type(error).__name__}: {describe_error(error)}"))
+    return found.result(estimator, bias)
+
+
+def _run(
+    found: Findings,
+    f: Callable[[Tensor], Any],
+    dist: Distribution,
+    estimator: Estimator[Any, Any],
+    context: Tensor | None,
+    size: int,
+    seed: int,
+) -> Bias | None:
+    """Run all tests, of f and then of the gradient; return the bias where it could be measured."""
+    expect(f, dist, estimator, context=context)
+    if 0 in dist.batch_shape:
+        found.unchecked.append("anything but that it runs: the batch is empty. Pass one with elements")
+        return None
+    _check_cost(found, Cost(estimator.name, f, dist, seed), estimator, seed)
+    found.unchecked.append("what φ does inside f other than through x, and the gradient for θ: f is held fixed")
+    if any(finding.name == "f mixes rows" for finding in found.findings):
+        found.unchecked.append("the gradient: costs that depend on other points have none to compare with")
+        return None
+    try:
+        expectation = Expectation(f, dist, context)
+    except TypeError as error:
+        found.unchecked.append(f"the gradient: {error}")
+        return None
+    return _check_gradient(found, expectation, estimator, size, seed)
+
+
+def _check_cost(found: Findings, cost: Cost, estimator: Estimator[Any, Any], seed: int) -> None:
+    dist = cost.dist
+    generator = Generator(device_of(dist)).manual_seed(seed + 1)
+    points = families.recognize(dist).sample(2 * LINES, generator)
+    finding, repeatable = randomness(cost, points)
+    found.add(finding, "f gives the same points the same costs")
+    if not repeatable:
+        found.unchecked.append("whether f mixes rows, ignores x or jumps: it is random beyond torch's generator")
+        return
+    finding, tested = mixing(cost, points, generator)
+    _add_if_tested(found, finding, tested, "the cost of a point depends on that point only", "f mixes rows")
+    points = varied(cost, points, generator)
+    finding, tested = indifference(cost, points)
+    _add_if_tested(found, finding, tested, "the cost depends on x", "f ignores x")
+    continuous = points.is_floating_point() and not families.recognize(dist).is_discrete
+    # An estimator that differentiates f only at discrete points ("differentiable") does not follow f between them.
+    followed = estimator.needs != "black box" if continuous else estimator.needs == "relaxed"
+    if followed and points.is_floating_point():
+        lines = f"{LINES} lines" + (" for each batch element" if dist.batch_shape else "")
+        found.add(jump(cost, points), f"no jump of f along {lines} between draws")
+
+
+def _add_if_tested(found: Findings, finding: Finding | None, tested: bool, passed: str, name: str) -> None:
+    if tested:
+        found.add(finding, passed)
+    else:
+        found.unchecked.append(
+            f"whether {name}: all draws were the same point, because its probability is so near to 1"
+        )
+
+
+def _check_gradient(
+    found: Findings, expectation: Expectation, estimator: Estimator[Any, Any], size: int, seed: int
+) -> Bias | None:
+    tally = Tally(estimator, expectation.generator(seed + 2))
+    reference = Reference(expectation, None, expectation.generator(seed + 3), target(estimator))
+    for _ in range(GROUPS):
+        tally.add(expectation.estimates(estimator, size, tally.generator))
+        reference.round(tally.evaluations * size)
+    declared = estimator.evaluations(expectation.dist)[0]
+    miscounted = Finding(
+        "evaluations",
+        "warning",
+        f"one estimate evaluates f at {counted(tally.evaluations, 'point')}; `evaluations` says {declared}. Budgets "
+        "rely on it: let it count probes and relaxed points too.",
+    )
+    found.add(
+        miscounted if declared != tally.evaluations else None,
+        f"one estimate evaluates f at {counted(declared, 'point')}",
+    )
+    _check_value(found, tally, reference, expectation.rounding)
+    bias = judge(tally, reference, expectation.rounding)
+    if bias is None:
+        nothing = (
+            ""
+            if reference.known
+            else ", in which every gradient was zero: the outcomes that matter are too rare, or f is constant"
+        )
+        found.unchecked.append(f"the gradient's bias; the reference is {reference.describe()}{nothing}")
+        return None
+    _check_bias(found, bias, estimator, reference)
+    return bias
+
+
+def _check_value(found: Findings, tally: Tally, reference: Reference, rounding: float) -> None:
+    expected = reference.values(GROUPS)
+    if expected is None:
+        found.unchecked.append("the value of the estimate: it is not known")
+        return
+    differences = torch.tensor(tally.values, dtype=torch.float64) - expected
+    rounded = rounding * float(expected.abs().max())
+    error = math.sqrt(float(differences.var()) / GROUPS + reference.unseen(tally).value + rounded**2)
+    mean = float(differences.mean())
+    if abs(mean) <= student(GROUPS) * error:
+        visible, total = (student(GROUPS) + POWER) * error, float(expected.mean())
+        found.passed.append(
+            f"the value, summed over the batch, is right: {total:.4g}; an error of {visible:.2g} would have been seen"
+        )
+        return
+    found.add(
+        Finding(
+            "wrong value",
+            "error" if tally.estimator.exact_forward else "warning",
+            f"the value, summed over the batch, is off by {plus_minus(mean, error)} for an expectation of "
+            f"{float(expected.mean()):.4g}. Average the costs of true samples, [k, *batch] -> [*batch].",
+        )
+    )
+
+
+def _check_bias(found: Findings, bias: Bias, estimator: Estimator[Any, Any], reference: Reference) -> None:
+    power = f"the reference is {reference.describe()}"
+    if math.isfinite(bias.visible):
+        power = (
+            f"a bias of {percent(bias.visible)} of the gradient would have been seen, of {percent(bias.visible_along)} "
+            f"along it; {power}"
+        )
+    if not bias.seen:
+        found.passed.append(f"no bias of the gradient was seen (z = {bias.z:.1f}); {power}")
+        return
+    along = f"{percent(bias.along)} along it, z = {bias.z:.1f}"
+    size = f"the gradient is off by {percent(bias.relative)} of its length ({along})"
+    if estimator.unbiased:
+        text = (
+            f"{size}, although {estimator.name} states that it is unbiased. If it is your own, the estimator is wrong: "
+            "compare it with its formula. If not, f breaks what it needs: see its docstring, and look for a jump in f."
+        )
+        found.add(Finding("wrong gradient", "error", text))
+    else:
+        text = f"{size}, as {estimator.name} says of itself: it is biased. {power[0].upper()}{power[1:]}."
+        found.add(Finding("biased gradient", "note", text))

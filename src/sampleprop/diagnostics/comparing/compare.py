@@ -1,0 +1,211 @@
+"""`compare`: bias, variance and time of several estimators on one problem, at equal evaluations of f."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from sampleprop import checks
+from sampleprop.diagnostics.comparing.comparison import Comparison
+from sampleprop.diagnostics.comparing.row import Skipped, ranked, row
+from sampleprop.diagnostics.measuring.reference import MEAN, Exact, Reference, Target, judge, target
+from sampleprop.diagnostics.measuring.replicates import Expectation, describe_error
+from sampleprop.diagnostics.measuring.tally import GROUPS, Tally, devices, require_estimator, time_one
+from sampleprop.estimator import Estimator
+
+Progress = Callable[[str, int, int], None]
+
+
+def compare(
+    f: Callable[[Tensor], Any],
+    dist: Distribution,
+    estimators: Iterable[Estimator[Any, Any]],
+    *,
+    budget: int = 16,
+    exact: Exact | None = None,
+    context: Tensor | None = None,
+    replicates: int = 1024,
+    seed: int = 0,
+    train_steps: int = 200,
+    progress: Progress | None = None,
+) -> Comparison:
+    r"""Measure bias, variance and time of several estimators on one problem, at equal evaluations of f.
+
+    Each estimator gets the configuration that spends the budget (`for_budget`). The parameters of the distribution are
+    copied `replicates` times, so that one call of f gives many independent estimates; f is called as usual. The
+    gradient is that with respect to the parameters of `dist` (the logits of a discrete family; for another distribution
+    those of its parameters that require a gradient). f is held fixed: what φ does inside f is not measured, and neither
+    is θ's gradient.
+
+    Estimators without a visible bias are ranked twice: at equal time, by variance × time, and at equal evaluations, by
+    variance × evaluations, which matters where f takes nearly all the time. The others follow by mean squared error,
+    without a rank.
+
+    All have to estimate the same: E[f], or the ELBO, or the bound log-mean-exp with the same number of samples. The
+    first estimator decides which; those with another objective are listed with that reason.
+
+    An estimator with parameters of its own is first trained with Adam on this problem, and the table says so. The given
+    objects, every `.grad` and the global random state stay as they are. Ctrl-C keeps what is finished.
+
+    Args:
+        f: from points [k, \*batch, \*event] to costs [k, \*batch], for any k.
+        dist: p_φ, a distribution that stores its parameters under their names.
+        estimators: what to compare, each configuration once; one that cannot take part is listed with the reason.
+        budget: evaluations of f for one estimate and batch element, at least 1.
+        exact: the exact gradient of the expectation, summed over the batch: a tensor for each measured parameter, in
+            their order or by name. None enumerates up to 4096 joint states, and otherwise takes a long run of an
+            unbiased estimator with 16 times the evaluations of each other estimator; every z includes its standard
+            error.
+        context: [\*batch, ...], for learned baselines and critics.
+        replicates: independent estimates for each estimator, at least 128; rounded up to a multiple of 32.
+        seed: for all noise.
+        train_steps: steps of training for estimators that learn; 0 for none.
+        progress: called with the present stage, the number of its finished steps, and the number of all its steps.
+
+    Raises:
+        ValueError: for a budget below 1, fewer than 128 replicates, an exact gradient of another shape, and an empty
+            batch.
+        TypeError: for a distribution that does not store its parameters under their names, and an object that is no
+            estimator.
+
+    Example:
+        >>> import torch, sampleprop as sp
+        >>> logits = torch.zeros(3, requires_grad=True)
+        >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
+        >>> f = lambda x: (x - 0.4).square().sum(-1)
+        >>> table = sp.compare(f, q, [sp.ScoreFunction(), sp.Enumerate()], budget=8, replicates=128)
+        >>> [row.label for row in table.rows]
+        ['Enumerate()', 'ScoreFunction(samples=8)']
+    """
+    _check_numbers(budget, replicates, train_steps)
+    waiting = _given(estimators)
+    total = len(waiting)
+    expectation = Expectation(f, dist, context)
+    size = -(-replicates // GROUPS)
+    tallies: list[Tally] = []
+    skipped: list[Skipped] = []
+    interrupted = False
+    with torch.random.fork_rng(devices=devices(dist)):
+        torch.manual_seed(seed)
+        wanted = next((target(estimator) for estimator in _configured(waiting, dist, budget)), MEAN)
+        reference = Reference(expectation, exact, expectation.generator(seed), wanted)
+        try:
+            while waiting:
+                _tell(progress, f"preparing {waiting[0].name}", total - len(waiting), total)
+                number = seed + 1 + total - len(waiting)
+                prepared = _prepare(expectation, waiting[0], wanted, budget, train_steps, number)
+                if isinstance(prepared, Skipped):
+                    skipped.append(prepared)
+                else:
+                    _add(tallies, prepared)
+                del waiting[0]
+            for done in range(GROUPS):
+                _tell(progress, "measuring", done, GROUPS)
+                _round(expectation, reference, tallies, skipped, budget * size, size)
+            _tell(progress, "measuring", GROUPS, GROUPS)
+        except KeyboardInterrupt:
+            interrupted = True
+            skipped += [Skipped(estimator.label, "not reached before the interruption") for estimator in waiting]
+    gradient = reference.length()
+    rows = [row(tally, judge(tally, reference, expectation.rounding), gradient) for tally in tallies if tally.means]
+    return Comparison(
+        rows=ranked(rows),
+        skipped=tuple(skipped),
+        budget=budget,
+        seed=seed,
+        reference=reference.describe(),
+        parameters=tuple(expectation.measured),
+        gradient=gradient,
+        interrupted=interrupted,
+    )
+
+
+def _check_numbers(budget: int, replicates: int, train_steps: int) -> None:
+    checks.samples("compare", budget)
+    if replicates < 4 * GROUPS:
+        raise ValueError(f"compare needs at least {4 * GROUPS} replicates to judge a bias; got {replicates}.")
+    if train_steps < 0:
+        raise ValueError(f"compare needs train_steps of 0 or more; got {train_steps}.")
+
+
+def _given(estimators: Iterable[Estimator[Any, Any]]) -> list[Estimator[Any, Any]]:
+    if isinstance(estimators, Estimator):
+        estimators = (estimators,)
+    return [require_estimator("compare", estimator) for estimator in estimators]
+
+
+def _configured(given: Iterable[Estimator[Any, Any]], dist: Distribution, budget: int) -> Iterator[Estimator[Any, Any]]:
+    """The configurations that will be measured: of those that take the distribution and fit the budget."""
+    for estimator in given:
+        configured = None if estimator.refusal(dist) else estimator.for_budget(dist, budget)
+        if configured is not None:
+            yield configured
+
+
+def _prepare(
+    expectation: Expectation, given: Estimator[Any, Any], wanted: Target, budget: int, train_steps: int, seed: int
+) -> Tally | Skipped:
+    """Configure, try out and train an estimator; or say why it cannot take part."""
+    refusal = given.refusal(expectation.dist)
+    if refusal is not None:
+        return Skipped(given.label, refusal, refused=True)
+    estimator = given.for_budget(expectation.dist, budget)
+    if estimator is None:
+        needed = given.evaluations(expectation.dist)[0]
+        return Skipped(given.label, f"does not fit the budget of {budget} evaluations; {given.label} takes {needed}")
+    if target(estimator) != wanted:
+        return Skipped(
+            estimator.label,
+            f"estimates another objective, {target(estimator)}; this comparison is of {wanted}, as the first "
+            "estimator's. Compare those of one objective.",
+        )
+    estimator = copy.deepcopy(estimator)
+    tally = Tally(estimator, expectation.generator(seed))
+    try:
+        expectation.step(estimator.train(), tally.generator)
+        if estimator.learns and train_steps:
+            expectation.train(estimator, train_steps, tally.generator)
+            tally.trained = train_steps
+    except Exception as error:
+        return Skipped(estimator.label, describe_error(error))
+    estimator.eval()
+    return tally
+
+
+def _add(tallies: list[Tally], new: Tally) -> None:
+    """Add an estimator. An equal configuration is measured once; another one with the same label gets a number."""
+    same = [tally for tally in tallies if tally.estimator.label == new.estimator.label]
+    if not new.estimator.learns and any(type(tally.estimator) is type(new.estimator) for tally in same):
+        return
+    if same:
+        new.label = f"{new.label} no. {len(same) + 1}"
+    tallies.append(new)
+
+
+def _round(
+    expectation: Expectation,
+    reference: Reference,
+    tallies: list[Tally],
+    skipped: list[Skipped],
+    evaluations: int,
+    size: int,
+) -> None:
+    """Add one group of replicates, and one timing, to every estimator."""
+    reference.round(evaluations)
+    for tally in list(tallies):
+        try:
+            time_one(expectation, tally)
+            tally.add(expectation.estimates(tally.estimator, size, tally.generator))
+        except Exception as error:
+            tallies.remove(tally)
+            skipped.append(Skipped(tally.label, describe_error(error)))
+
+
+def _tell(progress: Progress | None, stage: str, done: int, total: int) -> None:
+    if progress is not None:
+        progress(stage, done, total)

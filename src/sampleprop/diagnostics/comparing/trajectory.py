@@ -1,0 +1,218 @@
+"""`trajectory`: several estimators measured at the same points of one optimization path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributions as td
+from torch import Tensor
+from torch.distributions import Distribution
+
+from sampleprop import families
+from sampleprop.diagnostics.comparing.compare import Progress, compare
+from sampleprop.diagnostics.comparing.comparison import Comparison
+from sampleprop.diagnostics.measuring.reference import MEAN, Reference, Target, target
+from sampleprop.diagnostics.measuring.replicates import Expectation
+from sampleprop.diagnostics.measuring.tally import devices
+from sampleprop.estimator import Estimator
+
+EVALUATIONS = 256  # evaluations of f for a step; a long run takes 16 times as many
+
+
+class Stop(NamedTuple):
+    """A point of the path at which estimators are measured.
+
+    Attributes:
+        step: the number of steps so far.
+        value: the expectation there, summed over the batch; an estimate where it cannot be enumerated.
+        dist: p_φ with the parameters of that step.
+    """
+
+    step: int
+    value: float
+    dist: Distribution
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The measurement at one stop of the path."""
+
+    step: int
+    value: float
+    comparison: Comparison
+
+
+def trajectory(
+    f: Callable[[Tensor], Any],
+    dist: Distribution,
+    estimators: Iterable[Estimator[Any, Any]],
+    *,
+    checkpoints: int = 5,
+    steps: int = 100,
+    rate: float = 0.05,
+    budget: int = 16,
+    context: Tensor | None = None,
+    replicates: int = 1024,
+    seed: int = 0,
+    train_steps: int = 200,
+    progress: Progress | None = None,
+) -> tuple[Checkpoint, ...]:
+    r"""Measure bias and variance of the estimators at several points of one optimization path of φ.
+
+    The path is computed by `path` and depends on none of the estimators. At each stop `compare` measures all of them at
+    the same parameters, against the exact gradient there or a long run; those that learn are trained anew for each
+    stop.
+
+    Args:
+        f: as in `compare`. It is held fixed; only φ moves.
+        dist: p_φ at the start.
+        estimators: what to compare. The first one decides the objective: E[f] is minimized, an ELBO or a bound
+            maximized.
+        checkpoints: the number of stops, including the start and the end; at least 2.
+        steps: steps of the path, at least checkpoints - 1.
+        rate: the learning rate of Adam.
+        budget: as in `compare`, and so are context, replicates, seed, train_steps and progress.
+
+    Returns:
+        One checkpoint for each stop; fewer after Ctrl-C.
+
+    Raises:
+        ValueError: for fewer than 2 checkpoints, too few steps, and where no unbiased gradient is known.
+        TypeError: for parameters whose bounds depend on other parameters.
+
+    Example:
+        >>> import torch, sampleprop as sp
+        >>> from sampleprop.diagnostics import trajectory
+        >>> q = torch.distributions.Bernoulli(logits=torch.zeros((), requires_grad=True))
+        >>> f = lambda x: (x - 0.45).square()
+        >>> start, end = trajectory(f, q, [sp.ScoreFunction()], checkpoints=2, steps=20, replicates=128)
+        >>> (start.step, end.step), end.value < start.value
+        ((0, 20), True)
+    """
+    waiting = list(estimators)
+    found: list[Checkpoint] = []
+    for stop in path(f, dist, _wanted(waiting, dist, budget), checkpoints, steps, rate, context, seed):
+        comparison = compare(
+            f,
+            stop.dist,
+            waiting,
+            budget=budget,
+            context=context,
+            replicates=replicates,
+            seed=seed,
+            train_steps=train_steps,
+            progress=progress,
+        )
+        found.append(Checkpoint(stop.step, stop.value, comparison))
+        if comparison.interrupted:
+            break
+    return tuple(found)
+
+
+def path(
+    f: Callable[[Tensor], Any],
+    dist: Distribution,
+    wanted: Target = MEAN,
+    checkpoints: int = 5,
+    steps: int = 100,
+    rate: float = 0.05,
+    context: Tensor | None = None,
+    seed: int = 0,
+) -> Iterator[Stop]:
+    """Optimize φ by Adam, and yield some points of the path.
+
+    The gradient is exact, or that of a long run of an unbiased estimator.
+    Parameters with bounds (a scale, a rate) are optimized in a space without bounds, for example by their logarithm.
+    Those that require no gradient stay fixed, unless none requires one.
+
+    Raises:
+        ValueError: for fewer than 2 checkpoints, too few steps, where no unbiased gradient is known, and where a
+            parameter leaves its bounds.
+        TypeError: for parameters whose bounds depend on other parameters.
+    """
+    if not 2 <= checkpoints <= steps + 1:
+        raise ValueError(
+            f"A trajectory needs at least 2 checkpoints and a step between any two of them; got {checkpoints} "
+            f"checkpoints and {steps} steps. Ask for fewer checkpoints or more steps."
+        )
+    start = Expectation(f, dist, context)
+    transforms = {name: _transform_to(dist, name) for name in start.measured}
+    # Cloned, because the transform of a parameter without bounds returns the user's own tensor.
+    free = {
+        name: move.inv(start.parameters[name]).detach().clone().requires_grad_() for name, move in transforms.items()
+    }
+    optimizer = torch.optim.Adam(free.values(), lr=rate)
+    stops = {round(i * steps / (checkpoints - 1)) for i in range(checkpoints)}
+    generator = start.generator(seed)
+    for step in range(steps + 1):
+        moved = {name: transforms[name](tensor) for name, tensor in free.items()}
+        leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in moved.items()}
+        here = families.with_parameters(dist, start.parameters | leaves)
+        _refuse_out_of_bounds(here, leaves, step)
+        value, gradient = _reference(Expectation(f, here, context), wanted, seed, generator)
+        if step in stops:
+            yield Stop(step, value, here)
+        sign = 1.0 if wanted.objective == "mean" else -1.0  # a cost goes down, a bound up
+        parts = gradient.split([tensor.numel() for tensor in moved.values()])
+        gradients = [sign * part.view_as(p).to(p) for part, p in zip(parts, moved.values(), strict=True)]
+        by_free = torch.autograd.grad(tuple(moved.values()), tuple(free.values()), gradients)
+        for tensor, found in zip(free.values(), by_free, strict=True):
+            tensor.grad = found
+        optimizer.step()
+
+
+def _wanted(estimators: Iterable[Estimator[Any, Any]], dist: Distribution, budget: int) -> Target:
+    """The target of the first estimator that takes part, as in `compare`."""
+    for estimator in estimators:
+        configured = None if estimator.refusal(dist) else estimator.for_budget(dist, budget)
+        if configured is not None:
+            return target(configured)
+    return MEAN
+
+
+def _reference(expectation: Expectation, wanted: Target, seed: int, generator: torch.Generator) -> tuple[float, Tensor]:
+    """The value and the gradient [coordinates], exact where the states can be enumerated."""
+    with torch.random.fork_rng(devices=devices(expectation.dist)):
+        torch.manual_seed(seed)
+        reference = Reference(expectation, None, generator, wanted)
+        reference.round(EVALUATIONS)
+    values = reference.values(1)
+    if values is None:
+        raise ValueError(
+            f"A trajectory needs an unbiased gradient to follow; got {reference.describe()}. Give a distribution that "
+            "ScoreFunction or Pathwise takes."
+        )
+    return float(values[0]), reference.means(1)[0]
+
+
+def _transform_to(dist: Distribution, name: str) -> Any:
+    """The transform from the real line to the values that the parameter may have."""
+    try:
+        return td.transform_to(_constraint(dist, name))
+    except NotImplementedError:
+        raise TypeError(
+            f"A trajectory needs parameters with fixed bounds; got {name} of "
+            f"{type(families.unwrap(dist)[0]).__name__}, whose bounds depend on other parameters. Let only other "
+            "parameters require a gradient."
+        ) from None
+
+
+def _refuse_out_of_bounds(dist: Distribution, names: Iterable[str], step: int) -> None:
+    """Refuse parameters that are not finite or out of bounds, for bounds may move with other parameters."""
+    for name in names:
+        value = families.recognize(dist).parameters[name].detach()
+        if not bool((_constraint(dist, name).check(value) & value.isfinite().all()).all()):
+            raise ValueError(
+                f"A trajectory needs parameters inside their bounds; got {name} outside after {step} steps. Take a "
+                "smaller rate or fewer steps."
+            )
+
+
+def _constraint(dist: Distribution, name: str) -> Any:
+    base, _ = families.unwrap(dist)
+    if not isinstance(base, td.MixtureSameFamily) or name in base.arg_constraints:
+        return base.arg_constraints[name]
+    return td.constraints.real if name == "weights" else _constraint(base.component_distribution, name)

@@ -1,0 +1,223 @@
+"""Many independent estimates from one call of f: replicates are further rows of the batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributions as td
+from torch import Generator, Tensor
+from torch.distributions import Distribution
+
+from sampleprop import checks, families
+from sampleprop.estimator import Estimator
+from sampleprop.expectation import expect
+
+MOST_CELLS = 2**15  # costs that one call of f computes at most, replicates included
+MOST_NUMBERS = 2**23  # numbers in the points of one call
+TRAINING_ROWS = 64
+TRAINING_RATE = 0.01
+
+
+class Estimates(NamedTuple):
+    values: Tensor  # [count], summed over the batch
+    gradients: Tensor  # [count, coordinates], float64
+    evaluations: int  # points at which one estimate evaluated f, per batch element
+
+
+class Expectation:
+    """E_{x ~ p_φ}[f(x)] and its gradient with respect to the parameters of p_φ, with f held fixed.
+
+    These are the parameters in `Variables.parameters` that require a gradient, or all of them where none does.
+
+    Args:
+        f: from [k, *batch, *event] to [k, *batch].
+        dist: p_φ; its parameters are copied, so that φ's `.grad` is not touched.
+        context: [*batch, ...] or None.
+        nonfinite: as in `expect`.
+
+    Raises:
+        TypeError: for a distribution that does not store its parameters under their names, or that cannot be copied.
+        ValueError: for an empty batch.
+    """
+
+    def __init__(
+        self,
+        f: Callable[[Tensor], Any],
+        dist: Distribution,
+        context: Tensor | None = None,
+        nonfinite: checks.Nonfinite = "raise",
+    ) -> None:
+        if 0 in dist.batch_shape:
+            raise ValueError(
+                "A gradient needs at least one batch element to be measured; got batch shape "
+                f"{list(dist.batch_shape)}. Pass a batch that is not empty."
+            )
+        self.f = f
+        self.dist = dist
+        self.context = context
+        self.nonfinite: checks.Nonfinite = nonfinite
+        self.variables = families.recognize(dist)
+        self.parameters = {name: p.detach() for name, p in self.variables.parameters.items()}
+        attached = [name for name, p in self.variables.parameters.items() if p.requires_grad]
+        self.measured = attached or list(self.parameters)
+        self.batch = tuple(dist.batch_shape)
+        self.fixed = families.with_parameters(dist, self.parameters)
+        self.device = next(iter(self.parameters.values())).device
+        self.rounding = 64 * max(torch.finfo(self.parameters[name].dtype).eps for name in self.measured)
+
+    def costs(self, name: str, points: Tensor) -> Tensor:
+        """f at points [k, *batch, *event], for any k: [k, *batch]."""
+        with any_number(points.shape[0]):
+            return checks.costs(name, self.dist, points, self.f(points))
+
+    def without_log_q(self) -> Expectation:
+        """The expectation of f - log q, the ELBO. This log q is detached: its own gradient has mean zero."""
+
+        def f(points: Tensor) -> Tensor:
+            return self.costs("f", points) - families.recognize(self.fixed).log_prob(points).detach()
+
+        return Expectation(f, self.dist, self.context, self.nonfinite)
+
+    def generator(self, seed: int) -> Generator:
+        return Generator(self.device).manual_seed(seed)
+
+    def copies(self, count: int) -> tuple[Distribution, tuple[Tensor, ...]]:
+        """`count` copies of the distribution along the first batch dimension, and their leaves [count, ...]."""
+        leaves = {name: p.expand(count, *p.shape).clone() for name, p in self.parameters.items()}
+        measured = tuple(leaves[name].requires_grad_() for name in self.measured)
+        rows = {name: self._rows(leaf) for name, leaf in leaves.items()}
+        return families.with_parameters(self._source(count), rows), measured
+
+    def fits(self, evaluations: int) -> int:
+        """How many estimates fit into one call of f."""
+        cells = max(1, evaluations) * _product(self.batch)
+        return max(1, min(MOST_CELLS // cells, MOST_NUMBERS // (cells * _product(self.dist.event_shape))))
+
+    def estimates(
+        self, estimator: Estimator[Any, Any], count: int, generator: Generator, at_once: int | None = None
+    ) -> Estimates:
+        """`count` independent estimates of value and gradient, `at_once` in a call, by default as many as fit."""
+        parts, left = [], count
+        at_once = at_once or self.fits(estimator.evaluations(self.dist)[0])
+        while left:
+            parts.append(self._estimates(estimator, min(left, at_once), generator))
+            left -= min(left, at_once)
+        return Estimates(
+            torch.cat([part.values for part in parts]),
+            torch.cat([part.gradients for part in parts]),
+            parts[0].evaluations,
+        )
+
+    def _estimates(self, estimator: Estimator[Any, Any], count: int, generator: Generator) -> Estimates:
+        result, leaves, evaluations = self._run(estimator, count, generator)
+        gradients = torch.autograd.grad(result.sum(), leaves, allow_unused=True)
+        flat = [
+            torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, gradients, strict=True)
+        ]  # each [count, *batch, ...]
+        return Estimates(
+            result.detach().reshape(count, -1).sum(1).double(),
+            torch.cat([g.reshape(count, -1) for g in flat], 1).double(),
+            evaluations,
+        )
+
+    def rows(self, gradients: Tensor) -> Tensor:
+        """Arrange gradients by batch element: [count, coordinates] -> [count, elements, ...]."""
+        sizes = [self.parameters[name].numel() for name in self.measured]
+        parts = [part.reshape(len(gradients), _product(self.batch), -1) for part in gradients.split(sizes, 1)]
+        return torch.cat(parts, 2)
+
+    def step(self, estimator: Estimator[Any, Any], generator: Generator) -> None:
+        """Compute one estimate and the gradients that a training step needs: for φ and for the control variate."""
+        result, leaves, _ = self._run(estimator, 1, generator)
+        own = [p for p in estimator.parameters() if p.requires_grad]
+        torch.autograd.grad(result.sum(), [*leaves, *own], allow_unused=True)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def train(self, estimator: Estimator[Any, Any], steps: int, generator: Generator) -> None:
+        """Train the estimator's own parameters with Adam on this problem."""
+        own = [p for p in estimator.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(own, lr=TRAINING_RATE)
+        rows = max(1, TRAINING_ROWS // _product(self.batch))
+        estimator.train()
+        for _ in range(steps):
+            result, _, _ = self._run(estimator, rows, generator)
+            gradients = torch.autograd.grad(result.mean(), own, allow_unused=True)
+            for parameter, gradient in zip(own, gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+        for parameter in own:
+            parameter.grad = None
+
+    def _run(
+        self, estimator: Estimator[Any, Any], count: int, generator: Generator
+    ) -> tuple[Tensor, tuple[Tensor, ...], int]:
+        dist, leaves = self.copies(count)
+        evaluated = 0
+
+        def f(points: Tensor) -> Tensor:
+            nonlocal evaluated
+            k = points.shape[0]
+            evaluated += k
+            # The user's f gets [k', *batch, *event] as usual, with k' = k × count.
+            flat = points.reshape(k * count, *self.batch, *self.dist.event_shape)
+            return self.costs(estimator.name, flat).reshape(k, *dist.batch_shape)
+
+        context = None if self.context is None else self._rows(self.context.expand(count, *self.context.shape))
+        result = expect(f, dist, estimator, context=context, generator=generator, nonfinite=self.nonfinite)
+        if result.shape != dist.batch_shape:
+            raise ValueError(
+                f"{estimator.name}.combine needs to return one estimate for each batch element, shape "
+                f"{list(dist.batch_shape)}; got {list(result.shape)}. Average over the samples, and nothing else."
+            )
+        if not result.requires_grad:
+            raise RuntimeError(
+                f"{estimator.name}.combine needs to return a value with a gradient for the distribution; got a "
+                "detached one. End it with sampleprop.surrogate.surrogate(...), or keep log p attached."
+            )
+        return result, leaves, evaluated
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """[count, *batch, ...] -> [count * batch[0], ...], so that the batch keeps its number of dimensions."""
+        return x.flatten(0, 1) if self.batch else x
+
+    def _source(self, count: int) -> Distribution:
+        """The distribution from which `with_parameters` reads fixed parameters (a number of trials), one per row."""
+        base, event_ndim = families.unwrap(self.dist)
+        fixed = {
+            name: value
+            for name, constraint in base.arg_constraints.items()
+            if getattr(constraint, "is_discrete", False) and isinstance(value := base.__dict__.get(name), Tensor)
+        }
+        if not fixed:
+            return self.dist
+        base = copy.copy(base)
+        base.__dict__.update({name: self._rows(value.expand(count, *value.shape)) for name, value in fixed.items()})
+        return td.Independent(base, event_ndim, validate_args=False) if event_ndim else base
+
+
+@contextmanager
+def any_number(k: int) -> Iterator[None]:
+    """Add a note to errors of f: here f is called with other numbers of points than in training."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(
+            f"f was called with {k} points for each batch element: a measurement calls f with any number of them, "
+            "[k, *batch, *event] -> [k, *batch]. Let f read k from x.shape[0]."
+        )
+        raise
+
+
+def describe_error(error: Exception) -> str:
+    """The message of an error with its notes, on one line."""
+    said = " ".join((str(error) or type(error).__name__, *getattr(error, "__notes__", ())))
+    return " ".join(said.split())
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())

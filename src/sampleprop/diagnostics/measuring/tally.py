@@ -1,0 +1,99 @@
+"""The replicates of one estimator, collected group by group, and its time."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Distribution
+
+from sampleprop.diagnostics.measuring.replicates import Estimates, Expectation
+from sampleprop.diagnostics.measuring.statistics import signal
+from sampleprop.estimator import Estimator
+
+GROUPS = 32
+
+
+class Tally:
+    """The replicates of one estimator: group means, and the moments from which the variance follows."""
+
+    def __init__(self, estimator: Estimator[Any, Any], generator: Generator) -> None:
+        self.estimator = estimator
+        self.label = estimator.label
+        self.trained = 0
+        self.generator = generator
+        self.evaluations = 0
+        self.means: list[Tensor] = []  # [coordinates] each
+        self.values: list[float] = []
+        self.squares: list[Tensor] = []  # squared distances from the first group's mean, one for each replicate
+        self.seconds: list[float] = []
+
+    def add(self, estimates: Estimates) -> None:
+        gradients = estimates.gradients
+        if not bool(gradients.isfinite().all()):
+            raise ValueError(
+                f"{self.label} needs finite gradients to be judged; got NaN or infinite ones. Look at f's derivative "
+                "where the estimator evaluates it, and at the log-probability."
+            )
+        self.evaluations = estimates.evaluations
+        self.means.append(gradients.mean(0))
+        self.values.append(float(estimates.values.mean()))
+        self.squares.append((gradients - self.means[0]).square().sum(1))
+
+    @property
+    def replicates(self) -> int:
+        return sum(len(squares) for squares in self.squares)
+
+    def variance(self) -> tuple[float, float]:
+        """The trace of the covariance of one estimate, and its standard error."""
+        squares = torch.cat(self.squares)
+        count = len(squares)
+        shift = (torch.stack(self.means).mean(0) - self.means[0]).square().sum()
+        trace = (float(squares.sum()) - count * float(shift)) / (count - 1)
+        return max(trace, 0.0), float(squares.std()) / math.sqrt(count)
+
+    def signal_to_noise(self) -> float:
+        trace, _ = self.variance()
+        length = signal(torch.stack(self.means))
+        return length / math.sqrt(trace) if trace > 0 else math.inf
+
+
+def time_one(expectation: Expectation, tally: Tally) -> None:
+    """Time one estimate, forward and backward, as in a training step."""
+    tally.estimator.train()
+    start = time.perf_counter()
+    expectation.step(tally.estimator, tally.generator)
+    tally.seconds.append(time.perf_counter() - start)
+    tally.estimator.eval()
+
+
+def require_estimator(name: str, estimator: object) -> Estimator[Any, Any]:
+    """The same object; refuse what is no estimator object."""
+    if isinstance(estimator, Estimator):
+        return estimator
+    if isinstance(estimator, type) and issubclass(estimator, Estimator):
+        raise TypeError(
+            f"{name} needs an estimator object; got the class {estimator.__name__}. Make one: {estimator.__name__}()."
+        )
+    raise TypeError(f"{name} needs an estimator object; got {estimator!r:.80}. Pass sp.ScoreFunction(), say.")
+
+
+def device_of(dist: Distribution) -> torch.device:
+    """Where samples of `dist` live."""
+    stack: list[Any] = [dist]
+    while stack:
+        for value in vars(stack.pop()).values():
+            if isinstance(value, Tensor):
+                return value.device
+            if isinstance(value, Distribution):
+                stack.append(value)
+    return torch.get_default_device()
+
+
+def devices(dist: Distribution) -> list[torch.device]:
+    """The CUDA devices whose random state f may use."""
+    device = device_of(dist)
+    return [device] if device.type == "cuda" else []

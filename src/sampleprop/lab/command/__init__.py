@@ -1,0 +1,7 @@
+"""The `sampleprop` command. It imports `measure` and `show`, and nothing imports it.
+
+- `main`: the entry point, which says what to install where an extra is missing.
+- `app`: all commands; `table`, `cite` and `list` stand here.
+- `compare`, `recommend`: one command each.
+- `arguments`: the meaning of the words on the command line.
+"""

@@ -1,0 +1,93 @@
+"""All commands: compare and recommend from their own files, and table, cite and list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import sampleprop
+from sampleprop.estimators import REGISTER
+from sampleprop.lab.command.arguments import report_mistakes
+from sampleprop.lab.command.compare import compare
+from sampleprop.lab.command.recommend import recommend
+from sampleprop.lab.measure import configurations
+from sampleprop.lab.show import table, terminal
+
+app = typer.Typer(
+    help="Gradients through samples: which estimator is best on your problem?",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(sampleprop.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(compare)
+app.command()(recommend)
+
+
+@app.command("table")
+def table_command(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    write: Annotated[Path | None, typer.Option(help="Put the table between the markers of this file.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Exit with 1 if the table in this file is not what it should be.")
+    ] = None,
+) -> None:
+    """The table of methods: what each needs and gives, from facts that the tests verify."""
+    try:
+        if write is not None:
+            table.write(write)
+        outdated = check is not None and not table.current(check)
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
+    if outdated:
+        typer.echo(f"The table in {check} is out of date. Run: sampleprop table --write {check}", err=True)
+        raise typer.Exit(1)
+    if markdown:
+        typer.echo(table.markdown())
+    elif write is None and check is None:
+        terminal.show_facts(table.methods(), Console())
+
+
+@app.command()
+def cite(
+    names: Annotated[list[str], typer.Argument(help="Estimators, as `sampleprop list` names them, or FILE.py:NAME.")],
+) -> None:
+    """Print BibTeX for what you used."""
+    with report_mistakes():
+        kinds = [configurations.find_class(name) for name in names]
+    # Only estimators of the library need a source. BibTeX ignores text outside of entries.
+    sources = [getattr(kind, "source", None) for kind in kinds]
+    entries = [
+        f"% {kind.__name__} states no source." if source is None else source.bibtex()
+        for kind, source in zip(kinds, sources, strict=True)
+    ]
+    typer.echo("\n\n".join(dict.fromkeys(entries)))
+
+
+@app.command("list")
+def list_command() -> None:
+    """Print the estimators, one a line."""
+    width = max(len(kind.__name__) for kind in REGISTER)
+    for kind in REGISTER:
+        first = (kind.__doc__ or "").strip().splitlines()[0]
+        typer.echo(f"{kind.__name__:<{width}}  {first}")

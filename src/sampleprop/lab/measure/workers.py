@@ -1,0 +1,87 @@
+"""Who measures the pieces: this process, several processes, or a Dask cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+
+from rich.console import Console
+
+from sampleprop.lab.measure import progress, runs
+from sampleprop.lab.measure.mistakes import Mistake
+from sampleprop.lab.measure.runs import Piece, Result, Settings
+
+
+def results(
+    pieces: Sequence[Piece], settings: Settings, *, jobs: int = 1, dask: str | None = None, console: Console
+) -> Generator[Result]:
+    """Measure the pieces, and yield each as soon as it is finished, in any order.
+
+    Args:
+        pieces: what to measure.
+        settings: of all pieces.
+        jobs: how many at a time; more than one run in separate processes.
+        dask: the address of a scheduler, whose workers measure instead.
+        console: where the progress is shown.
+
+    Raises:
+        Mistake: for a cluster that cannot be reached, that has no workers, or whose workers have several threads; and
+            for a problem that cannot be measured.
+        ModuleNotFoundError: for `dask` without dask.distributed.
+    """
+    if not pieces or (dask is None and min(jobs, len(pieces)) == 1):
+        return _here(pieces, settings, console)
+    if dask is None:
+        return _apart(pieces, settings, min(jobs, len(pieces)), console)
+    return _cluster(pieces, settings, dask, console)
+
+
+def _here(pieces: Sequence[Piece], settings: Settings, console: Console) -> Generator[Result]:
+    for i, piece in enumerate(pieces, start=1):
+        if len(pieces) > 1:
+            console.print(f"{i} of {len(pieces)}: {piece}", highlight=False)
+        with progress.show_progress(console) as report:
+            result = runs.measure(piece, settings, report)
+        yield result
+        if not result.finished:
+            return
+
+
+def _apart(pieces: Sequence[Piece], settings: Settings, jobs: int, console: Console) -> Generator[Result]:
+    from joblib import Parallel, delayed
+
+    # One piece at a time for each process: pieces take seconds to hours, and each is stored when it is finished.
+    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
+    work = (delayed(runs.measure)(piece, settings, jobs=jobs) for piece in pieces)
+    with closing(parallel(work)) as found, progress.count_pieces(console, len(pieces)) as report:
+        for result in found:
+            report(str(result.piece))
+            yield result
+
+
+def _cluster(pieces: Sequence[Piece], settings: Settings, address: str, console: Console) -> Generator[Result]:
+    with _client(address) as workers:
+        from joblib import parallel_config
+
+        with parallel_config(backend="dask"):
+            yield from _apart(pieces, settings, workers, console)
+
+
+@contextmanager
+def _client(address: str) -> Iterator[int]:
+    """Connect, and yield the number of workers."""
+    from distributed import Client
+
+    try:
+        client = Client(address, set_as_default=True)
+    except (OSError, ValueError) as error:
+        raise Mistake(f"--dask needs the address of a running scheduler; got {address}: {error}.") from error
+    with client:
+        threads = client.nthreads()
+        if not threads or max(threads.values()) > 1:
+            got = f"workers with up to {max(threads.values())} threads" if threads else "none"
+            raise Mistake(
+                "--dask needs workers with one thread each, since threads would share torch's random state; got "
+                f"{got}. Start them with: dask worker {address} --nthreads 1 --nworkers 4"
+            )
+        yield len(threads)
