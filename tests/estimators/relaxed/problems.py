@@ -6,26 +6,30 @@ runs of all these files is expected. The seeds are fixed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorical
+from torch.distributions import Bernoulli, Distribution, Independent, Normal, OneHotCategorical
 
 import sampleprop as sp
 from sampleprop import families
 
 THRESHOLD = 4.5
+Cost = Callable[[Tensor], Tensor]
 
 
-def bits(logits: Tensor) -> Independent:
+def bits(logits: Tensor) -> Distribution:
     return Independent(Bernoulli(logits=logits), 1)
 
 
-def one_hots(logits: Tensor) -> Independent:
+def one_hots(logits: Tensor) -> Distribution:
     return Independent(OneHotCategorical(logits=logits), 1)
 
 
-def normal(parameters: Tensor) -> Independent:
+def normal(parameters: Tensor) -> Distribution:
     return Independent(Normal(parameters[..., :2], parameters[..., 2:].exp()), 1)
 
 
@@ -50,31 +54,36 @@ def f(x: Tensor) -> Tensor:
 def exact(problem: str) -> Tensor:
     dist, logits = PROBLEMS[problem]
     phi = logits.clone().requires_grad_()
-    sp.expect(lambda x: cost(x.unsqueeze(1), THETA).squeeze(1), dist(phi), sp.Enumerate()).backward()
-    return phi.grad
+    loss = sp.expect(lambda x: cost(x.unsqueeze(1), THETA).squeeze(1), dist(phi), sp.Enumerate())
+    return torch.autograd.grad(loss, phi)[0]
 
 
-def estimates(estimator: sp.Estimator, problem: str, rows: int = 20_000, seed: int = 0) -> Tensor:
+def estimates(estimator: sp.Estimator[Any, Any], problem: str, rows: int = 20_000, seed: int = 0) -> Tensor:
     """Independent estimates of the gradient with respect to the logits, [rows, *event]."""
     dist, logits = PROBLEMS[problem]
     phi = logits.expand(rows, *logits.shape).clone().requires_grad_()
     generator = torch.Generator().manual_seed(seed)
     sp.expect(f, dist(phi), estimator, generator=generator).sum().backward()
+    assert phi.grad is not None
     return phi.grad
 
 
 def largest_z(estimates: Tensor, mean: Tensor) -> float:
-    return ((estimates.mean(0) - mean) / estimates.std(0) * estimates.shape[0] ** 0.5).abs().max().item()
+    z = (estimates.mean(0) - mean) / estimates.std(0) * estimates.shape[0] ** 0.5
+    return float(z.abs().max())
 
 
 def variance(estimates: Tensor) -> float:
-    return estimates.var(0).sum().item()
+    return float(estimates.var(0).sum())
 
 
-def gradient(estimator: sp.Estimator, dist, phi: Tensor, draw, f=f) -> Tensor:
+def gradient(
+    estimator: sp.Estimator[Any, Any], dist: Callable[[Tensor], Distribution], phi: Tensor, draw: Any, f: Cost = f
+) -> Tensor:
     """The gradient of one draw with respect to φ, as `combine` gives it."""
     phi = phi.clone().requires_grad_()
     estimator.combine(dist(phi), draw, f(draw.points), relaxed_f=f).sum().backward()
+    assert phi.grad is not None
     return phi.grad
 
 
