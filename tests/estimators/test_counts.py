@@ -484,7 +484,7 @@ def test_outcomes_above_the_last_go_to_it() -> None:
 
 
 def test_relaxed_counts_refuse_what_they_cannot() -> None:
-    with pytest.raises(ValueError, match="needs outcomes at least 2; got 1"):
+    with pytest.raises(ValueError, match="needs a whole number of outcomes, at least 2; got outcomes=1"):
         GeneralizedGumbelSoftmax(outcomes=1)
     with pytest.raises(TypeError, match=r"got Bernoulli\. Use GumbelSoftmax for bits and classes"):
         sp.expect(lambda x: x, Bernoulli(logits=torch.zeros(3)), GeneralizedGumbelSoftmax())

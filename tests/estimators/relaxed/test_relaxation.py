@@ -1,4 +1,4 @@
-"""Relaxed estimators: the laws of their points, their own loss, and the limit that they claim."""
+"""Relaxed estimators: the distributions of their points, their own loss, and the limit that they claim."""
 
 import math
 
@@ -120,7 +120,7 @@ def test_gates_are_closed_and_open_as_often_as_stated():
 
 
 @pytest.mark.parametrize(
-    ("estimator", "law"),
+    ("estimator", "tested"),
     [
         (GumbelSoftmax(temperature=0.5), lambda z: stats.kstest(z - 0.8, "logistic")),
         (InvertibleGaussian(temperature=0.5), lambda z: stats.kstest(z - stats.norm.ppf(special.expit(0.8)), "norm")),
@@ -128,9 +128,9 @@ def test_gates_are_closed_and_open_as_often_as_stated():
     ],
     ids=["Gumbel", "invertible", "logistic-normal"],
 )
-def test_law_of_the_scores(estimator, law):
+def test_distribution_of_the_scores(estimator, tested):
     points = draws(estimator, Bernoulli(logits=torch.tensor(0.8, dtype=torch.float64)), 20_000)
-    assert law((points.logit() * 0.5).numpy()).pvalue > FALSE_ALARM
+    assert tested((points.logit() * 0.5).numpy()).pvalue > FALSE_ALARM
 
 
 def test_gumbel_softmax_differentiates_the_relaxed_loss():

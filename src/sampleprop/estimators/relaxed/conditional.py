@@ -1,8 +1,8 @@
-r"""The continuous noise behind a discrete sample, and control variates from its law given the sample.
+r"""The continuous noise behind a discrete sample, and control variates from its distribution given the sample.
 
-A Bernoulli variable is x = 1[z > 0] with z = logit + logistic noise, a one-hot variable x = onehot(argmax z) with
-z = logits + Gumbel noise. Given x, z is logistic noise cut at 0, or Gumbel noise with its maximum at x. It can be drawn as
-z̃ = g(φ, v; x) with v free of φ, and the derivative of g needs only where z̃ fell, not v:
+A Bernoulli variable is x = 1[z > 0] with z = logit + logistic noise; a one-hot variable is x = onehot(argmax z) with
+z = logits + Gumbel noise. Given x, z is logistic noise cut at 0, or Gumbel noise with its maximum at x. It can be drawn
+as z̃ = g(φ, v; x), where v does not depend on φ. The derivative of g needs only where z̃ fell, not v:
 
 .. math::
 
@@ -12,7 +12,8 @@ z̃ = g(φ, v; x) with v free of φ, and the derivative of g needs only where z�
     \Big(\frac{\partial \tilde z}{\partial \phi}\Big)^{\!\top} y = y - w \odot y + \pi \langle w, y \rangle, \quad
         w = e^{\tilde z - \max \tilde z} \text{ for a one-hot variable with probabilities } \pi
 
-So z and z̃ are plain numbers, of the same law given x, and one of them may serve as both: the coupled form.
+So z and z̃ are plain numbers. Given x they have the same distribution, and one of them may serve as both: the coupled
+form.
 """
 
 from __future__ import annotations
@@ -25,17 +26,15 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from sampleprop import noise
-from sampleprop.costs import Costs, average
+from sampleprop.costs import Costs
 from sampleprop.estimators.relaxed.relaxation import harden, perturbation, soften, through_soft
 from sampleprop.families import Discrete, OneHots
 from sampleprop.surrogate import unsqueeze_to
 from sampleprop.tracing import value_and_grad, vjp
 
-WithSlopes = Callable[[Tensor], tuple[Tensor, Tensor]]  # a function's values, and its derivative by the argument
-
-Term = tuple[
-    Tensor | float, Callable[[Tensor], Tensor] | None
-]  # the weight of a correction, and its derivative by log τ
+WithGradient = Callable[[Tensor], tuple[Tensor, Tensor]]  # values, and the gradient with respect to the argument
+Pullback = Callable[[Tensor], Tensor]  # from y to the derivative of ⟨correction, y⟩ with respect to log τ
+Term = tuple[Tensor | float, Pullback | None]  # the weight of a correction in a gradient, and its pullback
 
 INFINITE = 1e10  # stands in for infinite logits: it saturates every temperature below 1e8, and 0 * 1e10 is not NaN
 
@@ -71,7 +70,7 @@ def latent(variables: Discrete, points: Tensor, generator: Generator | None) -> 
         of_sample = (log_e * points).sum(-1, keepdim=True)
         # lerp takes one or the other, exactly, and is fast.
         return -torch.lerp(torch.logaddexp(log_e - logits, of_sample), of_sample, points.to(log_e.dtype))
-    # For x = 1 the same as logit + logit(1 - p + p v), in a form where nothing cancels at large logits; mirrored for x = 0.
+    # For x = 1 this is logit + logit(1 - p + p v), in a form where nothing cancels at large logits; for x = 0 mirrored.
     v = noise.uniform(points.shape, logits, generator)
     side = 2 * points - 1
     return side * (F.softplus(side * logits + v.log()) - torch.log1p(-v))
@@ -82,33 +81,33 @@ def finite(logits: Tensor) -> Tensor:
     return logits.clamp(-INFINITE, INFINITE)
 
 
-def squashed(
-    variables: Discrete,
-    z: Tensor,
-    log_temperature: Tensor,
-    c: WithSlopes,
-) -> tuple[Tensor, Tensor]:
-    """The value of c at the relaxed points, sigmoid(z / temperature) or softmax(z / temperature), and its derivative by z.
+def with_gradient(f: Callable[[Tensor], Tensor]) -> WithGradient:
+    """The function that also returns the gradient with respect to its argument."""
+
+    def evaluated(points: Tensor) -> tuple[Tensor, Tensor]:
+        values, (gradient,) = value_and_grad(f, points)
+        return values, gradient
+
+    return evaluated
+
+
+def squashed(variables: Discrete, z: Tensor, log_temperature: Tensor, c: WithGradient) -> tuple[Tensor, Tensor]:
+    """The value of c at the relaxed points, sigmoid(z / τ) or softmax(z / τ), and its gradient with respect to z.
 
     Args:
         variables: Bernoulli or one-hot variables.
         z: [m, *batch, *event].
-        log_temperature: a number, or [*batch].
-        c: from relaxed points, in the dtype of the points, to [m, *batch] and the derivative by them.
+        log_temperature: log τ, a number or [*batch].
+        c: from relaxed points, in the dtype of the points, to [m, *batch] and the gradient with respect to them.
     """
     temperature = unsqueeze_to(log_temperature.to(z).exp(), variables.logits.dim())
     relaxed = soften(variables, z / temperature)
-    values, slopes = c(relaxed.to(variables.dtype))
-    return values, through_soft(variables, relaxed, slopes) / temperature
+    values, gradient = c(relaxed.to(variables.dtype))
+    return values, through_soft(variables, relaxed, gradient) / temperature
 
 
-def correction(
-    variables: Discrete,
-    draw: Draw,
-    c: WithSlopes,
-    keep: Tensor | None = None,
-) -> Tensor:
-    r"""A gradient of mean zero by the logits, for any function c of the noisy logits.
+def correction(variables: Discrete, draw: Draw, c: WithGradient) -> Tensor:
+    r"""A gradient of mean zero with respect to the logits, for any function c of the noisy logits.
 
     .. math:: \nabla_\phi c(z) - \nabla_\phi c(\tilde z) - c(\tilde z) \nabla_\phi \log p_\phi(x)
 
@@ -117,95 +116,81 @@ def correction(
     Args:
         variables: Bernoulli or one-hot variables.
         draw: x, z and z̃.
-        c: from [m, *batch, *event] to [m, *batch] and the derivative by them; called once.
-        keep: [k, *batch], False for samples that are left out.
+        c: from [m, *batch, *event] to [m, *batch] and the gradient with respect to them; called once.
 
     Returns:
-        [*batch, *event]; attached to what c is attached to, if gradients are enabled.
+        [k, *batch, *event], one for each sample; attached to what c is attached to, if gradients are enabled.
     """
     points, z, conditional, _ = draw
-    values, slopes = c(z if conditional is None else torch.cat([z, conditional]))  # [k or 2k, *batch, ...]
+    values, gradient = c(z if conditional is None else torch.cat([z, conditional]))  # [k or 2k, *batch, ...]
     if conditional is None:
-        path = _difference(variables, points, z, slopes)
+        path = _difference(variables, points, z, gradient)
     else:
         values = values[len(points) :]
-        free, slopes = slopes.chunk(2)
-        path = free - slopes + _difference(variables, points, conditional, slopes)
-    return average(path - unsqueeze_to(values, path.dim()) * variables.score(points), keep)
+        free, gradient = gradient.chunk(2)
+        path = free - gradient + _difference(variables, points, conditional, gradient)
+    return path - unsqueeze_to(values, path.dim()) * variables.score(points)
 
 
 def relaxed_correction(
-    variables: Discrete,
-    draw: Draw,
-    c: WithSlopes,
-    log_temperature: Tensor,
-    keep: Tensor | None,
-    learn: bool,
-) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
-    """The correction for c at the relaxed points, and its derivative by the temperature; nothing else hears of it.
+    variables: Discrete, draw: Draw, c: WithGradient, log_temperature: Tensor, costs: Costs, learn: bool
+) -> tuple[Tensor, Pullback | None]:
+    """The average correction for c at the relaxed points, and its derivative with respect to log τ.
+
+    No gradient reaches θ or φ: c is called without graph.
 
     Args:
         variables: Bernoulli or one-hot variables.
         draw: x, z and z̃.
-        c: from relaxed points, [m, *batch, *event], to [m, *batch] and the derivative by them.
-        log_temperature: a number.
-        keep: [k, *batch], False for samples that are left out.
+        c: from relaxed points, [m, *batch, *event], to [m, *batch] and the gradient with respect to them.
+        log_temperature: log τ, a number.
+        costs: of the draw; they say which samples count.
         learn: whether the derivative is wanted; it costs a second derivative of c.
 
     Returns:
-        The correction, [*batch, *event], detached; and the function from y of that shape to [*batch], the derivative
-        of ⟨correction, y⟩ by each row's log-temperature, or None.
+        The correction, [*batch, *event], detached; and, where `learn`, the function from y of that shape to [*batch],
+        the derivative of ⟨correction, y⟩ with respect to each row's log τ.
     """
 
     def of_temperature(rows: Tensor) -> Tensor:
-        return correction(variables, draw, lambda z: squashed(variables, z, rows, c), keep)
+        return costs.average(correction(variables, draw, lambda z: squashed(variables, z, rows, c)))
 
-    def slope(y: Tensor) -> Tensor:
+    def pullback(y: Tensor) -> Tensor:
         with torch.no_grad():
             return pull(y)[0]
 
-    with torch.no_grad():  # c is called in here: nothing is recorded for θ
+    with torch.no_grad():
         rows = log_temperature.detach().to(draw.z).expand(variables.batch_shape)
         if not learn:
             return of_temperature(rows), None
         value, pull = vjp(of_temperature, rows)
-        return value, slope
+        return value, pullback
 
 
 def scored(variables: Discrete, draw: Draw, costs: Costs) -> Tensor:
-    """The plain score-function estimate, f(x) ∇log p(x): [*batch, *event], without graph."""
+    """The plain score-function estimate, the average of f(x) ∇log p(x): [*batch, *event], without graph."""
     score = variables.score(draw.points)
     return costs.average(unsqueeze_to(costs.fixed, score.dim()) * score)
 
 
 def squared(variables: Discrete, gradient: Tensor, log_temperature: Tensor, *terms: Term) -> Tensor:
-    """‖gradient‖², [*batch], whose mean is the variance and a constant; with its derivative by log τ.
+    """‖gradient‖², [*batch], whose mean is the variance and a constant; with its derivative with respect to log τ.
 
     Args:
         variables: Bernoulli or one-hot variables.
-        gradient: [*batch, *event], attached to all that learns but τ.
+        gradient: [*batch, *event], attached to all that learns, except to τ through the terms.
         log_temperature: log τ.
-        terms: each correction that is part of the gradient: its weight, and its derivative as `relaxed_correction` gave it.
+        terms: each correction that `relaxed_correction` gave: its weight in the gradient, and its pullback.
     """
     loss = variables.sum(gradient.square())
-    for weight, slope in terms:
-        if slope is not None:
-            loss = loss + slope((2 * weight * gradient).detach()) * (log_temperature - log_temperature.detach())
+    for weight, pullback in terms:
+        if pullback is not None:
+            loss = loss + pullback((2 * weight * gradient).detach()) * (log_temperature - log_temperature.detach())
     return loss
 
 
-def with_slopes(f: Callable[[Tensor], Tensor]) -> WithSlopes:
-    """The function that also returns the derivative by its argument."""
-
-    def at(points: Tensor) -> tuple[Tensor, Tensor]:
-        values, (slopes,) = value_and_grad(f, points)
-        return values, slopes
-
-    return at
-
-
 def _difference(variables: Discrete, points: Tensor, z: Tensor, y: Tensor) -> Tensor:
-    """(1 - ∂z/∂φ)ᵀ y for z given x: what conditioning takes from the gradient y by z."""
+    """(1 - ∂z/∂φ)ᵀ y for z given x: what conditioning takes from y, the gradient with respect to z."""
     if isinstance(variables, OneHots):
         weighted = (z - z.amax(-1, keepdim=True)).exp() * y
         return weighted - variables.probs.detach() * weighted.sum(-1, keepdim=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sampleprop import noise
-from sampleprop.estimators.relaxed.conditional import with_slopes
+from sampleprop.estimators.relaxed.conditional import WithGradient, with_gradient
 
 SIZE = 8  # cosines
 
@@ -21,7 +20,7 @@ class QuadraticCritic(nn.Module):
     .. math:: c(s) = c_0 + \langle a, A\rangle + \langle b, B \rangle + A^\top Q A, \qquad
         A_j = \sum_i \omega_{ji} s_i, \quad B_j = \sum_i \omega_{ji} s_i^2
 
-    ω are the first eight cosines of the event, flattened: for an event of up to eight coordinates every quadratic
+    ω are the first eight cosines of the event, flattened. For an event of up to eight coordinates every quadratic
     function is of this form; for a longer one, those that vary slowly along it. All coefficients start at 0.
     """
 
@@ -34,42 +33,41 @@ class QuadraticCritic(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """From [..., coordinates] to [...]."""
-        return self.value_and_slopes(points)[0]
+        return self.value_and_gradient(points)[0]
 
-    def value_and_slopes(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """From [..., coordinates] to [...] and the derivative by the points, written out, which spares a graph of the graph."""
+    def value_and_gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """From [..., coordinates] to [...], and the gradient with respect to the points, [..., coordinates].
+
+        The gradient is written out, so that its own derivative needs no graph of a graph.
+        """
         points = points.to(noise.working_dtype(points.dtype))
         waves = _cosines(points)
         a, b = points @ waves, points.square() @ waves  # [..., SIZE]
         linear, squares, products = self.linear.to(points), self.squares.to(points), self.products.to(points)
         turned = a @ products
         values = self.constant.to(points) + a @ linear + b @ squares + (turned * a).sum(-1)
-        slopes = (linear + turned + a @ products.T) @ waves.T + 2 * points * (waves @ squares)
-        return values, slopes
+        gradient = (linear + turned + a @ products.T) @ waves.T + 2 * points * (waves @ squares)
+        return values, gradient
 
 
-def value_and_slopes(
-    name: str,
-    critic: Callable[..., Tensor] | None,
-    quadratic: QuadraticCritic | None,
-    points: Tensor,
-    event_ndim: int,
-    context: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """The critic, or the quadratic one where it is None, at points [m, *batch, *event]: [m, *batch]; and its derivative by them.
+def critic_with_gradient(
+    name: str, critic: Callable[..., Tensor], event_ndim: int, context: Tensor | None
+) -> WithGradient:
+    """The critic as a function of points alone: [m, *batch, *event] to [m, *batch], and the gradient of that shape.
 
     Raises:
-        ValueError: when the critic returns another shape.
+        ValueError: from the function, when the critic returns another shape.
     """
-    shape = points.shape[: points.dim() - event_ndim]
-    if critic is None:
-        assert quadratic is not None
-        flat = points.unsqueeze(-1).flatten(len(shape))  # [m, *batch, coordinates]
-        values, slopes = quadratic.value_and_slopes(flat)
-        return values, slopes.reshape(points.shape)
+
+    def quadratic(points: Tensor) -> tuple[Tensor, Tensor]:
+        assert isinstance(critic, QuadraticCritic)
+        flat = points.unsqueeze(-1).flatten(points.dim() - event_ndim)  # [m, *batch, coordinates]
+        values, gradient = critic.value_and_gradient(flat)
+        return values, gradient.reshape(points.shape)
 
     def checked(points: Tensor) -> Tensor:
         values = critic(points) if context is None else critic(points, context.detach())
+        shape = points.shape[: points.dim() - event_ndim]
         if values.shape != shape:
             raise ValueError(
                 f"{name} needs one number from the critic for each point, shape [m, *batch] = {list(shape)}; got "
@@ -77,15 +75,7 @@ def value_and_slopes(
             )
         return values
 
-    return with_slopes(checked)(points)
-
-
-def tilted(estimator: Any) -> Any:
-    """The estimator with a quadratic critic that is not zero: what its certificate is about."""
-    with torch.no_grad():
-        for parameter in estimator.quadratic.parameters():
-            parameter.copy_(torch.linspace(0.05, -0.05, parameter.numel()).reshape(parameter.shape))
-    return estimator
+    return quadratic if isinstance(critic, QuadraticCritic) else with_gradient(checked)
 
 
 def _cosines(points: Tensor) -> Tensor:

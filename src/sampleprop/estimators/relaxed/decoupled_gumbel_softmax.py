@@ -1,9 +1,8 @@
 """Decoupled straight-through Gumbel-softmax: one temperature for the sample, another for the gradient.
 
-Source: Shah, Yan, Mozer and Liu (2024), "Improving discrete optimisation via decoupled straight-through Gumbel-softmax",
-version 1.
-Differences from the paper: the forward temperature is the scale of the noise, so that the sample and the soft point
-come from the same scores; dividing the logits instead gives samples of the same law.
+Source: [shah2024improving], version 1. Differences from the paper: the forward temperature is the scale of the noise,
+so that the sample and the soft point come from the same scores. Dividing the logits instead gives samples of the same
+distribution.
 """
 
 from __future__ import annotations
@@ -11,14 +10,8 @@ from __future__ import annotations
 from torch import Generator, Tensor
 
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import (
-    Relaxation,
-    harden,
-    perturbation,
-    soften,
-    straight_through,
-)
-from sampleprop.families import Bernoullis, Discrete, OneHots
+from sampleprop.estimators.relaxed.relaxation import Relaxation, harden, perturbation, soften, straight_through
+from sampleprop.families import Bernoullis, OneHots
 
 
 class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
@@ -31,10 +24,10 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
             \Big(\frac{\partial}{\partial \phi} \operatorname{softmax}((\phi + \tau_f G_i)/\tau_b)\Big)^{\!T}
             \nabla_x f(x_i)
 
-    and logistic noise with a sigmoid for bits. At τ_f = 1 this is :class:`StraightThroughGumbel`, and x ~ p_φ. At any
-    other τ_f the samples follow softmax(φ/τ_f), sharper or flatter than p_φ: the value and the gradient for θ are then
-    biased too, on purpose. The gradient for φ is always biased. f must be differentiable at the discrete points. k
-    evaluations of f and k backward passes.
+    For bits the noise is logistic, and the softmax is a sigmoid. At τ_f = 1 this is :class:`StraightThroughGumbel`, and
+    x ~ p_φ. At any other τ_f the samples follow softmax(φ/τ_f), which is sharper or flatter than p_φ. Then the value
+    and the gradient for θ are biased too, on purpose. The gradient for φ is always biased. f must be differentiable at
+    the discrete points. k evaluations of f and k backward passes.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
@@ -46,13 +39,18 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
         ValueError: for arguments out of range.
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
-    Example:
+    Example, for φ = 0, τ_f = 1/2, τ_b = 2 and the noise 4 log 3: the score is 2 log 3, so that x = 1. The soft point is
+    s = 3/4, with ds/dφ = s (1 - s) / τ_b = 3/32. With f = x², the value is 1, and the gradient is 2x ds/dφ = 3/16:
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.OneHotCategorical(logits=logits)
-        >>> estimator = sp.DecoupledGumbelSoftmax(forward_temperature=0.7, backward_temperature=2.0)
-        >>> sp.expect(lambda x: x.square().sum(-1), q, estimator).item()
-        1.0
+        >>> from sampleprop.estimators.relaxed.relaxation import Draw
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> estimator = sp.DecoupledGumbelSoftmax(forward_temperature=0.5, backward_temperature=2.0)
+        >>> draw = Draw(estimator.points_from(sp.families.recognize(q), 4 * torch.tensor([3.0]).log()))
+        >>> loss = estimator.combine(q, draw, draw.points.square())
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(1.), tensor(0.1875))
     """
 
     needs = "differentiable"
@@ -76,10 +74,9 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
         return bool(self.forward_temperature == 1)
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
-        noise = perturbation(variables, self.draws, generator)
-        return _through(variables, noise, self.forward_temperature, self.backward_temperature)
+        return self.points_from(variables, perturbation(variables, self.draws, generator))
 
-
-def _through(variables: Discrete, noise: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
-    scores = variables.logits + forward * noise
-    return straight_through(harden(variables, scores), soften(variables, scores / backward))
+    def points_from(self, variables: Bernoullis | OneHots, noise: Tensor) -> Tensor:
+        """The samples that this noise decides, [k, *batch, *event], with the derivative of the softmax."""
+        scores = variables.logits + self.forward_temperature * noise
+        return straight_through(harden(variables, scores), soften(variables, scores / self.backward_temperature))

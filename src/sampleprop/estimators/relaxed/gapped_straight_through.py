@@ -1,8 +1,6 @@
 """Gapped straight-through.
 
-Source: Fan, Chi, Rudnicky and Ramadge (2022), "Training discrete deep generative models via gapped straight-through
-estimator".
-Differences from the paper: Bernoulli variables too, as the two-class case.
+Source: [fan2022training]. Differences from the paper: Bernoulli variables too, as the two-class case.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from torch import Generator, Tensor
 from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.estimators.relaxed.relaxation import Relaxation, soften, straight_through
-from sampleprop.families import Bernoullis, Discrete, OneHots
+from sampleprop.families import Bernoullis, OneHots
 
 
 class GappedStraightThrough(Relaxation[Bernoullis | OneHots]):
@@ -27,10 +25,12 @@ class GappedStraightThrough(Relaxation[Bernoullis | OneHots]):
         m_{ic} = \begin{cases} \max \phi - \phi_c & \text{for the sampled class} \\
             -\max(0, \phi_c - \max \phi + g) & \text{for the others} \end{cases}
 
-    The shift m is not differentiated: :math:`\nabla_\phi L \approx \frac1k \sum_i (\partial s_i / \partial \phi)^T \nabla_x f(x_i)`.
-    Given x there is no noise left, so the variance is usually below that of :class:`StraightThroughGumbel`, which the
-    method imitates. The value and the gradient for θ are exact in the mean; the gradient for φ is biased at every τ, for
-    linear f too. f must be differentiable at the discrete points. k evaluations of f and k backward passes.
+        \nabla_\phi L \approx \frac1k \sum_i \Big(\frac{\partial s_i}{\partial \phi}\Big)^{\!T} \nabla_x f(x_i)
+
+    The shift m is not differentiated. The method imitates :class:`StraightThroughGumbel`, usually with less variance,
+    because given x no noise is left. The value and the gradient for θ are exact in the mean. The gradient for φ is
+    biased at every τ, for linear f too. f must be differentiable at the discrete points. k evaluations of f and k
+    backward passes.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
@@ -42,12 +42,19 @@ class GappedStraightThrough(Relaxation[Bernoullis | OneHots]):
         ValueError: for arguments out of range.
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
-    Example:
-        >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.OneHotCategorical(logits=logits)
-        >>> sp.expect(lambda x: x.square().sum(-1), q, sp.GappedStraightThrough(gap="expected")).item()
-        1.0
+    Example, for φ = 0, g = log 3, τ = 1 and the samples x = (1, 0): the soft points are s = (3/4, 1/4), with
+    ds/dφ = s (1 - s) = 3/16. With f = x², the value is the mean of (1, 0), and the gradient is that of
+    2x ds/dφ = (3/8, 0):
+        >>> import math, torch, sampleprop as sp
+        >>> from sampleprop.estimators.relaxed.relaxation import Draw
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> estimator = sp.GappedStraightThrough(2, gap=math.log(3))
+        >>> draw = Draw(estimator.points_from(sp.families.recognize(q), torch.tensor([1.0, 0.0])))
+        >>> loss = estimator.combine(q, draw, draw.points.square())
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(0.5000), tensor(0.1875))
     """
 
     exact_forward = True
@@ -64,38 +71,36 @@ class GappedStraightThrough(Relaxation[Bernoullis | OneHots]):
         allow_unused: bool = False,
     ) -> None:
         super().__init__(samples, allow_unused, {"temperature": temperature})
-        if gap != "expected":
-            if isinstance(gap, str):
+        if isinstance(gap, str):
+            if gap != "expected":
                 raise ValueError(f'GappedStraightThrough needs a gap above 0, or "expected"; got {gap!r}.')
+        else:
             checks.positive("GappedStraightThrough", "gap", gap)
         self.gap = gap
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
-        hard = variables.sample(self.draws, generator)
-        return _through(variables, hard, self.gap, self.temperature)
+        return self.points_from(variables, variables.sample(self.draws, generator))
 
+    def points_from(self, variables: Bernoullis | OneHots, hard: Tensor) -> Tensor:
+        """These samples, [k, *batch, *event], with the derivative of their soft points."""
+        logits = variables.logits.detach()
+        hard = hard.to(logits.dtype)
+        if isinstance(variables, Bernoullis):
+            sign = 2 * hard - 1
+            lead = sign * logits  # of the sampled class, before the shift
+            shift = sign * (self._margin(lead.sigmoid()) - lead).clamp_min(0)
+        else:
+            top = logits.amax(-1, keepdim=True)
+            margin = self._margin((variables.probs.detach() * hard).sum(-1, keepdim=True))
+            # A masked class has an infinite difference, which is multiplied by 0 here; therefore it is made finite.
+            up = (top - logits).clamp_max(torch.finfo(logits.dtype).max)
+            shift = hard * up - (1 - hard) * (logits - top + margin).clamp_min(0)
+        return straight_through(hard, soften(variables, (variables.logits + shift) / self.temperature))
 
-def _through(variables: Discrete, hard: Tensor, gap: float | Literal["expected"], temperature: Tensor) -> Tensor:
-    logits = variables.logits.detach()
-    hard = hard.to(logits.dtype)
-    if isinstance(variables, Bernoullis):
-        sign = 2 * hard - 1
-        lead = sign * logits  # of the sampled class, before the shift
-        margin = _margin(lead.sigmoid(), gap)
-        shift = sign * (margin - lead).clamp_min(0)
-    else:
-        top = logits.amax(-1, keepdim=True)
-        margin = _margin((variables.probs.detach() * hard).sum(-1, keepdim=True), gap)
-        # Finite where the class is masked, as it is multiplied by 0.
-        up = (top - logits).clamp_max(torch.finfo(logits.dtype).max)
-        shift = hard * up - (1 - hard) * (logits - top + margin).clamp_min(0)
-    return straight_through(hard, soften(variables, (variables.logits + shift) / temperature))
-
-
-def _margin(sampled: Tensor, gap: float | Literal["expected"]) -> Tensor:
-    """The gap, or its expectation from the probability of the sampled class."""
-    if gap == "expected":
-        limits = torch.finfo(sampled.dtype)  # inside (0, 1), so that the gap is finite
-        sampled = sampled.clamp(limits.tiny, 1 - limits.eps)
-        return -torch.log1p(-sampled) / sampled
-    return torch.full_like(sampled, gap)
+    def _margin(self, sampled: Tensor) -> Tensor:
+        """The gap, or its expectation from the probability of the sampled class."""
+        if self.gap == "expected":
+            limits = torch.finfo(sampled.dtype)  # inside (0, 1), so that the gap is finite
+            sampled = sampled.clamp(limits.tiny, 1 - limits.eps)
+            return -torch.log1p(-sampled) / sampled
+        return torch.full_like(sampled, self.gap)

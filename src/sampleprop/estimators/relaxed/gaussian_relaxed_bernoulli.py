@@ -1,8 +1,7 @@
 """Stochastic gates: a clipped Gaussian in place of a bit.
 
-Source: Yamada, Lindenbaum, Negahban and Kluger (2020), "Feature selection using stochastic gates".
-Differences from the paper: there x = clip(μ + σε) with μ free and σ = 1/2; here σ = 1/τ, and μ is set from the logits so
-that rounding the gate gives p_φ.
+Source: [yamada2020feature]. Differences from the paper: there x = clip(μ + σε) with μ free and σ = 1/2. Here σ = 1/τ,
+and μ is set from the logits so that rounding the gate gives p_φ.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from torch import Generator, Tensor
 from sampleprop import noise
 from sampleprop.bibliography import cited
 from sampleprop.estimators.relaxed.relaxation import Relaxation, probit
-from sampleprop.families import Bernoullis, Discrete
+from sampleprop.families import Bernoullis
 
 
 class GaussianRelaxedBernoulli(Relaxation[Bernoullis]):
@@ -23,10 +22,11 @@ class GaussianRelaxedBernoulli(Relaxation[Bernoullis]):
         x_i = \min\Big(1, \max\Big(0, \frac12 + \frac{\Phi^{-1}(p) + \varepsilon_i}{\tau}\Big)\Big), \qquad
         \nabla_\phi L \approx \frac1k \sum_i \nabla_\phi f(x_i)
 
-    with standard normal ε. Rounding x gives an exact sample of p_φ, but x is not one: P(x > 0) = Φ(Φ⁻¹(p) + τ/2), which
-    is above p. That is the L0 penalty of the relaxed gates; the penalty of the discrete ones is the sum of p.
-    Unbiased for the relaxed problem E[f(x)], whose value and gradient (for θ too) are not those of L; both tend to
-    them as τ → 0, while the variance grows. A clipped gate has no gradient. f must be defined and differentiable
+    ε is standard normal. Rounding x gives an exact sample of p_φ, but x is not one: P(x > 0) = Φ(Φ⁻¹(p) + τ/2), which
+    is above p. The L0 penalty of the relaxed gates is the sum of P(x > 0), and that of the discrete ones the sum of p.
+
+    Unbiased for the relaxed problem E[f(x)]. Its value and its gradients, for θ too, are not those of L. They tend to
+    those of L as τ → 0, while the variance grows. A clipped gate has no gradient. f must be defined and differentiable
     between 0 and 1. k evaluations of f and k backward passes. Bernoulli variables only.
 
     Args:
@@ -39,11 +39,18 @@ class GaussianRelaxedBernoulli(Relaxation[Bernoullis]):
         ValueError: for arguments out of range.
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
-    Example:
+    Example, for p = Φ(m), m = 1/2, τ = 2 and ε = (0, 3): x = 1/2 + (m + ε) / τ = (3/4, 9/4), clipped to (3/4, 1), and
+    dx/dm = (1/2, 0). With f = 4x², the value is the mean of (9/4, 4), and the gradient is that of 8x dx/dm = (3, 0):
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> sp.expect(lambda x: (x - 0.4).square().sum(-1), q, sp.GaussianRelaxedBernoulli(4)).backward()
+        >>> from sampleprop.estimators.relaxed.relaxation import Draw
+        >>> m = torch.tensor(0.5, requires_grad=True)
+        >>> q = torch.distributions.Bernoulli(probs=torch.special.ndtr(m))
+        >>> estimator = sp.GaussianRelaxedBernoulli(2)
+        >>> draw = Draw(estimator.points_from(sp.families.recognize(q), torch.tensor([0.0, 3.0])))
+        >>> loss = estimator.combine(q, draw, 4 * draw.points.square())
+        >>> loss.backward()
+        >>> loss.detach(), m.grad
+        (tensor(3.1250), tensor(1.5000))
     """
 
     exact_forward = False
@@ -55,9 +62,9 @@ class GaussianRelaxedBernoulli(Relaxation[Bernoullis]):
         super().__init__(samples, allow_unused, {"temperature": temperature})
 
     def points(self, variables: Bernoullis, generator: Generator | None) -> Tensor:
-        epsilon = noise.normal((self.draws, *variables.logits.shape), variables.logits, generator)
-        return _gates(variables, epsilon, self.temperature)
+        shape = (self.draws, *variables.logits.shape)
+        return self.points_from(variables, noise.normal(shape, variables.logits, generator))
 
-
-def _gates(variables: Discrete, epsilon: Tensor, temperature: Tensor) -> Tensor:
-    return (0.5 + (probit(variables.logits) + epsilon) / temperature).clamp(0, 1)
+    def points_from(self, variables: Bernoullis, epsilon: Tensor) -> Tensor:
+        """The gates for this noise, [k, *batch, *event]."""
+        return (0.5 + (probit(variables.logits) + epsilon) / self.temperature).clamp(0, 1)

@@ -1,18 +1,17 @@
 """Gumbel-Rao: straight-through Gumbel-softmax, averaged over the noise that gives the same sample.
 
-Source: Paulus, Maddison and Krause (2021), "Rao-Blackwellizing the straight-through Gumbel-softmax gradient estimator",
-sec. 3.
-Differences from the paper: Bernoulli variables too, with logistic noise.
+Source: [paulus2021rao], sec. 3. Differences from the paper: Bernoulli variables too, with logistic noise.
 """
 
 from __future__ import annotations
 
 from torch import Generator, Tensor
 
+from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.estimators.relaxed.conditional import finite, latent
 from sampleprop.estimators.relaxed.relaxation import Relaxation, soften, straight_through
-from sampleprop.families import Bernoullis, Discrete, OneHots
+from sampleprop.families import Bernoullis, OneHots
 
 
 class GumbelRao(Relaxation[Bernoullis | OneHots]):
@@ -24,8 +23,8 @@ class GumbelRao(Relaxation[Bernoullis | OneHots]):
             \sigma\big((\phi + \varepsilon_j) / \tau\big)\Big)^{\!\top} \nabla_x f(x),
         \qquad \varepsilon_j \sim p(\varepsilon \mid x)
 
-    σ is the softmax with Gumbel noise, or the sigmoid with logistic noise; the noise given x has no derivative by φ
-    here (in REBAR it has). Averaged over the samples.
+    σ is the softmax with Gumbel noise, or the sigmoid with logistic noise. Here the noise given x is not differentiated
+    with respect to φ; in REBAR it is. Averaged over the samples.
 
     Biased, as straight-through Gumbel-softmax is and by the same amount, with a variance that falls as K grows. f sees
     only true samples, and must be differentiable there. k evaluations of f, and k backward passes.
@@ -40,36 +39,40 @@ class GumbelRao(Relaxation[Bernoullis | OneHots]):
         ValueError: for arguments out of range.
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
-    Example:
+    Example, for φ = 0, τ = 1, x = 1 and K = 2 noises log 3 and 0: the sigmoids 3/4 and 1/2 have the derivatives 3/16
+    and 1/4, and the mean is 7/32. With f = 3 - 2x, the value is 1, and the gradient is -2 · 7/32 = -7/16:
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.OneHotCategorical(logits=logits)
-        >>> values = torch.tensor([1.0, 2.0, 3.0])
-        >>> sp.expect(lambda x: (x * values).sum(-1).square(), q, sp.GumbelRao()).backward()
+        >>> from sampleprop.estimators.relaxed.relaxation import Draw
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> estimator = sp.GumbelRao(temperature=1.0, noises=2)
+        >>> z = torch.tensor([[3.0], [1.0]]).log()
+        >>> draw = Draw(estimator.points_from(sp.families.recognize(q), torch.ones(1), z))
+        >>> loss = estimator.combine(q, draw, 3 - 2 * draw.points)
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(1.), tensor(-0.4375))
     """
 
     exact_forward = True
     needs = "differentiable"
     source = cited("paulus2021rao", "sec. 3")
-
     temperature: Tensor
 
     def __init__(
         self, samples: int | None = 1, *, temperature: float = 0.5, noises: int = 10, allow_unused: bool = False
     ) -> None:
         super().__init__(samples, allow_unused, {"temperature": temperature})
-        if isinstance(noises, bool) or not isinstance(noises, int) or noises < 1:
-            raise ValueError(f"GumbelRao needs a whole number of noises, at least 1; got noises={noises!r}.")
+        checks.samples("GumbelRao", noises, argument="noises")
         self.noises = noises
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
-        points = variables.sample(self.draws, generator)
-        z = latent(variables, points.expand(self.noises, *points.shape), generator)  # [K, k, *batch, *event]
-        return _through(variables, points, z, self.temperature)
+        hard = variables.sample(self.draws, generator)
+        z = latent(variables, hard.expand(self.noises, *hard.shape), generator)  # [K, k, *batch, *event]
+        return self.points_from(variables, hard, z)
 
-
-def _through(variables: Discrete, points: Tensor, z: Tensor, temperature: Tensor) -> Tensor:
-    """The points, with the derivative of the relaxation averaged over the first dimension of z."""
-    logits = finite(variables.logits)
-    scores = z + (logits - logits.detach())  # φ + noise, with the noise held fixed
-    return straight_through(points, soften(variables, scores / temperature).mean(0))
+    def points_from(self, variables: Bernoullis | OneHots, hard: Tensor, z: Tensor) -> Tensor:
+        """These samples, with the derivative of the relaxation, averaged over noisy logits z [K, k, *batch, *event]."""
+        logits = finite(variables.logits)
+        scores = z + (logits - logits.detach())  # φ + noise, with the noise held fixed
+        return straight_through(hard, soften(variables, scores / self.temperature).mean(0))

@@ -1,8 +1,7 @@
-"""Gumbel-softmax, alias the Concrete distribution.
+"""Gumbel-softmax, also known as the Concrete distribution.
 
-Source: Jang, Gu and Poole (2017), "Categorical reparameterization with Gumbel-softmax", eq. 2; Maddison, Mnih and Teh
-(2017), "The Concrete distribution: A continuous relaxation of discrete random variables".
-Differences from the paper: none; a Bernoulli variable is relaxed by the logistic noise that two Gumbel draws differ by.
+Source: [jang2017categorical], eq. 2; found at the same time by [maddison2017concrete]. Differences from the papers:
+none. A Bernoulli variable is relaxed by logistic noise, which is the difference of two Gumbel draws.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from torch import Generator, Tensor
 
 from sampleprop.bibliography import cited
 from sampleprop.estimators.relaxed.relaxation import Relaxation, perturbation, soften
-from sampleprop.families import Bernoullis, Discrete, OneHots
+from sampleprop.families import Bernoullis, OneHots
 
 
 class GumbelSoftmax(Relaxation[Bernoullis | OneHots]):
@@ -22,9 +21,10 @@ class GumbelSoftmax(Relaxation[Bernoullis | OneHots]):
         x_i = \operatorname{softmax}((\phi + G_i)/\tau) \quad\text{or}\quad \sigma((\phi + \ell_i)/\tau), \qquad
         \nabla_\phi L \approx \frac1k \sum_i \nabla_\phi f(x_i)
 
-    with Gumbel noise G for one-hots and logistic noise ℓ for bits. Unbiased for the relaxed problem E[f(x)], whose
-    value and gradient (for θ too) are not those of L; both tend to them as τ → 0, while the variance grows. f must be
-    defined and differentiable between the discrete points; it never sees one. k evaluations of f and k backward passes.
+    G is Gumbel noise for one-hots, and ℓ is logistic noise for bits. Unbiased for the relaxed problem E[f(x)]. Its
+    value and its gradients, for θ too, are not those of L. They tend to those of L as τ → 0, while the variance grows.
+    f must be defined and differentiable between the discrete points; it never sees one. k evaluations of f and k
+    backward passes.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
@@ -35,11 +35,18 @@ class GumbelSoftmax(Relaxation[Bernoullis | OneHots]):
         ValueError: for arguments out of range.
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
-    Example:
+    Example, for φ = 0, τ = 1/2 and the noise (0, ∞): x = (1/2, 1), and dx/dφ = x (1 - x) / τ = (1/2, 0). With f = x²,
+    the value is the mean of (1/4, 1), and the gradient is the mean of 2x dx/dφ = (1/2, 0):
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.OneHotCategorical(logits=logits)
-        >>> sp.expect(lambda x: x.square().sum(-1), q, sp.GumbelSoftmax(4, temperature=0.3)).backward()
+        >>> from sampleprop.estimators.relaxed.relaxation import Draw
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> estimator = sp.GumbelSoftmax(2)
+        >>> draw = Draw(estimator.points_from(sp.families.recognize(q), torch.tensor([0.0, torch.inf])))
+        >>> loss = estimator.combine(q, draw, draw.points.square())
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(0.6250), tensor(0.2500))
     """
 
     exact_forward = False
@@ -51,9 +58,8 @@ class GumbelSoftmax(Relaxation[Bernoullis | OneHots]):
         super().__init__(samples, allow_unused, {"temperature": temperature})
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
-        noise = perturbation(variables, self.draws, generator)
-        return _relaxed(variables, noise, self.temperature)
+        return self.points_from(variables, perturbation(variables, self.draws, generator))
 
-
-def _relaxed(variables: Discrete, noise: Tensor, temperature: Tensor) -> Tensor:
-    return soften(variables, (variables.logits + noise) / temperature)
+    def points_from(self, variables: Bernoullis | OneHots, noise: Tensor) -> Tensor:
+        """The relaxed points for this noise, [k, *batch, *event]."""
+        return soften(variables, (variables.logits + noise) / self.temperature)

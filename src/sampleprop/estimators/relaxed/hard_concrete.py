@@ -1,8 +1,7 @@
 """Hard concrete gates.
 
-Source: Louizos, Welling and Kingma (2018), "Learning sparse neural networks through L0 regularization", eqs. 10 and 11.
-Differences from the paper: for limits that are not symmetric about 1/2 the logits are shifted, so that rounding the gate
-gives p_φ; for the paper's limits there is no shift.
+Source: [louizos2018learning], eqs. 10 and 11. Differences from the paper: for limits that are not symmetric about 1/2
+the logits are shifted, so that rounding the gate gives p_φ. For the paper's limits there is no shift.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from torch import Generator, Tensor
 
 from sampleprop.bibliography import cited
 from sampleprop.estimators.relaxed.relaxation import Relaxation, perturbation
-from sampleprop.families import Bernoullis, Discrete
+from sampleprop.families import Bernoullis
 
 
 class HardConcrete(Relaxation[Bernoullis]):
@@ -24,11 +23,12 @@ class HardConcrete(Relaxation[Bernoullis]):
         s_i = \sigma((\phi + \ell_i)/\tau), \qquad x_i = \min(1, \max(0, s_i (\zeta - \gamma) + \gamma)), \qquad
         \nabla_\phi L \approx \frac1k \sum_i \nabla_\phi f(x_i)
 
-    with logistic noise ℓ. Rounding x gives an exact sample of p_φ, but x is not one: for limits symmetric about 1/2,
-    P(x > 0) = σ(φ - τ log(-γ/ζ)), which is above p. That is the L0 penalty of the relaxed gates; the penalty of the
-    discrete ones is the sum of p.
-    Unbiased for the relaxed problem E[f(x)], whose value and gradient (for θ too) are not those of L; both tend to
-    them as τ → 0, while the variance grows. A clipped gate has no gradient. f must be defined and differentiable
+    ℓ is logistic noise. Rounding x gives an exact sample of p_φ, but x is not one. For limits symmetric about 1/2,
+    P(x > 0) = σ(φ - τ log(-γ/ζ)), which is above p. The L0 penalty of the relaxed gates is the sum of P(x > 0), and
+    that of the discrete ones the sum of p.
+
+    Unbiased for the relaxed problem E[f(x)]. Its value and its gradients, for θ too, are not those of L. They tend to
+    those of L as τ → 0, while the variance grows. A clipped gate has no gradient. f must be defined and differentiable
     between 0 and 1. k evaluations of f and k backward passes. Bernoulli variables only.
 
     Args:
@@ -42,11 +42,19 @@ class HardConcrete(Relaxation[Bernoullis]):
         ValueError: for arguments out of range; the limits must enclose [0, 1].
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
-    Example:
+    Example, for φ = 0, τ = 1/2, limits -1/4 and 5/4 and the noise (0, ∞): s = (1/2, 1), stretched and clipped to
+    x = (1/2, 1), with dx/dφ = 3/2 s (1 - s) / τ = (3/4, 0). With f = x², the value is the mean of (1/4, 1), and the
+    gradient is the mean of 2x dx/dφ = (3/4, 0):
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> sp.expect(lambda x: (x - 0.4).square().sum(-1), q, sp.HardConcrete(4)).backward()
+        >>> from sampleprop.estimators.relaxed.relaxation import Draw
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> estimator = sp.HardConcrete(2, temperature=0.5, gamma=-0.25, zeta=1.25)
+        >>> draw = Draw(estimator.points_from(sp.families.recognize(q), torch.tensor([0.0, torch.inf])))
+        >>> loss = estimator.combine(q, draw, draw.points.square())
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(0.6250), tensor(0.3750))
     """
 
     exact_forward = False
@@ -72,12 +80,11 @@ class HardConcrete(Relaxation[Bernoullis]):
         self.zeta = zeta
 
     def points(self, variables: Bernoullis, generator: Generator | None) -> Tensor:
-        noise = perturbation(variables, self.draws, generator)
-        return _gates(variables, noise, self.temperature, self.gamma, self.zeta)
+        return self.points_from(variables, perturbation(variables, self.draws, generator))
 
-
-def _gates(variables: Discrete, noise: Tensor, temperature: Tensor, gamma: float, zeta: float) -> Tensor:
-    # The stretched variable is above 1/2 where logits + noise > 0.
-    middle = math.log((0.5 - gamma) / (zeta - 0.5))
-    soft = ((variables.logits + noise) / temperature + middle).sigmoid()
-    return (soft * (zeta - gamma) + gamma).clamp(0, 1)
+    def points_from(self, variables: Bernoullis, noise: Tensor) -> Tensor:
+        """The gates for this noise, [k, *batch, *event]."""
+        # The stretched variable is above 1/2 where logits + noise > 0.
+        middle = math.log((0.5 - self.gamma) / (self.zeta - 0.5))
+        soft = ((variables.logits + noise) / self.temperature + middle).sigmoid()
+        return (soft * (self.zeta - self.gamma) + self.gamma).clamp(0, 1)

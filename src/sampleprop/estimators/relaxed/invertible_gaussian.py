@@ -1,11 +1,9 @@
 r"""Invertible Gaussian reparameterization, with broken sticks.
 
-Source: Potapczynski, Loaiza-Ganem and Cunningham (2020), "Invertible Gaussian reparameterization: revisiting the
-Gumbel-softmax".
-Differences from the paper: there the mean and the scale of the Gaussian are free parameters, the relaxed variable is
-the model, and a softmax with a temperature follows the sticks. Here the model is the discrete p_φ: the mean is set
-from the logits, the scale is 1, and the temperature is inside each stick, so that sticks broken at temperature 0
-give p_φ exactly.
+Source: [potapczynski2020invertible]. Differences from the paper: there the mean and the scale of the Gaussian are free
+parameters, the relaxed variable is the model, and a softmax with a temperature follows the sticks. Here the model is
+the discrete p_φ: the mean is set from the logits, and the scale is 1. The temperature is inside each stick, so that
+sticks broken at temperature 0 give p_φ exactly.
 """
 
 from __future__ import annotations
@@ -28,9 +26,9 @@ class InvertibleGaussian(Relaxation[Bernoullis | OneHots]):
         \beta_c = \frac{p_c}{\sum_{j \ge c} p_j}, \qquad
         \nabla_\phi L \approx \frac1k \sum_i \nabla_\phi f(x_i)
 
-    with standard normal ε; a bit is the first of two classes. Since P(u_c > 1/2) = β_c, the first class with
-    u_c > 1/2 follows p_φ. Unbiased for the relaxed problem E[f(x)], whose value and gradient (for θ too) are not those
-    of L; both tend to them as τ → 0, while the variance grows. The result depends on the order of the classes. f must
+    ε is standard normal; a bit is the first of two classes. Since P(u_c > 1/2) = β_c, the first class with u_c > 1/2
+    follows p_φ. Unbiased for the relaxed problem E[f(x)]. Its value and its gradients, for θ too, are not those of L.
+    They tend to those of L as τ → 0, while the variance grows. The result depends on the order of the classes. f must
     be defined and differentiable between the discrete points. k evaluations of f and k backward passes.
 
     Args:
@@ -42,11 +40,19 @@ class InvertibleGaussian(Relaxation[Bernoullis | OneHots]):
         ValueError: for arguments out of range.
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
-    Example:
-        >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.OneHotCategorical(logits=logits)
-        >>> sp.expect(lambda x: x.square().sum(-1), q, sp.InvertibleGaussian(4)).backward()
+    Example, for a bit with p = Φ(m), m = 1/2, τ = 1/2 and ε = log(3)/2 - 1/2: x = σ((m + ε) / τ) = σ(log 3) = 3/4, and
+    dx/dm = x (1 - x) / τ = 3/8. With f = 8x² - x, the value is 15/4, and the gradient is (16x - 1) dx/dm = 33/8:
+        >>> import math, torch, sampleprop as sp
+        >>> from sampleprop.estimators.relaxed.relaxation import Draw
+        >>> m = torch.tensor(0.5, requires_grad=True)
+        >>> q = torch.distributions.Bernoulli(probs=torch.special.ndtr(m))
+        >>> estimator = sp.InvertibleGaussian(temperature=0.5)
+        >>> epsilon = torch.tensor([math.log(3) / 2 - 0.5])
+        >>> draw = Draw(estimator.points_from(sp.families.recognize(q), epsilon))
+        >>> loss = estimator.combine(q, draw, 8 * draw.points.square() - draw.points)
+        >>> loss.backward()
+        >>> loss.detach(), m.grad
+        (tensor(3.7500), tensor(4.1250))
     """
 
     exact_forward = False
@@ -59,8 +65,16 @@ class InvertibleGaussian(Relaxation[Bernoullis | OneHots]):
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         sticks = _sticks(variables)
-        epsilon = noise.normal((self.draws, *sticks.shape), sticks, generator)
-        return _relaxed(variables, epsilon, self.temperature)
+        return self.points_from(variables, noise.normal((self.draws, *sticks.shape), sticks, generator))
+
+    def points_from(self, variables: Bernoullis | OneHots, epsilon: Tensor) -> Tensor:
+        """The relaxed points for this noise, one number for each stick: [k, *batch, *event]."""
+        scores = (probit(_sticks(variables)) + epsilon) / self.temperature
+        if isinstance(variables, Bernoullis):
+            return scores.sigmoid()
+        taken = functional.pad(functional.logsigmoid(scores), (0, 1))  # the last class takes what is left
+        left = functional.pad(functional.logsigmoid(-scores).cumsum(-1), (1, 0))
+        return (taken + left).exp()
 
 
 def _sticks(variables: Discrete) -> Tensor:
@@ -70,12 +84,3 @@ def _sticks(variables: Discrete) -> Tensor:
     # Masked classes get a huge number instead of infinity: where all later classes are masked, ∞ - ∞ would be NaN.
     logits = variables.logits.clamp_min(-HUGE)
     return logits[..., :-1] - logits[..., 1:].flip(-1).logcumsumexp(-1).flip(-1)
-
-
-def _relaxed(variables: Discrete, epsilon: Tensor, temperature: Tensor) -> Tensor:
-    scores = (probit(_sticks(variables)) + epsilon) / temperature
-    if isinstance(variables, Bernoullis):
-        return scores.sigmoid()
-    taken = functional.pad(functional.logsigmoid(scores), (0, 1))  # the last class takes what is left
-    left = functional.pad(functional.logsigmoid(-scores).cumsum(-1), (1, 0))
-    return (taken + left).exp()

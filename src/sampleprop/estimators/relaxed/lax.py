@@ -1,24 +1,22 @@
 """LAX: a learned function of the sample as a control variate, for continuous samples.
 
-Source: Grathwohl, Choi, Wu, Roeder and Duvenaud (2018), "Backpropagation through the void: Optimizing control variates for
-black-box gradient estimation", sec. 3.
-Differences from the paper: none.
+Source: [grathwohl2018backpropagation], sec. 3. Differences from the paper: none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
 from sampleprop import checks
 from sampleprop.bibliography import cited
-from sampleprop.costs import Costs, average
+from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.relaxed.critic import QuadraticCritic, value_and_slopes
+from sampleprop.estimators.relaxed.critic import QuadraticCritic, critic_with_gradient
 from sampleprop.families import Variables, recognize, with_parameters
 from sampleprop.families.reparameterized import Reparameterized
 from sampleprop.surrogate import surrogate, train, unsqueeze_to
@@ -27,7 +25,7 @@ from sampleprop.tracing import value_and_grad
 
 class Draw(NamedTuple):
     points: Tensor  # [k, *batch, *event], detached
-    derivatives: tuple[Tensor, ...]  # [k, *batch, *event] each: of the points, by each of the distribution's parameters
+    derivatives: tuple[Tensor, ...]  # [k, *batch, *event] each: of the points, with respect to each parameter
     probes: None = None
 
 
@@ -40,30 +38,32 @@ class LAX(Estimator[Variables, Draw]):
             + \nabla_\phi c_\psi(g(\phi, \varepsilon_i)), \qquad x_i = g(\phi, \varepsilon_i)
 
     Unbiased for every critic c that is differentiable. f may be a black box, with jumps: k evaluations. The
-    distribution needs `rsample`, and coordinates that are independent given its parameters (Normal, Gamma, Laplace, ...;
-    not MultivariateNormal), which it keeps under their names.
+    distribution needs `rsample`, and must keep its parameters under their names. Its coordinates must be independent
+    given the parameters: Normal, Gamma, Laplace and the like, but not MultivariateNormal.
 
-    The critic learns to minimize the variance of the gradient by the distribution's parameters; for that it must be
-    differentiable twice.
+    The critic learns to minimize the variance of the gradient with respect to the distribution's parameters. For that
+    it must be differentiable twice.
 
     Args:
         samples: k, at least 1.
-        critic: c, from points [k, \*batch, \*event], and the context [\*batch, ...] if one is given, to [k, \*batch];
-            a module, if it is to learn; any other function stays as it is. None for a quadratic function that starts at 0,
-            with the same coefficients for every event shape: complete for up to eight coordinates, smooth along the event
-            beyond.
+        critic: c, from points [k, \*batch, \*event], and the context [\*batch, ...] if one is given, to [k, \*batch].
+            It learns if it is a module; any other function stays as it is. None for a quadratic function that starts
+            at 0, with the same coefficients for every event shape. It is complete for up to eight coordinates, and
+            smooth along the event beyond.
 
     Raises:
         ValueError: for arguments out of range, and when the critic returns another shape.
 
-    Example:
+    Example, for a Normal with μ = 0 and σ = 1, f = 3x, x = 2 and the critic x². The score is 2, and dx/dμ = 1. The
+    critic is 4, with the derivative 4, so that the gradient is (6 - 4) · 2 + 4 · 1 = 8:
         >>> import torch, sampleprop as sp
-        >>> mean = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Normal(mean, 1.0), 1)
-        >>> estimator = sp.LAX()
-        >>> optimizer = torch.optim.Adam(estimator.parameters(), lr=0.01)
-        >>> sp.expect(lambda x: (x > 0).float().sum(-1), q, estimator).backward()
-        >>> optimizer.step()
+        >>> mean = torch.zeros((), requires_grad=True)
+        >>> q = torch.distributions.Normal(mean, 1.0)
+        >>> draw = Draw(torch.tensor([2.0]), (torch.tensor([1.0]), torch.tensor([2.0])))  # dx/dμ = 1, dx/dσ = 2
+        >>> loss = sp.LAX(critic=torch.square).combine(q, draw, 3 * draw.points)
+        >>> loss.backward()
+        >>> loss.detach(), mean.grad
+        (tensor(6.), tensor(8.))
     """
 
     unbiased = True
@@ -86,18 +86,19 @@ class LAX(Estimator[Variables, Draw]):
             return f"LAX needs a distribution with rsample; {got}, which has none. Use ScoreFunction."
         if isinstance(base, Reparameterized) and base.periodic:
             return (
-                f"LAX needs samples that move without a jump, as its critic is differentiated through them; {got}, whose angles "
-                "pass from π to -π. Use Pathwise for an f of period 2π, or ScoreFunction."
+                "LAX needs samples that move without a jump, because its critic is differentiated through them; "
+                f"{got}, whose angles pass from π to -π. Use Pathwise for an f of period 2π, or ScoreFunction."
             )
         moving = checks.moving_refusal(self.name, variables, "Use Pathwise.")
         if moving is not None:
             return moving
         if base.event_shape:
-            return f"LAX needs coordinates that are independent given the parameters; {got}. Use ScoreFunction or Pathwise."
+            fix = "Use ScoreFunction or Pathwise."
+            return f"LAX needs coordinates that are independent given the parameters; {got}. {fix}"
         try:
             _ = variables.parameters
         except TypeError as error:
-            return f"LAX differentiates by the distribution's own parameters. {error}"
+            return f"LAX differentiates with respect to the distribution's own parameters. {error}"
         return None
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
@@ -105,34 +106,32 @@ class LAX(Estimator[Variables, Draw]):
 
         def sample(*tensors: Tensor) -> Tensor:
             moved = with_parameters(variables.dist, dict(zip(named, tensors, strict=True)))
-            return recognize(moved).rsample(1, generator).squeeze(0)
+            return recognize(moved).rsample(None, generator)
 
-        # Each sample gets its own copy of the parameters; coordinate by coordinate, one pullback is the whole Jacobian.
+        # Each sample gets its own copy of the parameters. Coordinate by coordinate, one pullback is the whole Jacobian.
         copies = tuple(p.detach().expand(self.draws, *p.shape) for p in named.values())
         with torch.no_grad():
             return Draw(*value_and_grad(sample, *copies))
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
-        batch_ndim = len(variables.batch_shape)
-
+        critic: Any = self.critic if self.quadratic is None else self.quadratic
+        evaluate = critic_with_gradient(self.name, critic, len(variables.event_shape), costs.context)
         # A plain function has nothing to learn. It may close over θ, so it is evaluated without gradient.
-        learn = self.training and (self.quadratic is not None or isinstance(self.critic, nn.Module))
+        learn = self.training and isinstance(critic, nn.Module)
         with nullcontext() if learn else torch.no_grad():
-            c, slopes = value_and_slopes(  # [k, *batch] and [k, *batch, *event], attached to ψ
-                self.name, self.critic, self.quadratic, draw.points, len(variables.event_shape), costs.context
-            )
-            excess = unsqueeze_to(costs.fixed - c, slopes.dim())
+            c, by_points = evaluate(draw.points)  # [k, *batch] and [k, *batch, *event], attached to ψ
+            excess = unsqueeze_to(costs.fixed - c, by_points.dim())
             gradients = tuple(
                 # A parameter may have further dimensions: the components of a mixture.
-                average(
-                    unsqueeze_to(excess, score.dim()) * score + derivative * unsqueeze_to(slopes, score.dim()),
-                    costs.keep,
+                costs.average(
+                    unsqueeze_to(excess, score.dim()) * score + derivative * unsqueeze_to(by_points, score.dim())
                 )
                 for score, derivative in zip(variables.scores(draw.points), draw.derivatives, strict=True)
             )
         parameters = tuple(variables.parameters.values())
         result = surrogate(self.name, costs.mean(), parameters, tuple(g.detach() for g in gradients))
-        if learn:
-            squares = torch.stack([g.square().unsqueeze(-1).flatten(batch_ndim).sum(-1) for g in gradients])
-            result = train(result, squares.sum(0))  # [*batch]
-        return result
+        if not learn:
+            return result
+        batch_ndim = len(variables.batch_shape)
+        squares = torch.stack([g.square().unsqueeze(-1).flatten(batch_ndim).sum(-1) for g in gradients])
+        return train(result, squares.sum(0))  # [*batch]

@@ -1,7 +1,7 @@
 """Softmax of Gaussian noise: a logistic-normal relaxation.
 
-Source: Aitchison and Shen (1980), "Logistic-normal distributions: some properties and uses".
-Differences from the paper: the mean is φ/τ and the covariance a multiple of the identity, whereas the paper's are free.
+Source: [aitchison1980logistic]. Differences from the paper: the mean is φ/τ and the covariance a multiple of the
+identity, whereas the paper's are free.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch import Generator, Tensor
 from sampleprop import noise
 from sampleprop.bibliography import cited
 from sampleprop.estimators.relaxed.relaxation import Relaxation, soften
-from sampleprop.families import Bernoullis, Discrete, OneHots
+from sampleprop.families import Bernoullis, OneHots
 
 SCALE = 1.702  # of the normal distribution closest to the standard logistic one: 0.0095 apart at most
 
 
 class LogisticNormalSoftmax(Relaxation[Bernoullis | OneHots]):
-    r"""Gumbel-softmax with Gaussian noise in place of Gumbel noise: lighter tails, a law that is only close to p.
+    r"""Gumbel-softmax with Gaussian noise in place of Gumbel noise: lighter tails, samples that only nearly follow p.
 
     .. math::
 
@@ -27,11 +27,11 @@ class LogisticNormalSoftmax(Relaxation[Bernoullis | OneHots]):
         \sigma\Big(\frac{\phi + \sqrt2 s\,\varepsilon_i}{\tau}\Big), \qquad s = \frac{1.702}{\sqrt 2}, \qquad
         \nabla_\phi L \approx \frac1k \sum_i \nabla_\phi f(x_i)
 
-    with standard normal ε. Which class is largest follows a probit model, not p_φ: for a bit the two differ by less
-    than 0.0095, and for three classes or more no noise that is independent and of one law gives p_φ, but Gumbel noise. So
-    the bias does not vanish as τ → 0 (use
-    :class:`GumbelSoftmax` or :class:`InvertibleGaussian` for that). The value and the gradient for θ are biased
-    too. f must be defined and differentiable between the discrete points. k evaluations of f and k backward passes.
+    ε is standard normal. Which class is largest follows a probit model, not p_φ. For a bit the two differ by less than
+    0.0095. For three classes or more, only Gumbel noise gives p_φ, among noises that are independent and identically
+    distributed. Therefore the bias does not vanish as τ → 0 (use :class:`GumbelSoftmax` or :class:`InvertibleGaussian`
+    for that). The value and the gradient for θ are biased too. f must be defined and differentiable between the
+    discrete points. k evaluations of f and k backward passes.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
@@ -42,11 +42,18 @@ class LogisticNormalSoftmax(Relaxation[Bernoullis | OneHots]):
         ValueError: for arguments out of range.
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
-    Example:
-        >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.OneHotCategorical(logits=logits)
-        >>> sp.expect(lambda x: x.square().sum(-1), q, sp.LogisticNormalSoftmax(4, temperature=0.3)).backward()
+    Example, for a bit with φ = 0, τ = 1/2 and ε = log(3) / 3.404: x = σ(1.702 ε / τ) = σ(log 3) = 3/4, and
+    dx/dφ = x (1 - x) / τ = 3/8. With f = 8x² - x, the value is 15/4, and the gradient is (16x - 1) dx/dφ = 33/8:
+        >>> import math, torch, sampleprop as sp
+        >>> from sampleprop.estimators.relaxed.relaxation import Draw
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> estimator = sp.LogisticNormalSoftmax()
+        >>> draw = Draw(estimator.points_from(sp.families.recognize(q), torch.tensor([math.log(3) / 3.404])))
+        >>> loss = estimator.combine(q, draw, 8 * draw.points.square() - draw.points)
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(3.7500), tensor(4.1250))
     """
 
     exact_forward = False
@@ -58,11 +65,11 @@ class LogisticNormalSoftmax(Relaxation[Bernoullis | OneHots]):
         super().__init__(samples, allow_unused, {"temperature": temperature})
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
-        epsilon = noise.normal((self.draws, *variables.logits.shape), variables.logits, generator)
-        return _relaxed(variables, epsilon, self.temperature)
+        shape = (self.draws, *variables.logits.shape)
+        return self.points_from(variables, noise.normal(shape, variables.logits, generator))
 
-
-def _relaxed(variables: Discrete, epsilon: Tensor, temperature: Tensor) -> Tensor:
-    # A bit is decided by the difference of two draws, a one-hot by each of its classes' own.
-    scale = SCALE if isinstance(variables, Bernoullis) else SCALE / math.sqrt(2)
-    return soften(variables, (variables.logits + scale * epsilon) / temperature)
+    def points_from(self, variables: Bernoullis | OneHots, epsilon: Tensor) -> Tensor:
+        """The relaxed points for this noise, [k, *batch, *event]."""
+        # A bit is decided by the difference of two draws, a one-hot by each of its classes' own.
+        scale = SCALE if isinstance(variables, Bernoullis) else SCALE / math.sqrt(2)
+        return soften(variables, (variables.logits + scale * epsilon) / self.temperature)

@@ -14,7 +14,7 @@ from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.relaxed.conditional import Draw, propose, relaxed_correction, scored, squared, with_slopes
+from sampleprop.estimators.relaxed.conditional import Draw, propose, relaxed_correction, scored, squared, with_gradient
 from sampleprop.families import Bernoullis, OneHots
 from sampleprop.surrogate import surrogate, train
 
@@ -28,13 +28,14 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
             + \eta \nabla_\phi f(s) - \eta \nabla_\phi f(\tilde s), \qquad
         s = \sigma(z / \tau), \quad \tilde s = \sigma(\tilde z / \tau)
 
-    Here z are the noisy logits of which x is the sign or the maximum, z̃ are drawn again given x, with a derivative of
-    their own, and σ is the sigmoid or the softmax. Averaged over the samples.
+    z are the noisy logits of which x is the sign or the maximum. z̃ are drawn again given x, with a derivative of their
+    own. σ is the sigmoid or the softmax. Averaged over the samples.
 
-    Unbiased for every η and τ. f must be defined and differentiable between the discrete points, though not be right
-    there. Three evaluations of f for each sample and two backward passes for φ; two and one if `coupled`, where z serves
-    as z̃ too, which saves cost, not variance. η (`eta`) and log τ (`log_temperature`) learn to minimize the variance of
-    the gradient by the logits. Learning τ takes second derivatives of f; `log_temperature.requires_grad_(False)` saves them.
+    Unbiased for every η and τ. f must be defined and differentiable between the discrete points, but need not be right
+    there. Three evaluations of f for each sample and two backward passes for φ. With `coupled`, z serves as z̃ too: two
+    evaluations and one backward pass; that saves cost, not variance. η (`eta`) and log τ (`log_temperature`) learn to
+    minimize the variance of the gradient with respect to the logits. Learning τ takes second derivatives of f;
+    `log_temperature.requires_grad_(False)` saves them.
 
     Args:
         samples: k, at least 1.
@@ -44,8 +45,8 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
         learn: whether η and τ are trained.
 
     Example, for p = 1/2, τ = η = 1, f = 4x² and x = 1. z = 0: s = 1/2, and ds/dz = 1/4 gives the path 4 · 1/4 = 1.
-    z̃ = log 3: s̃ = 3/4, f = 9/4, ds̃/dz̃ = 3/16 and dz̃/dφ = 1 - (1/2) / (3/4) = 1/3 give 6 · 3/16 · 1/3 = 3/8. With the
-    score 1/2, together (4 - 9/4) / 2 + 1 - 3/8 = 3/2:
+    z̃ = log 3: s̃ = 3/4, f = 9/4, ds̃/dz̃ = 3/16 and dz̃/dφ = 1 - (1/2) / (3/4) = 1/3 give 6 · 3/16 · 1/3 = 3/8. With
+    the score 1/2, the gradient is (4 - 9/4) / 2 + 1 - 3/8 = 3/2:
         >>> import math, torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> draw = Draw(*torch.tensor([[1.0], [0.0], [math.log(3)]]))
@@ -91,9 +92,11 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
     def estimate(self, variables: Bernoullis | OneHots, draw: Draw, costs: Costs) -> Tensor:
         learn = self.training and self.learn
         by_temperature = learn and self.log_temperature.requires_grad
-        h, slope = relaxed_correction(
-            variables, draw, with_slopes(costs.f), self.log_temperature, costs.keep, by_temperature
+        h, pullback = relaxed_correction(
+            variables, draw, with_gradient(costs.f), self.log_temperature, costs, by_temperature
         )
         gradient = scored(variables, draw, costs) + self.eta.to(h) * h  # [*batch, *event], attached to η
         result = surrogate(self.name, costs.mean(), (variables.logits,), (gradient.detach(),))
-        return train(result, squared(variables, gradient, self.log_temperature, (self.eta, slope))) if learn else result
+        return (
+            train(result, squared(variables, gradient, self.log_temperature, (self.eta, pullback))) if learn else result
+        )

@@ -1,9 +1,7 @@
 """RELAX: a learned function of the relaxed sample as a control variate.
 
-Source: Grathwohl, Choi, Wu, Roeder and Duvenaud (2018), "Backpropagation through the void: Optimizing control variates for
-black-box gradient estimation", sec. 3.
-Differences from the paper: the derivatives of z̃ are in closed form; the critic sees relaxed points, not z; the coupled
-form.
+Source: [grathwohl2018backpropagation], sec. 3. Differences from the paper: the derivatives of z̃ are in closed form;
+the critic sees relaxed points, not z; the coupled form.
 """
 
 from __future__ import annotations
@@ -11,25 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from sampleprop import checks
 from sampleprop.bibliography import cited
-from sampleprop.costs import Costs, average
+from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.relaxed.conditional import (
-    Draw,
-    correction,
-    propose,
-    relaxed_correction,
-    squashed,
-    with_slopes,
-)
-from sampleprop.estimators.relaxed.critic import QuadraticCritic, value_and_slopes
+from sampleprop.estimators.relaxed import conditional
+from sampleprop.estimators.relaxed.conditional import Draw, relaxed_correction
+from sampleprop.estimators.relaxed.critic import QuadraticCritic, critic_with_gradient
 from sampleprop.families import Bernoullis, OneHots
-from sampleprop.surrogate import surrogate, train, unsqueeze_to
+from sampleprop.surrogate import surrogate, train
 
 
 class RELAX(Estimator[Bernoullis | OneHots, Draw]):
@@ -41,21 +34,21 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
             + \nabla_\phi c(s) - \nabla_\phi c(\tilde s), \qquad
         c = \eta f + r_\psi, \quad s = \sigma(z / \tau), \quad \tilde s = \sigma(\tilde z / \tau)
 
-    As :class:`REBAR`, which it is for r = 0, with a critic r beside f; or with the critic alone (`use_f=False`).
+    This is :class:`REBAR` with a critic r beside f, or with the critic alone (`use_f=False`). With r = 0 it is REBAR.
 
     Unbiased for every critic, η and τ. With f in the control variate, f must be defined and differentiable between the
-    discrete points, and each sample takes three evaluations of f and two backward passes (two and one if `coupled`).
-    With the critic alone f may be a black box, and is evaluated once for each sample.
+    discrete points; each sample takes three evaluations of f and two backward passes (two and one if `coupled`). With
+    the critic alone f may be a black box, and is evaluated once for each sample.
 
-    The critic, η (`eta`) and log τ (`log_temperature`) learn to minimize the variance of the gradient by the logits.
-    The critic must be differentiable in the points, and to train it twice.
+    The critic, η (`eta`) and log τ (`log_temperature`) learn to minimize the variance of the gradient with respect to
+    the logits. The critic must be differentiable in the points; to train it, twice.
 
     Args:
         samples: k, at least 1.
         critic: r, from relaxed points [m, \*batch, \*event], and the context [\*batch, ...] if one is given, to
-            [m, \*batch]; a module, if it is to learn; any other function stays as it is. None for a quadratic function that
-            starts at 0, with the same coefficients for every event shape: complete for up to eight coordinates, smooth
-            along the event beyond.
+            [m, \*batch]. It learns if it is a module; any other function stays as it is. None for a quadratic function
+            that starts at 0, with the same coefficients for every event shape. It is complete for up to eight
+            coordinates, and smooth along the event beyond.
         use_f: whether f is part of the control variate.
         coupled: whether z is used as z̃.
         temperature: τ at the start, above 0.
@@ -66,13 +59,18 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         ValueError: for arguments out of range, when `combine` is not given f and needs it, and when the critic returns
             another shape.
 
-    Example:
-        >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> critic = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1), torch.nn.Flatten(0))
-        >>> estimator = sp.RELAX(critic=critic, use_f=False)
-        >>> sp.expect(lambda x: (x.sum(-1) > 1).float(), q, estimator).backward()
+    Example, for p = 1/2, τ = 1, the critic s² alone, f = 4x and x = 1. z = 0: s = 1/2, and ds/dz = 1/4 gives the path
+    1 · 1/4. z̃ = log 3: s̃ = 3/4, c = 9/16, ds̃/dz̃ = 3/16 and dz̃/dφ = 1 - (1/2) / (3/4) = 1/3 give
+    3/2 · 3/16 · 1/3 = 3/32. With the score 1/2, the gradient is (4 - 9/16) / 2 + 1/4 - 3/32 = 15/8:
+        >>> import math, torch, sampleprop as sp
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> draw = Draw(*torch.tensor([[1.0], [0.0], [math.log(3)]]))
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> estimator = sp.RELAX(critic=torch.square, use_f=False, temperature=1.0)
+        >>> loss = estimator.combine(q, draw, 4 * draw.points)
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(4.), tensor(1.8750))
     """
 
     unbiased = True
@@ -93,8 +91,7 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         super().__init__()
         checks.samples("RELAX", samples)
         checks.positive("RELAX", "temperature", temperature)
-        if not math.isfinite(eta):
-            raise ValueError(f"RELAX needs a finite eta; got {eta}.")
+        checks.finite_number("RELAX", "eta", eta)
         self.samples = samples
         self.critic = critic
         self.quadratic = QuadraticCritic() if critic is None else None
@@ -112,48 +109,33 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         return self.log_temperature.exp()
 
     def calls(self, variables: Bernoullis | OneHots) -> tuple[int, int]:
-        if not self.use_f:
-            return self.draws, 0
-        relaxed = self.draws if self.coupled else 2 * self.draws
+        relaxed = self.draws * (1 if self.coupled else 2) if self.use_f else 0
         return self.draws + relaxed, relaxed
 
     def draw(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Draw:
-        return propose(variables, self.draws, self.coupled, generator)
+        return conditional.propose(variables, self.draws, self.coupled, generator)
 
     def estimate(self, variables: Bernoullis | OneHots, draw: Draw, costs: Costs) -> Tensor:
         learn = self.training and self.learn
-        score = variables.score(draw.points)
-        gradient = average(unsqueeze_to(costs.fixed, score.dim()) * score, costs.keep)  # [*batch, *event]
-        slopes: list[tuple[Tensor | float, Callable[[Tensor], Tensor] | None]] = []  # by log τ, and what they count
-        by_temperature = learn and self.log_temperature.requires_grad
+        tau = self.log_temperature
+        by_temperature = learn and tau.requires_grad
+        gradient = conditional.scored(variables, draw, costs)  # [*batch, *event]
+        terms: list[conditional.Term] = []
         if self.use_f:
-            h, slope = relaxed_correction(
-                variables, draw, with_slopes(costs.f), self.log_temperature, costs.keep, by_temperature
-            )
+            f = conditional.with_gradient(costs.f)
+            h, pullback = relaxed_correction(variables, draw, f, tau, costs, by_temperature)
             gradient = gradient + self.eta.to(gradient) * h
-            slopes.append((self.eta, slope))
-
-        def at(points: Tensor) -> tuple[Tensor, Tensor]:
-            return value_and_slopes(self.name, self.critic, self.quadratic, points, variables.event_ndim, costs.context)
-
-        # A critic that is no module is treated like f: it may hold on to θ, which must hear nothing of the variance.
-        own = self.quadratic is not None or isinstance(self.critic, nn.Module)
-        if own:
+            terms.append((self.eta, pullback))
+        critic: Any = self.critic if self.quadratic is None else self.quadratic
+        c = critic_with_gradient(self.name, critic, variables.event_ndim, costs.context)
+        if isinstance(critic, nn.Module):
             with nullcontext() if learn else torch.no_grad():
-                # Attached to ψ and τ: what the critic's slopes are made of is itself differentiated, by train's loss.
-                gradient = gradient + correction(
-                    variables, draw, lambda z: squashed(variables, z, self.log_temperature, at), costs.keep
-                )
-        else:
-            h, slope = relaxed_correction(variables, draw, at, self.log_temperature, costs.keep, by_temperature)
+                # Attached to ψ and τ: the loss of `train` differentiates the gradient of the critic once more.
+                h = conditional.correction(variables, draw, lambda z: conditional.squashed(variables, z, tau, c))
+                gradient = gradient + costs.average(h)
+        else:  # A plain function may close over θ, so it is evaluated without gradient.
+            h, pullback = relaxed_correction(variables, draw, c, tau, costs, by_temperature)
             gradient = gradient + h
-            slopes.append((1.0, slope))
+            terms.append((1.0, pullback))
         result = surrogate(self.name, costs.mean(), (variables.logits,), (gradient.detach(),))
-        if learn:
-            loss = variables.sum(gradient.square())
-            for weight, slope in slopes:
-                if slope is not None:
-                    row = slope((2 * weight * gradient).detach())
-                    loss = loss + row * (self.log_temperature - self.log_temperature.detach())
-            result = train(result, loss)
-        return result
+        return train(result, conditional.squared(variables, gradient, tau, *terms)) if learn else result

@@ -1,6 +1,6 @@
 """What estimators share that differentiate f through relaxed or straight-through points.
 
-Each of them turns the logits and noise into points that are attached to φ; f is then differentiated through them.
+Each of them turns the logits and noise into points that are attached to φ. f is then differentiated through the points.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Relaxation(ThroughPoints[V], ABC):
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
-        temperatures: by argument, each above 0. They are buffers, not floats: a schedule writes into them without
-            making `torch.compile` start again, `state_dict` keeps them, and they are never trained.
+        temperatures: by argument, each above 0. They are buffers, not floats: a schedule can write into them, and
+            `torch.compile` does not start again. `state_dict` keeps them, and they are never trained.
     """
 
     unbiased = False
@@ -56,23 +56,23 @@ def perturbation(variables: Discrete, k: int, generator: Generator | None) -> Te
 
 
 def soften(variables: Discrete, scores: Tensor) -> Tensor:
-    """The probabilities of these scores as logits: sigmoid for bits, softmax for one-hots."""
+    """The probabilities of which the scores are the logits: sigmoid for bits, softmax for one-hots."""
     return scores.sigmoid() if isinstance(variables, Bernoullis) else scores.softmax(-1)
 
 
-def through_soft(variables: Discrete, soft: Tensor, slopes: Tensor) -> Tensor:
-    """The derivative by the scores of what has these slopes by `soft`, which is `soften` of the scores."""
-    slopes = slopes.to(soft.dtype)
+def through_soft(variables: Discrete, soft: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient with respect to the scores, from that with respect to `soft`, which is `soften` of the scores."""
+    gradient = gradient.to(soft.dtype)
     through: Tensor
     if isinstance(variables, Bernoullis):
-        through = torch.ops.aten.sigmoid_backward(slopes, soft)  # as autograd does it, in one pass
+        through = torch.ops.aten.sigmoid_backward(gradient, soft)  # as autograd does it, in one pass
     else:
-        through = torch.ops.aten._softmax_backward_data(slopes, soft, -1, soft.dtype)
+        through = torch.ops.aten._softmax_backward_data(gradient, soft, -1, soft.dtype)
     return through
 
 
 def harden(variables: Discrete, scores: Tensor) -> Tensor:
-    """The vertex next to these scores, without graph: x > 0 for bits, the argmax for one-hots."""
+    """The sample that these scores decide, without graph: 1[score > 0] for bits, the argmax for one-hots."""
     if isinstance(variables, Bernoullis):
         return (scores.detach() > 0).to(scores.dtype)
     return one_hot(scores.detach().argmax(-1), scores.shape[-1], scores.dtype)
@@ -99,11 +99,11 @@ def probit(logits: Tensor) -> Tensor:
     edge = EDGE[eta.dtype]
     rare = (-size.clamp_max(edge)).sigmoid()
     z = -torch.special.ndtri(rare)
-    slope = rare * (1 - rare) * (z.square() / 2).exp() * math.sqrt(2 * math.pi)  # p (1 - p) over the density
+    derivative = rare * (1 - rare) * (z.square() / 2).exp() * math.sqrt(2 * math.pi)  # p (1 - p) over the density
     if not inspectable(size) or size.is_cuda or bool((size > edge).any()):
-        tail, tail_slope = _tail(size.clamp_min(edge))
-        z, slope = torch.where(size > edge, tail, z), torch.where(size > edge, tail_slope, slope)
-    quantile: Tensor = torch.copysign(z, eta) + slope * (inside - eta)
+        tail, tail_derivative = _tail(size.clamp_min(edge))
+        z, derivative = torch.where(size > edge, tail, z), torch.where(size > edge, tail_derivative, derivative)
+    quantile: Tensor = torch.copysign(z, eta) + derivative * (inside - eta)
     return quantile
 
 

@@ -1,7 +1,6 @@
 """Straight-through Gumbel-softmax.
 
-Source: Jang, Gu and Poole (2017), "Categorical reparameterization with Gumbel-softmax", sec. 2.2.
-Differences from the paper: none.
+Source: [jang2017categorical], sec. 2.2. Differences from the paper: Bernoulli variables too, with logistic noise.
 """
 
 from __future__ import annotations
@@ -9,14 +8,8 @@ from __future__ import annotations
 from torch import Generator, Tensor
 
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import (
-    Relaxation,
-    harden,
-    perturbation,
-    soften,
-    straight_through,
-)
-from sampleprop.families import Bernoullis, Discrete, OneHots
+from sampleprop.estimators.relaxed.relaxation import Relaxation, harden, perturbation, soften, straight_through
+from sampleprop.families import Bernoullis, OneHots
 
 
 class StraightThroughGumbel(Relaxation[Bernoullis | OneHots]):
@@ -28,10 +21,10 @@ class StraightThroughGumbel(Relaxation[Bernoullis | OneHots]):
         \nabla_\phi L \approx \frac1k \sum_i
             \Big(\frac{\partial}{\partial \phi} \operatorname{softmax}((\phi + G_i)/\tau)\Big)^{\!T} \nabla_x f(x_i)
 
-    and a logistic cut at 0 with its sigmoid for bits. The value and the gradient for θ are exact in the mean. The
-    gradient for φ is biased, and its bias does not vanish as τ → 0: the limit is the mean of ∇f at both ends of each
-    step between classes, right for quadratic f only, and its variance grows without bound. f must be differentiable at
-    the discrete points. k evaluations of f and k backward passes.
+    For bits, x = 1 where φ plus logistic noise is above 0, and the softmax is a sigmoid. The value and the gradient for
+    θ are exact in the mean. The gradient for φ is biased, and its bias does not vanish as τ → 0. The limit is the mean
+    of ∇f at both ends of each step between classes, which is right for quadratic f only. As τ falls, the variance
+    grows without bound. f must be differentiable at the discrete points. k evaluations of f and k backward passes.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
@@ -42,12 +35,18 @@ class StraightThroughGumbel(Relaxation[Bernoullis | OneHots]):
         ValueError: for arguments out of range.
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
-    Example:
+    Example, for φ = 0, τ = 1/2 and the noise (log(3)/2, ∞): x = (1, 1). The soft points are s = (3/4, 1), with
+    ds/dφ = s (1 - s) / τ = (3/8, 0). With f = x², the value is 1, and the gradient is the mean of 2x ds/dφ = (3/4, 0):
         >>> import torch, sampleprop as sp
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> q = torch.distributions.OneHotCategorical(logits=logits)
-        >>> sp.expect(lambda x: x[..., 0], q, sp.StraightThroughGumbel()).item() in (0.0, 1.0)
-        True
+        >>> from sampleprop.estimators.relaxed.relaxation import Draw
+        >>> logit = torch.zeros((), requires_grad=True)
+        >>> q = torch.distributions.Bernoulli(logits=logit)
+        >>> estimator = sp.StraightThroughGumbel(2)
+        >>> draw = Draw(estimator.points_from(sp.families.recognize(q), torch.tensor([3.0, torch.inf]).log() / 2))
+        >>> loss = estimator.combine(q, draw, draw.points.square())
+        >>> loss.backward()
+        >>> loss.detach(), logit.grad
+        (tensor(1.), tensor(0.3750))
     """
 
     exact_forward = True
@@ -59,10 +58,9 @@ class StraightThroughGumbel(Relaxation[Bernoullis | OneHots]):
         super().__init__(samples, allow_unused, {"temperature": temperature})
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
-        noise = perturbation(variables, self.draws, generator)
-        return _through(variables, noise, self.temperature)
+        return self.points_from(variables, perturbation(variables, self.draws, generator))
 
-
-def _through(variables: Discrete, noise: Tensor, temperature: Tensor) -> Tensor:
-    scores = variables.logits + noise
-    return straight_through(harden(variables, scores), soften(variables, scores / temperature))
+    def points_from(self, variables: Bernoullis | OneHots, noise: Tensor) -> Tensor:
+        """The samples that this noise decides, [k, *batch, *event], with the derivative of the softmax."""
+        scores = variables.logits + noise
+        return straight_through(harden(variables, scores), soften(variables, scores / self.temperature))
