@@ -25,6 +25,8 @@ import report  # noqa: E402
 from cases import CASES, KINDS, estimates  # noqa: E402
 from workloads import toy  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 REPLICATES = 6_000
 PARAMETERS = {
     "bits": torch.tensor([0.4, -0.9, 1.3], dtype=torch.float64),

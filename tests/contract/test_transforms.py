@@ -74,6 +74,7 @@ COMPILED = [
 ]
 
 
+@pytest.mark.slow
 @over(COMPILED)
 def test_compiles_in_one_piece(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     def step(phi: Tensor, weights: Tensor) -> Tensor:

@@ -90,6 +90,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_a_million_evaluations_in_bounded_memory():
     """f keeps 1.6 GB for its backward pass when called on all points; a few copies of the points, 16 MB each, are left."""
     # Without this, the C library keeps freed blocks of this size for itself and does not use them again.

@@ -9,6 +9,8 @@ from torch.distributions import Bernoulli, Independent
 
 import sampleprop as sp
 
+pytestmark = pytest.mark.slow
+
 ESTIMATORS = (
     sp.ScoreFunction(2),
     sp.DisARM(),

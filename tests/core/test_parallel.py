@@ -31,6 +31,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 def test_two_ranks_find_what_one_process_finds(tmp_path: Path) -> None:
     """Rounding apart: each case gives the largest difference in values and gradients, which are of order 1."""
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "parallel_worker.py"]

@@ -146,6 +146,7 @@ def truth(problem: HeldOut, allow_biased: bool, train_steps: int) -> dict[str, f
     return {label: found[label] for label in field}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "allow_biased"),
     CASES if FULL else QUICK,

@@ -712,6 +712,7 @@ def test_vmap(build):
     assert not bool((gradient[0] == gradient[1]).all())
 
 
+@pytest.mark.slow
 @each_kind
 @pytest.mark.usefixtures("_unchecked")
 def test_compile(build):

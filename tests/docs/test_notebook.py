@@ -14,6 +14,8 @@ import torch
 from sampleprop import Estimator
 from sampleprop.diagnostics import Comparison, Recommendation
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "quickstart.ipynb"
 CONTENT = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
 CODE = [cell for cell in CONTENT["cells"] if cell["cell_type"] == "code"]

@@ -12,6 +12,8 @@ import torch
 
 import sampleprop as sp
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 GENERATED = {DOCS / "estimators" / f"{kind.__name__.lower()}.md" for kind in sp.REGISTER}

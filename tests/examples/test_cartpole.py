@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))  # as Python doe
 
 import cartpole as example
 
+pytestmark = pytest.mark.slow
+
 Z = 5.0
 FALLEN = torch.tensor([2.4, math.inf, 12 * math.pi / 180, math.inf])  # what Gymnasium documents as the end, for |state|
 

@@ -17,6 +17,8 @@ from torch.distributions import Normal
 
 import sampleprop as sp
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digital_option.py"
 SPOTS = torch.tensor([85.0, 100.0, 120.0], dtype=torch.float64)
 VOLATILITY = torch.tensor(0.2, dtype=torch.float64)

@@ -26,6 +26,8 @@ import discrete_vae  # noqa: E402
 import gan  # noqa: E402
 import training  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 # --- the data -----------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))  # as Python doe
 
 import extreme_values as example
 
+pytestmark = pytest.mark.slow
+
 FITTED = example.fit(example.SEA_LEVELS)
 CRESTS = example.return_level(FITTED.parameters.unsqueeze(1), example.PERIODS)
 Z = 5.0

@@ -18,6 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))  # as Python doe
 import feature_selection as example
 from data import Data, Images
 
+pytestmark = pytest.mark.slow
+
 Z = 5.0
 TELLING = [3, 10]
 

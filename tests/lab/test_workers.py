@@ -18,6 +18,8 @@ from sampleprop.lab.command.app import app
 from sampleprop.lab.measure.mistakes import INTERRUPTED
 from sampleprop.lab.show import output
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--replicates", "128", "--train-steps", "3", "--budgets", "2", "--estimators", "ScoreFunction,REBAR")
 TIMED = {"milliseconds", "variance_time", "rank", "jobs"}
 # They take longer than the numbers, and are those of one process whoever measured.

@@ -10,6 +10,8 @@ from robustness.matrix import CONDITIONS, Condition
 from robustness.page import GROUPS, PAGE, documented, template
 from robustness.subject import Subject, gradients, subjects
 
+pytestmark = pytest.mark.slow
+
 SUBJECTS = subjects()
 DOCUMENTED = documented() if PAGE.exists() else {}
 
