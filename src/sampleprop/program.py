@@ -22,9 +22,9 @@ from torch.distributions import Distribution
 from sampleprop import checks, noise, parallel
 from sampleprop.costs import Costs, Group, others
 from sampleprop.estimator import AnyDraw, Estimator
-from sampleprop.estimators.pathwise.through_points import Draw as Through
-from sampleprop.estimators.pathwise.through_points import ThroughPoints
 from sampleprop.estimators.score.score_function import ScoreFunction
+from sampleprop.estimators.through_points import Draw as Through
+from sampleprop.estimators.through_points import ThroughPoints
 from sampleprop.families import Discrete, Variables, recognize
 from sampleprop.tracing import inspectable, unwrapped
 

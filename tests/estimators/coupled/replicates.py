@@ -1,12 +1,18 @@
 """Independent replicates of a gradient estimate for Bernoulli and one-hot variables, and the exact gradient."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, OneHotCategorical
 
 import sampleprop as sp
+
+Family = Callable[[Tensor], Distribution]
+Cost = Callable[[Tensor], Tensor]
 
 COPULAS = ("systematic", "dirichlet")
 Z = 5.0  # standard errors at which a z-test fails
@@ -29,31 +35,29 @@ def rough(x: Tensor) -> Tensor:
 
 
 def gradients(
-    estimator: sp.Estimator, logits: Tensor, family: Callable[[Tensor], Distribution], f: Callable, rows: int, seed: int
+    estimator: sp.Estimator[Any, Any], logits: Tensor, family: Family, f: Cost, rows: int, seed: int
 ) -> Tensor:
     """One gradient for each of `rows` independent replicates: [rows, *event]."""
     leaf = logits.expand(rows, *logits.shape).clone().requires_grad_()
     generator = torch.Generator().manual_seed(seed)
-    sp.expect(f, family(leaf), estimator, generator=generator).sum().backward()
-    return leaf.grad
+    value = sp.expect(f, family(leaf), estimator, generator=generator)
+    return torch.autograd.grad(value.sum(), leaf)[0]
 
 
-def exact(logits: Tensor, family: Callable[[Tensor], Distribution], f: Callable) -> Tensor:
+def exact(logits: Tensor, family: Family, f: Cost) -> Tensor:
     leaf = logits.clone().unsqueeze(0).requires_grad_()
-    sp.expect(f, family(leaf), sp.Enumerate()).sum().backward()
-    return leaf.grad.squeeze(0)
+    return torch.autograd.grad(sp.expect(f, family(leaf), sp.Enumerate()).sum(), leaf)[0].squeeze(0)
 
 
 def largest_z(samples: Tensor, mean: Tensor) -> float:
-    return ((samples.mean(0) - mean).abs() / (samples.std(0) / samples.shape[0] ** 0.5)).max().item()
+    return float(((samples.mean(0) - mean).abs() / (samples.std(0) / samples.shape[0] ** 0.5)).max())
 
 
-def combined(estimator: sp.Estimator, draw, logits: Tensor, family: Callable[[Tensor], Distribution], costs: Tensor):
+def combined(estimator: sp.Estimator[Any, Any], draw: Any, logits: Tensor, family: Family, costs: Tensor) -> Tensor:
     leaf = logits.clone().requires_grad_()
-    estimator.combine(family(leaf), draw, costs).sum().backward()
-    return leaf.grad
+    return torch.autograd.grad(estimator.combine(family(leaf), draw, costs).sum(), leaf)[0]
 
 
-def variance(estimator: sp.Estimator, logits: Tensor, family: Callable[[Tensor], Distribution]) -> float:
+def variance(estimator: sp.Estimator[Any, Any], logits: Tensor, family: Family) -> float:
     """Of one gradient, summed over the logits; its standard error is below 1 %."""
     return gradients(estimator, logits, family, rough, 20_000, seed=12).var(0).sum().item()

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from sampleprop import checks
 from sampleprop.bibliography import cited
-from sampleprop.estimators.pathwise.through_points import Draw, ThroughPoints
+from sampleprop.estimators.through_points import Draw, ThroughPoints
 from sampleprop.families import Variables
 from sampleprop.surrogate import guarded
 

@@ -40,7 +40,7 @@ class ReinMax(Relaxation[Bernoullis | OneHots]):
     at both, so dx/dφ is 2 · 3/16 - 1/2 · 1/4 = 1/4. With f = x² the value is the mean of (1, 0), and the gradient is
     the mean of 2x/4 = (1/2, 0):
         >>> import torch, sampleprop as sp
-        >>> from sampleprop.estimators.pathwise.through_points import Draw
+        >>> from sampleprop.estimators.through_points import Draw
         >>> logit = torch.zeros((), requires_grad=True)
         >>> q = torch.distributions.Bernoulli(logits=logit)
         >>> hard = torch.tensor([1.0, 0.0])

@@ -13,8 +13,8 @@ import torch
 from torch import Generator, Tensor
 
 from sampleprop import checks, noise
-from sampleprop.estimators.pathwise.through_points import Draw as Draw
-from sampleprop.estimators.pathwise.through_points import ThroughPoints
+from sampleprop.estimators.through_points import Draw as Draw
+from sampleprop.estimators.through_points import ThroughPoints
 from sampleprop.families import Bernoullis, Discrete, Variables, one_hot
 from sampleprop.surrogate import guarded
 from sampleprop.tracing import inspectable
