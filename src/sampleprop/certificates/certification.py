@@ -25,7 +25,7 @@ class Certification:
             θ are unbiased.
         certificates: one for each problem that decides.
         undecided: the problems that do not, with the reason.
-        threshold: a comparison is rejected when its |z| is larger.
+        threshold: a comparison is rejected when the absolute value of its z is larger.
         detectable: the relative bias that was to be seen with a probability of 99 %.
         false_alarm: the probability that a right estimator is rejected.
         comparisons: how many there were in all problems.

@@ -58,7 +58,7 @@ def certify(
 
     It is tested as a copy, in evaluation mode, on the CPU, in float64 and in one thread; the global random state and the number
     of threads are left as they were. With the default arguments this takes some seconds, and up to a minute for a large
-    variance: the time goes with 1 / `detectable`². Ctrl-C keeps what is done.
+    variance: the time is proportional to one over the square of `detectable`. Ctrl-C keeps what is done.
 
     Args:
         estimator: of the register, or your own. Its estimates for different batch elements must be independent.

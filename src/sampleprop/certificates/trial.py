@@ -49,7 +49,7 @@ class Certificate:
         bias: the bias of the gradient with respect to φ along the exact one, over the length of that: 0.1 is 10 % too
             long, -0.1 is 10 % too short.
         bias_error: its standard error.
-        z: the largest |z| among the coordinates of φ ("φ"), of the projection ("along"), the "value", and "θ".
+        z: the largest absolute z among the coordinates of φ ("φ"), of the projection ("along"), of the "value", and of "θ".
         sees: the relative bias along the exact gradient that is rejected with a probability of 99 %.
     """
 
@@ -92,7 +92,7 @@ def measure(
     Args:
         estimator: of any configuration.
         problem: one that it takes.
-        threshold: a comparison is rejected when its |z| is larger.
+        threshold: a comparison is rejected when the absolute value of its z is larger.
         detectable: the relative bias along the exact gradient that is to be seen.
         seed: of all noise.
         most_replicates: the problem stays undecided when more are needed.
