@@ -58,15 +58,16 @@ class Problem:
         phi: [problems, ...], the parameters.
         theta: [problems, ...], the parameters of f.
         dist: from φ, [rows, ...], to a distribution with batch shape [rows].
-        f: from points [k, rows, *event], φ and θ (each [rows, ...]) to costs [k, rows]; also defined between the points.
-        nodes: from the distribution to points [nodes, rows, *event] and weights [nodes], or [nodes, rows], such that E[h(x)]
-            is the sum of weight * p(x) * h(x): all states, or the nodes of a quadrature. Where the support moves with φ, both
-            move along, attached.
-        rare: whether outcomes that matter are too rare to be drawn: the draws are then weighted (see `tails`), and φ must be
-            logits.
+        f: from points [k, rows, *event], φ and θ (each [rows, ...]) to costs [k, rows]; also defined between the
+            points.
+        nodes: from the distribution to points [nodes, rows, *event] and weights [nodes], or [nodes, rows], such that
+            E[h(x)] is the sum of weight * p(x) * h(x): all states, or the nodes of a quadrature. Where the support
+            moves with φ, both move along, attached.
+        rare: whether outcomes that matter are too rare to be drawn: the draws are then weighted (see `tails`), and φ
+            must be logits.
         bound: whether f is log p(x, z), for estimators of a bound only.
-        slow: whether a draw takes long: a distribution's own samples and scores are then certified by estimators of E[f] that have
-            no baseline, which the other problems certify.
+        slow: whether a draw takes long: a distribution's own samples and scores are then certified by estimators of
+            E[f] that have no baseline, which the other problems certify.
     """
 
     name: str
@@ -142,7 +143,7 @@ def _float64(*numbers: Any) -> Tensor:
 
 
 def _grid(least: float, most: float, step: float) -> Callable[[Distribution], tuple[Tensor, Tensor]]:
-    """The trapezoid rule, which for a smooth density over the whole line converges faster than any power of the step."""
+    """The trapezoid rule: for a smooth density over the whole line, it converges faster than any power of the step."""
     points = torch.arange(least, most + step / 2, step, dtype=torch.float64, device="cpu")
     return lambda dist: (_spread(points, dist), torch.full_like(points, step))
 

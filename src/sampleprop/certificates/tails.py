@@ -1,14 +1,15 @@
 """Draws for outcomes too rare to be drawn.
 
-Every estimator takes its noise from `sampleprop.noise`, and there from `uniform` (the normal apart). Inside `tails` most
-rows are moved to where natural draws do not come, each in one of many ways, and carry the weight p / q that undoes it:
+An estimator takes its noise from `sampleprop.noise`, and there from `uniform` (the normal distribution apart). Inside
+`tails` most rows are moved to where natural draws do not come, each in one of many ways, and carry the weight p / q
+that undoes it:
 
 - one number is moved into one of the INTERVALS, which reach far into both tails;
-- of the k numbers that differ in the sample only, a random half is raised to one of the POWERS, which brings them close to
-  1: in a copula it takes several numbers to make one outcome rare.
+- of the k numbers that differ in the sample only, a random half is raised to one of the POWERS, which brings them close
+  to 1: in a copula it takes several numbers to make one outcome rare.
 
-Relative to the natural draw a row has the density q = NATURAL + the sum over the ways of share * density ("deterministic
-mixture"), so no weight exceeds 1 / NATURAL. The shares are learned from pilot runs.
+Relative to the natural draw a row has the density q = NATURAL + the sum over the ways of share * density
+("deterministic mixture"), so no weight exceeds 1 / NATURAL. The shares are learned from pilot runs.
 """
 
 from __future__ import annotations
