@@ -1,8 +1,8 @@
 """Counts: the score function, jumps to the next outcome and relaxed counts against sums over the support.
 
 Random tests have fixed seeds. A z-test fails at 5 standard errors, by chance once in 1.7 million; with at most 100
-comparisons in this file that is a false alarm once in 17,000 seeds. Everything else is exact: sums over all outcomes, up to a
-probability below 1e-12.
+comparisons in this file that is a false alarm once in 17,000 seeds. Everything else is exact: sums over all outcomes,
+up to a probability below 1e-12.
 """
 
 import io
@@ -56,7 +56,8 @@ def cost(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Law:
-    """Two coordinates: from φ, [..., 2] (or [..., 2, C]), to the distribution; the outcomes of one coordinate; and f."""
+    """Two coordinates: from φ, [..., 2] (or [..., 2, C]), to the distribution; the outcomes of one coordinate; and
+    f."""
 
     phi: Tensor
     dist: Callable[[Tensor], Distribution]
@@ -239,7 +240,8 @@ def test_sum_over_all_points_is_exact(name: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("v", [0, 1])
 @pytest.mark.parametrize("name", COUNTS)
 def test_rates_are_the_derivative_of_the_distribution_function(name: str, v: int) -> None:
-    """-∂F(x)/p(x) for a jump up, ∂F(x - 1)/p(x) for one down; F is a sum, so only where p is not lost in its rounding."""
+    """-∂F(x)/p(x) for a jump up, ∂F(x - 1)/p(x) for one down; F is a sum, so only where p is not lost in its
+    rounding."""
     law = LAWS[name]
     axis = torch.arange(float(law.outcomes), dtype=torch.float64)
     points = torch.stack((axis, axis), -1)
