@@ -15,7 +15,7 @@ from torch.autograd.graph import Node
 from torch.distributions import Distribution
 
 from sampleprop import noise
-from sampleprop.families import Bernoullis, Discrete, Integers, OneHots, Variables
+from sampleprop.families import Bernoullis, Discrete, Integers, OneHots, Other, Variables
 from sampleprop.tracing import inspectable
 
 Nonfinite = Literal["raise", "drop", "propagate"]
@@ -132,8 +132,8 @@ def keep(name: str, kept: Tensor | None, costs: Tensor, whole: bool) -> None:
         )
     if whole:
         raise ValueError(
-            f'{name} needs every cost: its samples make sense only together; got nonfinite="drop". Fix f, or use '
-            "ScoreFunction, which can leave samples out."
+            f'{name} needs every cost: its samples make sense only together; got nonfinite="drop", or keep. Fix f, or '
+            "use ScoreFunction, which can leave samples out."
         )
 
 
@@ -396,4 +396,5 @@ _KIND_NAMES: dict[Any, str] = {
     Bernoullis: "Bernoulli",
     OneHots: "OneHotCategorical",
     Integers: "Categorical",
+    Other: "a distribution other than Bernoulli, OneHotCategorical and Categorical",
 }
