@@ -50,9 +50,9 @@ def score_function_loss(
     :math:`\square_t = \exp \sum_{s \le t} (\ell_s - \operatorname{stop} \ell_s)`, which are 1:
     :math:`\sum_t c_t \square_t - b_t (\square_t - \square_{t-1})`.
 
-    Unbiased, to any order, for draws from the law that `log_prob` describes and a baseline that does not depend on the
-    step it is for, or on later ones; θ in the cost gets its own gradient. For draws from another law see
-    :func:`importance_ratio`. Rewards are costs with a minus sign; the KL to a reference, if there is one, is part of
+    Unbiased, to any order, for draws from the distribution that `log_prob` describes and a baseline that does not
+    depend on the step it is for, or on later ones; θ in the cost gets its own gradient. For draws from another
+    distribution see :func:`importance_ratio`. Rewards are costs with a minus sign; the KL to a reference, if there is one, is part of
     the cost.
 
     What divides the gradient (the value is the mean cost whatever it is):
