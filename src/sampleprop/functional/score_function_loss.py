@@ -52,8 +52,8 @@ def score_function_loss(
 
     Unbiased, to any order, for draws from the distribution that `log_prob` describes and a baseline that does not
     depend on the step it is for, or on later ones; θ in the cost gets its own gradient. For draws from another
-    distribution see :func:`importance_ratio`. Rewards are costs with a minus sign; the KL to a reference, if there is one, is part of
-    the cost.
+    distribution see :func:`importance_ratio`. Rewards are costs with a minus sign; the KL to a reference, if there is
+    one, is part of the cost.
 
     What divides the gradient (the value is the mean cost whatever it is):
 
