@@ -64,10 +64,55 @@ def test_a_sampled_bad_cost_leaves_theta_finite_when_dropped():
     assert theta.grad.isfinite()
 
 
+def between(x: torch.Tensor) -> torch.Tensor:
+    """Whether a point is none of the discrete ones, [k, *batch]."""
+    return ((x > 0) & (x < 1)).any(-1)
+
+
 def test_a_relaxed_point_with_a_bad_cost_raises():
+    """The costs of the discrete points, which come first, are finite."""
     _, q = bits()
-    with pytest.raises(ValueError, match="REBAR needs finite costs"):
-        sp.expect(lambda x: (x * (1 - x)).sum(-1) * torch.inf + 1.0, q, sp.REBAR())
+
+    def f(x):
+        return x.sum(-1) + torch.where(between(x), torch.inf, 0.0)
+
+    with pytest.raises(ValueError, match="REBAR needs finite costs; f returned inf"):
+        sp.expect(f, q, sp.REBAR())
+    assert not sp.expect(f, q, sp.REBAR(), nonfinite="propagate").isnan()  # the value is that of the discrete points
+
+
+def test_a_relaxed_point_with_a_bad_derivative_raises():
+    _, q = bits()
+
+    def f(x):
+        return x.sum(-1) + torch.where(between(x), (x * 0).abs().sum(-1).sqrt(), 0.0)  # √0 has an infinite derivative
+
+    with pytest.raises(ValueError, match="REBAR needs a finite derivative of f"):
+        sp.expect(f, q, sp.REBAR())
+    sp.expect(f, q, sp.REBAR(), nonfinite="propagate")
+
+
+def test_a_relaxed_point_without_a_path_to_its_cost_raises():
+    _, q = bits()
+    with pytest.raises(RuntimeError, match="REBAR needs a cost that is differentiable in x; got one with no path"):
+        sp.expect(lambda x: x.detach().sum(-1), q, sp.REBAR())
+
+
+def test_probes_are_evaluated_without_gradient_and_their_costs_are_checked():
+    _, q = bits()
+    theta = torch.ones((), requires_grad=True)
+    grad_enabled = []
+
+    def f(x):
+        grad_enabled.append(torch.is_grad_enabled())
+        # The most probable point, which is the probe, is 0.
+        return theta * x.sum(-1) + torch.where(x.any(-1) | (len(x) > 1), 0.0, torch.inf)
+
+    estimator = sp.ScoreFunction(5, baseline=sp.SelfCritical())
+    with pytest.raises(ValueError, match="ScoreFunction needs finite costs; f returned inf"):
+        sp.expect(f, q, estimator)
+    assert grad_enabled == [True, False]
+    assert sp.expect(f, q, estimator, nonfinite="propagate").isfinite()
 
 
 def test_a_saved_pathwise_draw_is_refused(tmp_path):
