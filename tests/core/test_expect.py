@@ -16,17 +16,19 @@ def bits(*shape: int) -> tuple[torch.Tensor, td.Distribution]:
 
 def test_f_that_writes_through_numpy_does_not_reach_the_points():
     logits, q = bits()
+    weights = torch.tensor([1.0, 2.0, 4.0])  # so that no two points cost the same
 
     def f(x):
         array = x.numpy()
         np.multiply(array, 2, out=array)
-        return array.sum(-1)
+        return array @ weights.numpy()
 
     gradients = []
-    for cost in (f, lambda x: 2 * x.sum(-1)):
+    for cost in (f, lambda x: 2 * (x @ weights)):
         torch.manual_seed(0)
         (gradient,) = torch.autograd.grad(sp.expect(cost, q, sp.ScoreFunction(4)), logits)
         gradients.append(gradient)
+    assert gradients[0].any()
     assert torch.equal(*gradients)
 
 
@@ -43,6 +45,7 @@ def test_f_may_return_one_buffer_again_and_again():
         torch.manual_seed(0)
         (gradient,) = torch.autograd.grad(sp.expect(cost, q, sp.ScoreFunction(1, baseline=sp.SelfCritical())), logits)
         gradients.append(gradient)
+    assert gradients[0].any()
     assert torch.equal(*gradients)
 
 
@@ -62,6 +65,31 @@ def test_a_sampled_bad_cost_leaves_theta_finite_when_dropped():
     value = sp.expect(lambda x: theta * x.sum(-1).log(), q, sp.ScoreFunction(16), nonfinite="drop")
     value.sum().backward()
     assert theta.grad.isfinite()
+
+
+@pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
+def test_costs_that_are_not_finite_are_named_left_out_or_let_through(bad):
+    _, q = bits(2)
+
+    def f(spoiled):
+        """1 for all points, but at first not where it is spoiled: those that are left out are not shown again."""
+        answers = iter((torch.where(spoiled, bad, 1.0), torch.ones(2, 2)))
+        return lambda x: next(answers)
+
+    first, row = torch.tensor([[0, 1], [0, 0]]) > 0, torch.tensor([[0, 1], [0, 1]]) > 0
+    with pytest.raises(ValueError, match=rf"needs finite costs; f returned {bad} at \[sample, \*batch\] = \[0, 1\]"):
+        sp.expect(f(first), q, sp.ScoreFunction(2))
+    assert torch.equal(sp.expect(f(first), q, sp.ScoreFunction(2), nonfinite="drop"), torch.ones(2))
+    let_through = sp.expect(f(first), q, sp.ScoreFunction(2), nonfinite="propagate")
+    assert torch.equal(let_through.isfinite(), torch.tensor([True, False]))
+    with pytest.raises(ValueError, match=r"needs a finite cost for each batch element; .* at batch index \[1\]"):
+        sp.expect(f(row), q, sp.ScoreFunction(2), nonfinite="drop")
+
+
+def test_a_cost_may_be_the_point_itself():
+    mean = torch.zeros(3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(sp.expect(lambda x: x, Normal(mean, 1.0), sp.Pathwise()).sum(), mean)
+    assert torch.equal(gradient, torch.ones(3))
 
 
 def between(x: torch.Tensor) -> torch.Tensor:

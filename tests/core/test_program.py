@@ -287,3 +287,17 @@ def test_a_relaxed_estimator_needs_a_path_from_its_variable_to_the_cost():
 
     with pytest.raises(RuntimeError, match="needs a cost that is differentiable in its variable"):
         model(torch.zeros(2, requires_grad=True))
+
+
+@pytest.mark.parametrize("estimator", [sp.REBAR(), sp.RELAX(), sp.RODEO(), sp.DoubleCV()], ids=str)
+def test_the_control_variates_of_a_program_stay_as_they_are(estimator):
+    """The tangent has no second derivative to train them by; the mode of the estimator is left as it was."""
+
+    @sp.program
+    def model(logits):
+        x = yield Independent(Bernoulli(logits=logits), 1), estimator
+        return (x.sum(-1) - 0.4).square()
+
+    model(torch.zeros(3, requires_grad=True)).backward()
+    assert estimator.training
+    assert all(parameter.grad is None for parameter in estimator.parameters())
