@@ -301,3 +301,17 @@ def test_the_control_variates_of_a_program_stay_as_they_are(estimator):
     model(torch.zeros(3, requires_grad=True)).backward()
     assert estimator.training
     assert all(parameter.grad is None for parameter in estimator.parameters())
+
+
+@pytest.mark.parametrize("estimator", [sp.ScoreFunction(4), sp.DisARM(4), sp.ScoreFunction(None)], ids=str)
+def test_costs_in_half_precision_are_averaged_in_single_precision(estimator):
+    @sp.program
+    def model(logits):
+        x = yield Independent(Bernoulli(logits=logits), 1), estimator
+        return x.sum(-1) + 256
+
+    logits = torch.zeros(3, dtype=torch.bfloat16, requires_grad=True)
+    value = model(logits)
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert value.dtype == torch.float32
+    assert gradient.dtype == torch.bfloat16
