@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 import sampleprop as sp
+from sampleprop.costs import Costs
 from sampleprop.estimators.score.score_function import Draw
+from sampleprop.families import Variables, recognize
 
 PHI = torch.tensor([[0.3, -0.6], [1.0, 0.2]], dtype=torch.float64)
 KEEP = torch.tensor([[True, True], [True, True], [False, False], [True, True]])
@@ -91,3 +93,39 @@ def test_a_self_critical_baseline_needs_the_probe_of_its_own_draw() -> None:
         ValueError, match=r"SelfCritical needs the cost of the greedy point; got none. Pass probe_costs="
     ):
         estimator.combine(bits(PHI), Draw(points), points.sum(-1))
+
+
+class Noting(sp.Baseline):
+    """Keeps the costs that it is given."""
+
+    def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
+        self.costs = costs
+        return torch.zeros_like(costs.points)
+
+
+def test_a_baseline_is_given_costs_without_graph() -> None:
+    theta = torch.ones((), dtype=torch.float64, requires_grad=True)
+    baseline = Noting()
+    value = sp.expect(lambda x: theta * x.sum(-1), bits(PHI), sp.ScoreFunction(2, baseline=baseline))
+    assert value.requires_grad
+    assert not baseline.costs.points.requires_grad
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_learned_baseline_learns_in_training_mode_and_nothing_before_it(training: bool) -> None:
+    context = PHI.new_ones(2, 3).requires_grad_()
+    baseline = copy.deepcopy(next(b for b in BASELINES if isinstance(b, sp.LearnedBaseline)))
+    estimator = sp.ScoreFunction(2, baseline=baseline).train(training)
+    phi = PHI.clone().requires_grad_()
+    sp.expect(lambda x: x.sum(-1), bits(phi), estimator, context=context).sum().backward()
+    assert phi.grad is not None
+    assert context.grad is None
+    assert all((parameter.grad is not None) == training for parameter in baseline.parameters())
+
+
+def test_the_only_cost_that_is_left_has_no_coefficient() -> None:
+    keep = torch.tensor([[True, True], [False, True]])
+    costs = Costs(torch.where(keep, torch.ones(2, 2, dtype=torch.float64), 0.0), keep=keep)
+    found = sp.OptimalCoefficient().value(recognize(bits(PHI)), bits(PHI).sample(torch.Size((2,))), costs)
+    assert found[0, 0] == 0
+    torch.testing.assert_close(found[:, 1], torch.ones(2, dtype=torch.float64))

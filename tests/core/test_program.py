@@ -315,3 +315,32 @@ def test_costs_in_half_precision_are_averaged_in_single_precision(estimator):
     (gradient,) = torch.autograd.grad(value, logits)
     assert value.dtype == torch.float32
     assert gradient.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_path_in_a_chain_may_end_where_that_is_allowed(allowed):
+    """Two pathwise variables in a row, the second of which the cost ignores."""
+
+    @sp.program
+    def model(mean):
+        x = yield Normal(mean, 1.0), sp.Pathwise(None)
+        yield Normal(x, 1.0), sp.Pathwise(None, allow_unused=allowed)
+        return x.square()
+
+    mean = torch.zeros((), requires_grad=True)
+    if allowed:
+        (gradient,) = torch.autograd.grad(model.using(torch.Generator().manual_seed(0))(mean), mean)
+        assert gradient != 0
+    else:
+        with pytest.raises(RuntimeError, match="Pathwise needs a cost that is differentiable in x"):
+            model(mean)
+
+
+def test_a_derivative_that_is_not_finite_is_refused_at_relaxed_points():
+    @sp.program
+    def model(logits):
+        x = yield bits(logits), sp.REBAR()
+        return (x.sum(-1) * 0).sqrt()  # √0 has an infinite derivative, and ∞ · 0 is not a number
+
+    with pytest.raises(ValueError, match="REBAR needs a finite derivative of f"):
+        model(torch.zeros(2, requires_grad=True))
