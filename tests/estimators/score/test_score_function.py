@@ -131,3 +131,28 @@ def test_each_particle_has_a_gradient_of_its_own(baseline):
     mean = (costs.sum((0, 1)) - costs) / 5  # of the other samples of all particles
     expected = ((costs - mean).unsqueeze(-1) * (points - logits.sigmoid())).mean(0)
     torch.testing.assert_close(found, expected)
+
+
+def value_of(theta: Tensor, logits: Tensor) -> Tensor:
+    """With the same noise at each call."""
+    dist = Independent(Bernoulli(logits=logits, validate_args=False), 1, validate_args=False)
+    generator = torch.Generator().manual_seed(0)
+    return sp.expect(lambda x: theta * (x.sum(-1) - 0.2).square(), dist, sp.ScoreFunction(3), generator=generator)
+
+
+def test_a_gradient_that_an_outer_transform_asks_for_is_there():
+    """The logits do not require a gradient in the innermost transform, only in one around it."""
+    phi = torch.tensor([0.3, -0.5], dtype=torch.float64, requires_grad=True)
+    theta = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    rows = phi.detach().expand(3, 2)
+
+    def summed(logits: Tensor) -> Tensor:
+        return torch.func.vmap(lambda row: value_of(theta.detach(), row), randomness="same")(logits).sum()
+
+    (expected,) = torch.autograd.grad(value_of(theta, phi), phi, create_graph=True)
+    torch.testing.assert_close(torch.func.grad(summed)(rows), expected.detach().expand(3, 2))
+    (slope,) = torch.autograd.grad(value_of(theta, phi), theta, create_graph=True)
+    (mixed,) = torch.autograd.grad(slope, phi)
+    assert mixed.any()
+    found = torch.func.grad(lambda logits: torch.func.grad(value_of)(theta.detach(), logits))(phi.detach())
+    torch.testing.assert_close(found, mixed)
