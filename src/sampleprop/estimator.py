@@ -154,7 +154,11 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         """Why this estimator cannot take `dist`, with the fix; None if it can."""
         if not isinstance(dist, Distribution):
             return checks.no_distribution(self.name, dist)
-        return self.refusal_of(recognize(dist))
+        try:
+            variables = recognize(dist)
+        except ValueError as error:  # a probability of exactly 0 or 1 whose gradient is asked for
+            return str(error)
+        return self.refusal_of(variables)
 
     def evaluations(self, dist: Distribution) -> tuple[int, int]:
         """How often one estimate evaluates f (forward), and differentiates f for φ (backward), per batch element.

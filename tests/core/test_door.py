@@ -140,6 +140,14 @@ def test_both_halves_refuse_what_refusal_refuses(estimator: sp.Estimator[Any, An
         assert str(caught.value) == refusal
 
 
+@pytest.mark.parametrize("estimator", [sp.ScoreFunction(), sp.DisARM(), sp.Pathwise()], ids=str)
+def test_a_certain_probability_with_a_gradient_is_refused_not_raised(estimator: sp.Estimator[Any, Any]) -> None:
+    dist = Bernoulli(probs=torch.tensor([0.0, 0.5], requires_grad=True))
+    assert "Give the distribution by its logits" in str(estimator.refusal(dist))
+    with pytest.raises(ValueError, match="Give the distribution by its logits"):
+        estimator.propose(dist)
+
+
 @pytest.mark.parametrize("question", [sp.Enumerate().evaluations, sp.Enumerate().order], ids=lambda q: q.__name__)
 def test_facts_about_a_distribution_of_another_kind_are_refused(question: Callable[[Any], Any]) -> None:
     with pytest.raises(TypeError, match="Enumerate needs Bernoulli, OneHotCategorical or Categorical; got Normal"):
