@@ -1,6 +1,8 @@
-"""Programs that are a chain of variables without a dimension, beside the same chains written by hand with the same distribution objects.
+"""Programs that are a chain of variables without a dimension, beside the same chains written by hand with the same
+distribution objects.
 
-Bernoulli variables (score function, costs to go) and Normal ones (reparameterization), batch 16. The estimator is made once, before the loop.
+Bernoulli variables (score function, costs to go) and Normal ones (reparameterization), batch 16. The estimator is made
+once, before the loop.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,8 +1,9 @@
 """The estimators as most people write them by hand in plain PyTorch, the score left to autograd through `log_prob`.
 
-Each takes a distribution of `torch.distributions`, the cost f and the number of samples k, and returns [*batch] for `.sum().backward()`: the
-gradient is the estimator's, the value has the score terms in it. They evaluate f as often as the library's estimator of the same name does with
-its defaults. Those that learn are classes: calling them leaves the gradient of their own parameters in `.grad`.
+Each takes a distribution of `torch.distributions`, the cost f and the number of samples k, and returns [*batch] for
+`.sum().backward()`: the gradient is the estimator's, the value has the score terms in it. They evaluate f as often as
+the library's estimator of the same name does with its defaults. Those that learn are classes: calling them leaves the
+gradient of their own parameters in `.grad`.
 """
 
 import math
@@ -484,7 +485,8 @@ def generalized_gumbel_softmax(q: Distribution, f: Cost, k: int = 1) -> Tensor:
 
 
 class REBAR:
-    """z and z̃ with their graphs, and η and the temperature by the squared gradient, as in the published training loops."""
+    """z and z̃ with their graphs, and η and the temperature by the squared gradient, as in the published training
+    loops."""
 
     def __init__(self, size: int) -> None:
         self.eta = torch.tensor(1.0, requires_grad=True)

@@ -1,8 +1,8 @@
 """The estimators in the tightest plain PyTorch: what the mathematics costs.
 
-Each takes a family, its parameter, the cost f and the number of samples k, and returns [*batch] for `.sum().backward()`, like its namesake in
-`naive`. Scores are analytic, x - p; nothing that is constant has a graph; noise is drawn and used in place; no distribution object is made and
-nothing is checked.
+Each takes a family, its parameter, the cost f and the number of samples k, and returns [*batch] for
+`.sum().backward()`, like its namesake in `naive`. Scores are analytic, x - p; nothing that is constant has a graph;
+noise is drawn and used in place; no distribution object is made and nothing is checked.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The yardsticks of the benchmarks are the estimators that they stand for, and the runner runs.
 
-Gradients of both yardsticks are compared with the library's, and with exact ones where there are such, by z-tests of the mean and of the mean
-square in float64. The false-alarm rate of all of them together is 1e-3.
+Gradients of both yardsticks are compared with the library's, and with exact ones where there are such, by z-tests of
+the mean and of the mean square in float64. The false-alarm rate of all of them together is 1e-3.
 """
 
 import json

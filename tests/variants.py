@@ -1,4 +1,5 @@
-"""The configurations that are certified: of each estimator of the register the ones in the table, or the default one."""
+"""The configurations that are certified: of each estimator of the register the ones in the table, or the default
+one."""
 
 from __future__ import annotations
 

@@ -72,8 +72,8 @@ def rsample_refusal(name: str, variables: Variables, instead: str) -> str | None
     """Why an estimator cannot differentiate these samples with respect to φ, with the fix; None if it can."""
     if variables.is_discrete:
         return (
-            f"{name} needs a continuous distribution; got {variables.kind}, whose samples have no derivative with respect "
-            f"to φ. Use {instead}."
+            f"{name} needs a continuous distribution; got {variables.kind}, whose samples have no derivative with "
+            f"respect to φ. Use {instead}."
         )
     if not variables.dist.has_rsample:
         return f"{name} needs a distribution with rsample; got {variables.kind}, which has none. Use {instead}."

@@ -1,4 +1,5 @@
-"""Tests of the tests: each well-known mistake, put into an estimator on purpose, must be rejected by its certificate."""
+"""Tests of the tests: each well-known mistake, put into an estimator on purpose, must be rejected by its
+certificate."""
 
 from __future__ import annotations
 

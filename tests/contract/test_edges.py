@@ -1,4 +1,5 @@
-"""Every estimator at the edges: masked, saturated and certain outcomes, costs that are not finite, and what f may do."""
+"""Every estimator at the edges: masked, saturated and certain outcomes, costs that are not finite, and what f may
+do."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Run by torchrun on each rank: what several ranks find, against what one process finds with all of their samples.
 
-Each case gives the largest difference, or the text of a refusal; they are written to the folder that is named on the command line.
+Each case gives the largest difference, or the text of a refusal; they are written to the folder that is named on the
+command line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""`expect(..., chunk=)`: the same numbers, from f on a few points at a time, in memory that their number does not move."""
+"""`expect(..., chunk=)`: the same numbers, from f on a few points at a time, in memory that their number does not
+move."""
 
 from __future__ import annotations
 
@@ -92,7 +93,8 @@ print(peak() - before)
 
 @pytest.mark.slow
 def test_a_million_evaluations_in_bounded_memory():
-    """f keeps 1.6 GB for its backward pass when called on all points; a few copies of the points, 16 MB each, are left."""
+    """f keeps 1.6 GB for its backward pass when called on all points; a few copies of the points, 16 MB each, are
+    left."""
     # Without this, the C library keeps freed blocks of this size for itself and does not use them again.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**22), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", MILLION], env=environment, capture_output=True, text=True, check=True)

@@ -189,7 +189,8 @@ def test_a_point_of_probability_zero_is_named() -> None:
 
 @pytest.mark.parametrize("kind", ["bits", "normal"])
 def test_a_known_mean_is_of_a_constant_function(kind: str) -> None:
-    """b = w·x with w made of θ and of φ: the first and second derivatives are those of the same numbers without graph."""
+    """b = w·x with w made of θ and of φ: the first and second derivatives are those of the same numbers without
+    graph."""
     make = bits if kind == "bits" else lambda loc: Independent(Normal(loc, (loc / 3).exp()), 1)
     points = families.recognize(make(LOGITS)).sample(3)
     derivatives = []

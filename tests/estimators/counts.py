@@ -46,7 +46,7 @@ def cost(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Law:
-    """Two coordinates: from φ, [..., 2] (or [..., 2, C]), to the distribution; the outcomes of one coordinate; and f."""
+    """Two coordinates: φ, the map from φ, [..., 2] or [..., 2, C], to the distribution, its outcomes, and f."""
 
     phi: Tensor
     dist: Callable[[Tensor], Distribution]

@@ -72,8 +72,8 @@ def nan_propagates(subject: Subject) -> Verdict:
 
 @condition("costs lost, drop")
 def lost(subject: Subject) -> Verdict:
-    """Up to two samples of a row are lost, whatever they are: the mean stays exact (z-test), so every count follows; for a
-    biased or continuous one: the result is the mean of those of the samples kept, each taken alone."""
+    """Up to two samples of a row are lost, whatever they are: the mean stays exact (z-test), so every count follows;
+    for a biased or continuous one: the result is the mean of those of the samples kept, each taken alone."""
     several = subject.several()
     if several is None:
         return _belong_together(subject)
@@ -86,7 +86,8 @@ def lost(subject: Subject) -> Verdict:
 
 @condition("all costs but one lost, drop")
 def all_but_one(subject: Subject) -> Verdict:
-    """Only one sample of each row is left, chosen beforehand: as above, or refused where nothing is left to compare with."""
+    """Only one sample of each row is left, chosen beforehand: as above, or refused where nothing is left to compare
+    with."""
     several = subject.several()
     if several is None:
         return _belong_together(subject)
@@ -151,8 +152,8 @@ def all_propagate(subject: Subject) -> Verdict:
 
 @condition("finite cost, NaN slope")
 def nan_slope(subject: Subject) -> Verdict:
-    """f has no derivative in one row, √0. Where f is not differentiated: value and gradients equal those without slope. Where
-    it is: autograd's own NaN comes out in that row, the other rows are right; or refused."""
+    """f has no derivative in one row, √0. Where f is not differentiated: value and gradients equal those without
+    slope. Where it is: autograd's own NaN comes out in that row, the other rows are right; or refused."""
     clean = theta()
     event_ndim = subject.event_ndim
 

@@ -103,6 +103,7 @@ class Tails:
         return 1 / self.density if self.numbers else torch.ones_like(self.density)
 
     def uniform(self, shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
+        """Draw numbers as `noise.uniform` does, some of them from the tails."""
         u = _UNIFORM(shape, like, generator)
         if generator is not self.generator:  # of other code: in another thread, say
             return u
@@ -177,6 +178,7 @@ def depends_on_other_noise(points: Callable[[Generator], Tensor]) -> bool:
         generator, fixed = Generator().manual_seed(seed), Generator().manual_seed(0)
 
         def uniform(shape: Sequence[int], like: Tensor, given: Generator | None = None) -> Tensor:
+            """Draw numbers as `noise.uniform` does, some of them from the tails."""
             return _UNIFORM(shape, like, fixed if given is generator else given)
 
         torch.manual_seed(seed)

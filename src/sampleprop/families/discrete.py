@@ -39,6 +39,7 @@ class Discrete(Variables):
 
     @property
     def base(self) -> Distribution:  # type: ignore[override]
+        """The distribution inside `Independent`."""
         return unwrap(self.dist)[0]
 
     @property
@@ -62,6 +63,7 @@ class Discrete(Variables):
 
     @property
     def event_logits_shape(self) -> torch.Size:
+        """The shape of the logits of one draw."""
         return self.logits.shape[self.logits.dim() - self.event_ndim :]
 
     @property

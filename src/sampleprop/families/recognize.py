@@ -55,6 +55,7 @@ class Other(Variables):
 
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
+        """The dtype of the points."""
         return noise.points_dtype(next(iter(self.parameters.values())))
 
     @property
@@ -63,6 +64,7 @@ class Other(Variables):
 
     @property
     def is_discrete(self) -> bool:  # type: ignore[override]
+        """Whether samples take values in a countable set."""
         if isinstance(self.base, td.TransformedDistribution):
             return recognize(self.base.base_dist).is_discrete
         if isinstance(self.base, td.MixtureSameFamily):

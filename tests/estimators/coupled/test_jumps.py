@@ -105,7 +105,7 @@ def test_sum_over_all_points_is_exact(name: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("v", [0, 1])
 @pytest.mark.parametrize("name", COUNTS)
 def test_rates_are_the_derivative_of_the_distribution_function(name: str, v: int) -> None:
-    """-∂F(x)/p(x) for a jump up, ∂F(x - 1)/p(x) for one down; F is a sum, so only where p is not lost in its rounding."""
+    """-∂F(x)/p(x) for a jump up, ∂F(x - 1)/p(x) for one down. F is a sum, so only where its rounding is below p."""
     law = LAWS[name]
     axis = torch.arange(float(law.outcomes), dtype=torch.float64)
     points = torch.stack((axis, axis), -1)

@@ -75,7 +75,12 @@ def trajectory(
         checkpoints: the number of stops, including the start and the end; at least 2.
         steps: steps of the path, at least checkpoints - 1.
         rate: the learning rate of Adam.
-        budget: as in `compare`, and so are context, replicates, seed, train_steps and progress.
+        budget: as in `compare`.
+        context: as in `compare`.
+        replicates: as in `compare`.
+        seed: for all noise.
+        train_steps: as in `compare`.
+        progress: as in `compare`.
 
     Returns:
         One checkpoint for each stop; fewer after Ctrl-C.

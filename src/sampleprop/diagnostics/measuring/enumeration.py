@@ -44,6 +44,7 @@ class Enumeration:
 
     @property
     def states(self) -> int:
+        """The number of joint states."""
         return len(self._points)
 
     def unseen(self, examples: Sequence[AnyDraw], draws: int) -> Unseen:

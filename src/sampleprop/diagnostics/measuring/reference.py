@@ -94,6 +94,7 @@ class Reference:
 
     @property
     def exact(self) -> bool:
+        """Whether the reference has no noise."""
         return self._gradient is not None
 
     @property
@@ -144,6 +145,7 @@ class Reference:
         return self._enumeration.unseen(examples, tally.replicates * len(examples[0].points))
 
     def describe(self) -> str:
+        """The reference in words, for notes."""
         if self._tally is None or len(self._tally.means) < 2:
             return self.text
         means = torch.stack(self._tally.means)

@@ -23,6 +23,8 @@ TRAINING_RATE = 0.01
 
 
 class Estimates(NamedTuple):
+    """Independent estimates of one expectation."""
+
     values: Tensor  # [count], summed over the batch
     gradients: Tensor  # [count, coordinates], float64
     evaluations: int  # points at which one estimate evaluated f, per batch element
@@ -83,6 +85,7 @@ class Expectation:
         return Expectation(f, self.dist, self.context, self.nonfinite)
 
     def generator(self, seed: int) -> Generator:
+        """A generator on the device of the parameters."""
         return Generator(self.device).manual_seed(seed)
 
     def copies(self, count: int) -> tuple[Distribution, tuple[Tensor, ...]]:

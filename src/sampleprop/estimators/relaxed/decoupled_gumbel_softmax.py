@@ -71,6 +71,7 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
 
     @property
     def exact_forward(self) -> bool:  # type: ignore[override]
+        """Whether f sees only true samples, which depends on the forward temperature."""
         return bool(self.forward_temperature == 1)
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:

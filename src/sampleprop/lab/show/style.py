@@ -20,8 +20,8 @@ a { color: var(--unbiased); }
 .quiet, figcaption, .notes, caption { color: var(--muted); font-size: .875rem; }
 .scrolled { overflow-x: auto; }
 .scrolled:focus-visible { outline: 2px solid var(--unbiased); outline-offset: 2px; }
-table { border-collapse: collapse; font-size: .8125rem; font-variant-numeric: tabular-nums; margin: .5rem 0; width: 100%; }
-caption { text-align: left; padding: .25rem 0; }
+table { border-collapse: collapse; font-size: .8125rem; font-variant-numeric: tabular-nums; margin: .5rem 0; width:
+100%; } caption { text-align: left; padding: .25rem 0; }
 th, td { padding: .25rem .45rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--pale); }
 thead th { color: var(--muted); font-weight: 600; }
 th[scope="row"], th.name { text-align: left; font-weight: 500; }
