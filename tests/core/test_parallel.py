@@ -177,8 +177,8 @@ def test_a_baseline_is_an_object(baseline: object, fix: str) -> None:
 def test_a_point_of_probability_zero_is_named() -> None:
     scale = torch.ones(3, dtype=torch.float64, requires_grad=True)
     dist = HalfNormal(scale, validate_args=False)
-    points = torch.tensor([[0.5, 1.0, 2.0], [0.1, -1.0, 0.2]], dtype=torch.float64)
-    estimator = sp.ScoreFunction(2)
+    points = torch.tensor([[0.5, 1.0, 2.0], [0.1, -1.0, 0.2], [0.3, 0.4, 0.6]], dtype=torch.float64)
+    estimator = sp.ScoreFunction(3)
     with pytest.raises(
         ValueError, match=r"points of finite log-probability; got -inf at \[sample, \*batch\] = \[1, 1\]"
     ):
