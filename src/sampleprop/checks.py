@@ -228,6 +228,17 @@ def possible(name: str, variables: Variables) -> None:
         )
 
 
+def repeated(costs: Tensor, again: Tensor) -> None:
+    """Refuse an f that gives other costs when the backward pass evaluates it again: its gradient would be of those."""
+    tolerance = 1e3 * torch.finfo(costs.dtype).eps if costs.is_floating_point() else 0.0
+    if not torch.allclose(costs, again, rtol=tolerance, atol=tolerance * float(costs.abs().max()), equal_nan=True):
+        raise RuntimeError(
+            "expect with chunk=... needs an f that gives the same costs when the backward pass evaluates it again; got "
+            "others. A parameter of f was changed in between, or f has a state. Call backward() before "
+            "optimizer.step(), or leave chunk out."
+        )
+
+
 def unchanged(name: str, points: Tensor, version: int) -> None:
     """Refuse an f that wrote into its input: the estimator still needs the points."""
     if points._version != version:
