@@ -41,6 +41,7 @@ class Enumerate(Estimator[Discrete, Draw]):
 
     Example, for p = 1/2 and f = 3 - 2 x: the value is (f(0) + f(1)) / 2 = 2, and the gradient
     p (1 - p) (f(1) - f(0)) = 1/4 · (-2):
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> q = torch.distributions.Bernoulli(logits=logit)

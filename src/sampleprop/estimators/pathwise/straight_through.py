@@ -36,6 +36,7 @@ class StraightThrough(Relaxation[Bernoullis | OneHots]):
 
     Example, for p = 1/2, so that dp/dφ = p (1 - p) = 1/4, and the samples x = (1, 0). With f = x² the value is the
     mean of (1, 0), and the gradient is the mean of 2x dp/dφ = (1/2, 0):
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.through_points import Draw
         >>> logit = torch.zeros((), requires_grad=True)

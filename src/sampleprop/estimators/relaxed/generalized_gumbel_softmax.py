@@ -45,6 +45,7 @@ class GeneralizedGumbelSoftmax(Relaxation[Variables]):
     Example, for a Poisson count of rate λ = log 4, n = 2, τ = 1/2 and the noise 0: π = (e^-λ, 1 - e^-λ) = (1/4, 3/4),
     and x = π₁² / (π₀² + π₁²) = 9/10. log(π₁ / π₀) has the derivative 4/3, so that dx/dλ = x (1 - x) / τ · 4/3 = 6/25.
     With f = 10x², the value is 81/10, and the gradient is 20x dx/dλ = 108/25:
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.relaxed.relaxation import Draw
         >>> rate = torch.tensor(4.0).log().requires_grad_()

@@ -56,6 +56,7 @@ class LAX(Estimator[Variables, Draw]):
 
     Example, for a Normal with μ = 0 and σ = 1, f = 3x, x = 2 and the critic x². The score is 2, and dx/dμ = 1. The
     critic is 4, with the derivative 4, so that the gradient is (6 - 4) · 2 + 4 · 1 = 8:
+
         >>> import torch, sampleprop as sp
         >>> mean = torch.zeros((), requires_grad=True)
         >>> q = torch.distributions.Normal(mean, 1.0)

@@ -56,6 +56,7 @@ class RaoBlackwellized(Estimator[Discrete, Draw]):
     Example, for p = (1/2, 1/4, 1/4) and f = (1, 3, 5). State 0 is summed and state 2 is drawn: the value is
     1/2 · 1 + 1/2 · 5 = 3, and b = 1. State 0 has f - b = 0. The score (-1/2, -1/4, 3/4) of state 2 has the weight
     1/2 · (5 - 1) = 2:
+
         >>> import torch, sampleprop as sp
         >>> logits = torch.tensor([0.5, 0.25, 0.25]).log().requires_grad_()
         >>> q = torch.distributions.OneHotCategorical(logits=logits)

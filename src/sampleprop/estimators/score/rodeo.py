@@ -57,6 +57,7 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
     h₁(1) = 1, h₁(0) = 0, h₂(0) = -3 and h₂(1) = 0. A draws the bit anew: (A h₁)(1) = -1/2, (A h₂)(0) = 3/2,
     (A (h₁ s))(1) = 1/4 - 1/2 and (A (h₂ s))(0) = 3/4 - 3/2. The two terms are (2 - 3/8) · 1/2 - 1/16 = 3/4 and
     (0 - 2 + 1/8) · (-1/2) - 3/16 = 3/4:
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> draw = Draw(torch.tensor([1.0, 0.0]))

@@ -63,6 +63,7 @@ class UnorderedSet(Estimator[Discrete, Draw]):
     1/2 · 1/2 · 12/5 = 3/5 and 1/4 · 2/3 · 12/5 = 2/5. The baselines are 1/2 · 1 + 1/4 · 2 · 5 = 3 for state 0 and
     1/2 · 3/2 · 1 + 1/4 · 5 = 2 for state 1. The first two entries of the scores are (1/2, -1/4) and (-1/2, 3/4), and
     3/5 · (1 - 3) · (1/2, -1/4) + 2/5 · (5 - 2) · (-1/2, 3/4) = (-1.2, 1.2):
+
         >>> import torch, sampleprop as sp
         >>> logits = torch.tensor([0.5, 0.25, 0.25]).log().requires_grad_()
         >>> q = torch.distributions.OneHotCategorical(logits=logits)
