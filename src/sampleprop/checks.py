@@ -15,7 +15,7 @@ from torch.autograd.graph import Node
 from torch.distributions import Distribution
 
 from sampleprop import noise
-from sampleprop.families import Bernoullis, Discrete, Integers, OneHots, Variables
+from sampleprop.families import Bernoullis, Discrete, Integers, OneHots, Other, Variables
 from sampleprop.tracing import inspectable
 
 Nonfinite = Literal["raise", "drop", "propagate"]
@@ -421,4 +421,5 @@ _KIND_NAMES: dict[Any, str] = {
     Bernoullis: "Bernoulli",
     OneHots: "OneHotCategorical",
     Integers: "Categorical",
+    Other: "a distribution other than Bernoulli, OneHotCategorical and Categorical",
 }

@@ -7,7 +7,7 @@ object to give to `expect`. It has log π(x) of what was drawn, attached to the 
 
 for every b that does not depend on x. A cost that arises at step t does not depend on later draws, so a step is charged
 with the costs from it on only. `score_function_loss.py` is that gradient; `leave_one_out.py` and `reward_to_go.py` are
-its parts, for those who put it together themselves. Draws from another policy μ are weighed by π(x) / μ(x):
+its parts, for those who put it together themselves. Draws from another policy μ are weighted by π(x) / μ(x):
 `importance_ratio.py`. `token_log_prob.py` and `sequence_log_prob.py` are where log π comes from when the vocabulary is
 large.
 

@@ -66,16 +66,13 @@ class ReweightedWakeSleep(Estimator[Variables, Draw]):
     exact_forward = True
     needs = "black box"
     objective = "log-mean-exp"
+    samples_least = 2
     source = cited("bornschein2015reweighted")
 
     def __init__(self, samples: int = 8) -> None:
         super().__init__()
         checks.samples(self.name, samples, least=2)
         self.samples = samples
-
-    @property
-    def samples_least(self) -> int:
-        return 2
 
     def refuses(self, variables: Variables) -> str | None:
         return checks.moving_refusal(self.name, variables, "Use ImportanceWeighted.")

@@ -65,6 +65,7 @@ class DoubleCV(Estimator[Bernoullis | OneHots, Draw]):
     exact_forward = True
     needs = "differentiable"
     calls_f = True
+    samples_least = 2
     source = cited("titsias2022double", "sec. 3")
 
     def __init__(self, samples: int = 2) -> None:
@@ -72,10 +73,6 @@ class DoubleCV(Estimator[Bernoullis | OneHots, Draw]):
         checks.samples("DoubleCV", samples, least=2)
         self.samples = samples
         self.coefficient = nn.Parameter(torch.tensor(0.5))
-
-    @property
-    def samples_least(self) -> int:
-        return 2
 
     def calls(self, variables: Bernoullis | OneHots) -> tuple[int, int]:
         return 2 * self.draws, self.draws

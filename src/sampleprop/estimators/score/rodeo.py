@@ -73,6 +73,7 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
     exact_forward = True
     needs = "differentiable"
     calls_f = True
+    samples_least = 2
     source = cited("shi2022gradient")
 
     def __init__(self, samples: int = 2) -> None:
@@ -86,10 +87,6 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
         nn.init.zeros_(last.bias)
         # The unit is piecewise linear, so that what H adds scales with f, whose scale is not known.
         self.network = nn.Sequential(nn.Linear(2, HIDDEN), nn.LeakyReLU(), last)
-
-    @property
-    def samples_least(self) -> int:
-        return 2
 
     def calls(self, variables: Bernoullis | OneHots) -> tuple[int, int]:
         return 2 * self.draws, self.draws
