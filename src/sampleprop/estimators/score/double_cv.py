@@ -36,8 +36,8 @@ class DoubleCV(Estimator[Bernoullis | OneHots, Draw]):
 
     with :math:`\mu = \mathbb{E}_{p_\phi}[x]`.
 
-    Unbiased for every a (`coefficient`), which starts at 1/2 and is trained to minimize the variance of the gradient.
-    f must be differentiable at the discrete points; how it continues between them does not matter. 2 k evaluations of f
+    Unbiased for every a (`coefficient`). It starts at 0, where this is the score function with its leave-one-out
+    baseline, and is trained to minimize the variance of the gradient. f must be differentiable at the discrete points; how it continues between them does not matter. 2 k evaluations of f
     (k of them for its derivative with respect to x, without gradient for θ) and k backward passes through it.
 
     Args:
@@ -46,16 +46,18 @@ class DoubleCV(Estimator[Bernoullis | OneHots, Draw]):
     Raises:
         ValueError: for fewer samples than 2, and by `combine` without f.
 
-    Example, for p = 1/2, x = (1, 0) and f = x² + x, with costs (2, 0) and derivatives (3, 1). x - μ = ±1/2, so the
-    tangents are 1 · 1/2 and 3 · (-1/2), and h = (2 - 1/4, 0 + 3/4). Scores ±1/2 times ±(7/4 - 3/4) give 1/2, and the
-    part of the mean adds 1/2 · 2 · 1/4:
+    Example, for a = 1/2, p = 1/2, x = (1, 0) and f = x² + x, with costs (2, 0) and derivatives (3, 1). x - μ = ±1/2, so
+    the tangents are 1 · 1/2 and 3 · (-1/2), and h = (2 - 1/4, 0 + 3/4). Scores ±1/2 times ±(7/4 - 3/4) give 1/2, and
+    the part of the mean adds 1/2 · 2 · 1/4:
 
         >>> import torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> draw = Draw(torch.tensor([1.0, 0.0]))
         >>> f = lambda x: x.square() + x
         >>> q = torch.distributions.Bernoulli(logits=logit)
-        >>> loss = sp.DoubleCV().combine(q, draw, f(draw.points), relaxed_f=f)
+        >>> estimator = sp.DoubleCV()
+        >>> _ = torch.nn.init.constant_(estimator.coefficient, 0.5)
+        >>> loss = estimator.combine(q, draw, f(draw.points), relaxed_f=f)
         >>> loss.backward()
         >>> loss.detach(), logit.grad
         (tensor(1.), tensor(0.7500))
@@ -72,7 +74,7 @@ class DoubleCV(Estimator[Bernoullis | OneHots, Draw]):
         super().__init__()
         checks.samples("DoubleCV", samples, least=2)
         self.samples = samples
-        self.coefficient = nn.Parameter(torch.tensor(0.5))
+        self.coefficient = nn.Parameter(torch.tensor(0.0))
 
     def calls(self, variables: Bernoullis | OneHots) -> tuple[int, int]:
         return 2 * self.draws, self.draws
