@@ -115,7 +115,7 @@ def expect(
     costs, keep = checks.costs(name, variables, draw.points, values), None
     if eager:
         costs = costs if costs.requires_grad else costs.clone()  # f may use its buffer again, for the probes
-        costs, keep = checks.finite(name, costs, nonfinite)
+        costs, keep = checks.finite(name, costs, nonfinite, variables)
     if keep is not None:
         checks.keep(name, keep, costs, chosen.whole)
         if _dropped(keep, process_group):

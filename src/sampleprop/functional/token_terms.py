@@ -167,41 +167,52 @@ class _TokenTerms(Function):
 
     @staticmethod
     def backward(ctx: Any, *weights: Any) -> tuple[Tensor | None, ...]:
-        logits, tokens, reference, mask, entropy, kl, _ = ctx.saved_tensors
+        logits, tokens, reference, mask, *found = (
+            ctx.saved_tensors
+        )  # once: under checkpointing a second look is refused
         given = [w if mask is None else torch.where(mask, w, 0) for w in weights[:3]]
-        if differentiable_backward() or not inspectable(logits):
-            log_p = scaled(logits, ctx.temperature).log_softmax(-1)
-            if differentiable_backward():  # saved numbers have no graph
-                _, entropy, kl, _ = _terms(logits, tokens, reference, ctx.temperature)
-            ratio = None if reference is None else log_p - scaled(reference, ctx.temperature).log_softmax(-1)
-            result = _slope(log_p, tokens, ratio, entropy, kl, given) / ctx.temperature
-            result = result if mask is None else torch.where(mask.unsqueeze(-1), result, 0)
-            return result.to(logits.dtype), None, None, None, None
-        return _in_pieces(ctx, given), None, None, None, None
+        if not differentiable_backward() and inspectable(logits):
+            result = _slope_in_pieces(logits, tokens, reference, mask, found, given, ctx.temperature)
+            return result, None, None, None, None
+        log_p = scaled(logits, ctx.temperature).log_softmax(-1)
+        entropy, kl, _ = found
+        if differentiable_backward():  # saved numbers have no graph
+            _, entropy, kl, _ = _terms(logits, tokens, reference, ctx.temperature)
+        ratio = None if reference is None else log_p - scaled(reference, ctx.temperature).log_softmax(-1)
+        result = _slope(log_p, tokens, ratio, entropy, kl, given) / ctx.temperature
+        result = result if mask is None else torch.where(mask.unsqueeze(-1), result, 0)
+        return result.to(logits.dtype), None, None, None, None
 
 
-def _in_pieces(ctx: Any, weights: list[Tensor]) -> Tensor:
-    """The derivative by the logits, without graph, with float32 numbers for a few rows at a time."""
-    logits, tokens, reference, mask, entropy, kl, norm = ctx.saved_tensors
+def _slope_in_pieces(
+    logits: Tensor,
+    tokens: Tensor,
+    reference: Tensor | None,
+    mask: Tensor | None,
+    found: list[Tensor],
+    weights: list[Tensor],
+    temperature: float,
+) -> Tensor:
+    """As `_slope` by the logits, without graph, with float32 numbers for a few rows at a time."""
     flat, numbers = _rows(logits), tokens.reshape(-1, 1)
     other = None if reference is None else _rows(reference)
-    by_value, by_entropy, by_kl, entropy, kl, norm = (x.reshape(-1, 1) for x in (*weights, entropy, kl, norm))
+    by_value, by_entropy, by_kl, entropy, kl, norm = (x.reshape(-1, 1) for x in (*weights, *found))
     result = torch.empty_like(flat)
     for rows in pieces(flat):
-        log_p = scaled(flat[rows], ctx.temperature) - norm[rows]
+        log_p = scaled(flat[rows], temperature) - norm[rows]
         p = log_p.exp()
         log_p.masked_fill_(p == 0, 0)
-        # As in `_slope`, with the terms that are the same along the vocabulary taken together.
+        # The terms of `_slope` that are the same along the vocabulary are taken together.
         constant = -by_value[rows] - by_entropy[rows] * entropy[rows] - by_kl[rows] * kl[rows]
-        inner = log_p.mul(by_kl[rows] - by_entropy[rows]).add_(constant)
+        inner = log_p.mul_(by_kl[rows] - by_entropy[rows]).add_(constant)
         if other is not None:
-            q = scaled(other[rows], ctx.temperature)
+            q = scaled(other[rows], temperature)
             log_q = (q - q.logsumexp(-1, keepdim=True)).masked_fill_(p == 0, 0)
             inner.sub_(log_q.mul_(by_kl[rows]))
         p.mul_(inner).scatter_add_(-1, numbers[rows], by_value[rows])
         if mask is not None:
             p.masked_fill_(~mask.reshape(-1, 1)[rows], 0)
-        result[rows] = p.div_(ctx.temperature)
+        result[rows] = p.div_(temperature)
     return result.view(logits.shape)
 
 
