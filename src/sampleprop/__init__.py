@@ -40,6 +40,7 @@ from sampleprop.schedule import ExponentialTemperature as ExponentialTemperature
 
 if TYPE_CHECKING:
     from sampleprop.certificates.certifying import certify as certify
+    from sampleprop.diagnostics.auditing.audit import audit as audit
     from sampleprop.diagnostics.checking.check import check as check
     from sampleprop.diagnostics.comparing.compare import compare as compare
     from sampleprop.diagnostics.monitoring.monitor import Monitor as Monitor
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_DIAGNOSTICS = ("check", "compare", "recommend", "Monitor")
+_DIAGNOSTICS = ("audit", "check", "compare", "recommend", "Monitor")
 
 
 def __getattr__(name: str) -> Any:

@@ -28,43 +28,31 @@ def world(terminal: bool = False) -> World:
     """All draws. The costs are dense, or arise at the last step that exists, which may be an observation."""
     phi = PHI.clone().requires_grad_()
     table = phi.view(3, 3).log_softmax(1)
-    first = table[0]
-    generator = torch.Generator().manual_seed(5)
-    noise = torch.randn(3, 3, 4, generator=generator, dtype=torch.float64)
-    rows = []
-    for a in range(3):
-        for b in range(3) if a != STOP else [None]:
-            log_prob, mask, drawn, cost = [first[a]], [True], [True], [noise[a, 0, 0]]
-            if a == CALL:
-                log_prob, mask, drawn, cost = (
-                    [*log_prob, phi.new_tensor(0.0)],
-                    [True] * 2,
-                    [True, False],
-                    [*cost, noise[a, 0, 1]],
-                )
-            if b is not None:
-                log_prob, mask, drawn = [*log_prob, table[1 + a, b]], [*mask, True], [*drawn, True]
-                cost = [*cost, noise[a, b, 2]]
-                if b == CALL:
-                    log_prob, mask, drawn = [*log_prob, phi.new_tensor(0.0)], [*mask, True], [*drawn, False]
-                    cost = [*cost, noise[a, b, 3]]
-            rows.append((log_prob, mask, drawn, cost))
-    nan = phi.new_tensor(torch.nan)
-
-    def padded(values: list[Tensor]) -> Tensor:
-        return torch.stack([*values, *[nan] * (4 - len(values))])
-
-    mask = torch.tensor([[*m, *[False] * (4 - len(m))] for _, m, _, _ in rows])
-    drawn = torch.tensor([[*d, *[False] * (4 - len(d))] for _, _, d, _ in rows])
-    log_prob = torch.where(drawn, torch.stack([padded(values) for values, _, _, _ in rows]), nan)
-    costs = torch.stack([padded(c) for _, _, _, c in rows])
+    noise = torch.randn(3, 3, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    nothing = torch.tensor(torch.nan, dtype=torch.float64)
+    steps = [_steps(table, noise, a, b) for a in range(3) for b in (range(3) if a != STOP else [None])]
+    padded = [row + [(nothing, False, False, nothing)] * (4 - len(row)) for row in steps]
+    log_prob = torch.stack([torch.stack([step[0] for step in row]) for row in padded])
+    mask, drawn = (torch.tensor([[step[i] for step in row] for row in padded]) for i in (1, 2))
+    costs = torch.stack([torch.stack([step[3] for step in row]) for row in padded])
     if terminal:
-        last = mask.sum(1) - 1
-        total = torch.where(mask, costs, 0).sum(1)
-        costs = torch.where(torch.arange(4) == last.unsqueeze(1), total.unsqueeze(1), torch.zeros_like(costs))
-        costs = torch.where(mask, costs, nan)
+        last = torch.arange(4) == mask.sum(1, keepdim=True) - 1
+        costs = torch.where(mask, torch.where(last, torch.where(mask, costs, 0).sum(1, keepdim=True), 0), nothing)
     probs = torch.where(drawn, log_prob, 0).sum(1).exp()
     return World(log_prob, mask, drawn, costs, probs, phi)
+
+
+def _steps(table: Tensor, noise: Tensor, a: int, b: int | None) -> list[tuple[Tensor, bool, bool, Tensor]]:
+    """The steps of one draw: log-probability, whether it exists, whether it was drawn, cost."""
+    observed = torch.tensor(torch.nan, dtype=torch.float64)
+    steps = [(table[0, a], True, True, noise[a, 0, 0])]
+    if a == CALL:
+        steps.append((observed, True, False, noise[a, 0, 1]))
+    if b is not None:
+        steps.append((table[1 + a, b], True, True, noise[a, b, 2]))
+        if b == CALL:
+            steps.append((observed, True, False, noise[a, b, 3]))
+    return steps
 
 
 def total(w: World) -> Tensor:
@@ -81,7 +69,7 @@ def over_groups(w: World, size: int, loss: Callable[[World], Tensor]) -> Tensor:
     index = torch.cartesian_prod(*[torch.arange(len(w.probs))] * size).reshape(-1, size)
     weights = w.probs.detach()[index].prod(1)
     picked = [x[index] for x in w[:5]]
-    return weights @ torch.func.vmap(lambda *x: loss(World(*x, w.phi)))(*picked)
+    return weights @ torch.func.vmap(lambda *x: loss(World(x[0], x[1], x[2], x[3], x[4], w.phi)))(*picked)
 
 
 def derivatives(value: Tensor, w: World) -> tuple[Tensor, Tensor]:
