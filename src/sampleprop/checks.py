@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent, TransformedDistribution
 
 from sampleprop import noise
 from sampleprop.families import Bernoullis, Discrete, Integers, OneHots, Other, Variables
@@ -340,8 +340,12 @@ def finite_derivative(name: str, derivative: Tensor) -> None:
         )
 
 
-def finite(name: str, costs: Tensor, policy: Nonfinite) -> tuple[Tensor, Tensor | None]:
+def finite(
+    name: str, costs: Tensor, policy: Nonfinite, variables: Variables | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Apply the policy for non-finite costs: the costs, and where to keep them (None for everywhere).
+
+    The message names the variables' part in it, if they are given.
 
     Raises:
         ValueError: under "raise" with the first index; under "drop" where a batch element has no finite cost left.
@@ -351,7 +355,7 @@ def finite(name: str, costs: Tensor, policy: Nonfinite) -> tuple[Tensor, Tensor 
     if policy == "raise":
         if not costs.is_cuda and math.isfinite(costs.detach().sum().item()):
             return costs, None  # a finite sum proves finite terms in one pass
-        _raise_nonfinite(name, costs.detach())
+        _raise_nonfinite(name, costs.detach(), "" if variables is None else _inverse_advice(variables.dist))
         return costs, None
     keep = costs.detach().isfinite()  # [k, *batch]
     empty = ~keep.any(0)
@@ -363,7 +367,7 @@ def finite(name: str, costs: Tensor, policy: Nonfinite) -> tuple[Tensor, Tensor 
     return torch.where(keep, costs, 0.0), keep
 
 
-def _raise_nonfinite(name: str, costs: Tensor) -> None:
+def _raise_nonfinite(name: str, costs: Tensor, advice: str) -> None:
     if costs.is_cuda:
         _raise_later(
             costs.isfinite().all(),
@@ -376,7 +380,20 @@ def _raise_nonfinite(name: str, costs: Tensor) -> None:
         raise ValueError(
             f"{name} needs finite costs; f returned {costs[tuple(index)].item()} at [sample, *batch] = {index}. "
             'Fix f, or pass nonfinite="drop" to leave such samples out, or nonfinite="propagate" to let them through.'
+            + advice
         )
+
+
+def _inverse_advice(dist: Distribution) -> str:
+    """What to do where f asks a transformed distribution for the log-probability of points at the edge."""
+    while isinstance(dist, Independent):
+        dist = dist.base_dist
+    if not isinstance(dist, TransformedDistribution) or all(t.with_cache(0) is not t for t in dist.transforms):
+        return ""
+    return (
+        " If f calls log_prob of this distribution, the inverse of a transform is infinite for points that were rounded to "
+        "the edge: build it with a cache, TanhTransform(cache_size=1), say. Dropping these points would be a bias."
+    )
 
 
 def first_nonfinite(x: Tensor, keep: Tensor | None = None) -> list[int] | None:

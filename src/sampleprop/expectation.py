@@ -119,7 +119,7 @@ def expect(
     costs, keep = checks.costs(name, variables, draw.points, values), None
     if eager:
         costs = costs if costs.requires_grad else costs.clone()  # f may use its buffer again, for the probes
-        costs, keep = checks.finite(name, costs, nonfinite)
+        costs, keep = checks.finite(name, costs, nonfinite, variables)
     if keep is not None and _dropped(keep, process_group):
         # Once more, at kept points only: what a bad cost was made of would give θ the gradient 0 * NaN.
         costs = checks.costs(name, variables, draw.points, _call(f, _kept(draw.points, keep), name))

@@ -37,8 +37,9 @@ class DoubleCV(Estimator[Bernoullis | OneHots, Draw]):
     with :math:`\mu = \mathbb{E}_{p_\phi}[x]`.
 
     Unbiased for every a (`coefficient`). It starts at 0, where this is the score function with its leave-one-out
-    baseline, and is trained to minimize the variance of the gradient. f must be differentiable at the discrete points; how it continues between them does not matter. 2 k evaluations of f
-    (k of them for its derivative with respect to x, without gradient for θ) and k backward passes through it.
+    baseline, and is trained to minimize the variance of the gradient. f must be differentiable at the discrete points;
+    how it continues between them does not matter. 2 k evaluations of f (k of them for its derivative with respect to x,
+    without gradient for θ) and k backward passes through it.
 
     Args:
         samples: k, at least 2.
