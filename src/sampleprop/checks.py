@@ -57,6 +57,8 @@ def kinds(takes: tuple[type[Variables], ...]) -> str:
 
 def kind_refusal(name: str, takes: tuple[type[Variables], ...], variables: Variables) -> str | None:
     """Why an estimator for variables of the kinds `takes` cannot take these, with the fix; None if it can."""
+    if variables.contradiction is not None:
+        return f"{name} needs a distribution whose samples follow its log_prob; got {variables.contradiction}."
     if isinstance(variables, takes):
         return None
     if isinstance(variables, Integers) and OneHots in takes:
@@ -77,6 +79,8 @@ def rsample_refusal(name: str, variables: Variables, instead: str) -> str | None
         )
     if not variables.dist.has_rsample:
         return f"{name} needs a distribution with rsample; got {variables.kind}, which has none. Use {instead}."
+    if variables.no_path is not None:
+        return f"{name} needs an rsample that reparameterizes the distribution; got {variables.no_path}. Use {instead}."
     return None
 
 
@@ -239,6 +243,17 @@ def repeated(costs: Tensor, again: Tensor) -> None:
         )
 
 
+def scored(name: str, variables: Variables, log_prob: Tensor) -> None:
+    """Refuse a log-probability without a graph where φ is to get a gradient: it would get none."""
+    if log_prob.requires_grad or not inspectable(log_prob) or not torch.is_grad_enabled() or not variables.attached:
+        return
+    raise RuntimeError(
+        f"{name} needs a log_prob that autograd can follow to φ; {variables.kind} gives one without a graph, so φ "
+        "would get no gradient. Use Pathwise if the samples move with φ, write log_prob in torch without detach, or "
+        "detach the parameters."
+    )
+
+
 def unchanged(name: str, points: Tensor, version: int) -> None:
     """Refuse an f that wrote into its input: the estimator still needs the points."""
     if points._version != version:
@@ -391,8 +406,9 @@ def _inverse_advice(dist: Distribution) -> str:
     if not isinstance(dist, TransformedDistribution) or all(t.with_cache(0) is not t for t in dist.transforms):
         return ""
     return (
-        " If f calls log_prob of this distribution, the inverse of a transform is infinite for points that were rounded to "
-        "the edge: build it with a cache, TanhTransform(cache_size=1), say. Dropping these points would be a bias."
+        " If f calls log_prob of this distribution, the inverse of a transform is infinite for points that were "
+        "rounded to the edge: build it with a cache, TanhTransform(cache_size=1), say. Dropping these points would be "
+        "a bias."
     )
 
 

@@ -83,8 +83,9 @@ class LAX(Estimator[Variables, Draw]):
         base, got = variables.base, f"got {variables.kind}"
         if variables.is_discrete:
             return f"LAX needs a continuous distribution; {got}. Use RELAX, its counterpart for discrete samples."
-        if not variables.dist.has_rsample:
-            return f"LAX needs a distribution with rsample; {got}, which has none. Use ScoreFunction."
+        no_path = checks.rsample_refusal(self.name, variables, "ScoreFunction")
+        if no_path is not None:
+            return no_path
         if isinstance(base, Reparameterized) and base.periodic:
             return (
                 "LAX needs samples that move without a jump, because its critic is differentiated through them; "
