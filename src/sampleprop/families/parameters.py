@@ -22,7 +22,11 @@ def named(base: Distribution) -> dict[str, Tensor]:
         TypeError: for a distribution that does not keep its parameters under their names (a transformed one, say).
     """
     found: dict[str, Tensor] = {}
-    for name, constraint in constraints_of(base).items():
+    try:
+        constraints = base.arg_constraints
+    except NotImplementedError:
+        constraints = {}
+    for name, constraint in constraints.items():
         value = base.__dict__.get(name)
         if isinstance(value, Tensor) and not getattr(constraint, "is_discrete", False):
             found[name] = value
@@ -36,14 +40,6 @@ def named(base: Distribution) -> dict[str, Tensor]:
             "them under the names in its arg_constraints; got none. Pass a distribution such as Normal(loc, scale)."
         )
     return found
-
-
-def constraints_of(base: Distribution) -> dict[str, td.constraints.Constraint]:
-    """The range of each parameter; none for a distribution that does not state them."""
-    try:
-        return base.arg_constraints
-    except NotImplementedError:
-        return {}
 
 
 def constraint_of(base: Distribution, name: str) -> td.constraints.Constraint:

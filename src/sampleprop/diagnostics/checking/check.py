@@ -111,6 +111,8 @@ def _run(
         return None
     _check_cost(found, Cost(estimator.name, f, dist, seed), estimator, seed)
     found.unchecked.append("what φ does inside f other than through x, and the gradient for θ: f is held fixed")
+    if not families.recognize(dist).attached:
+        found.unchecked.append("whether φ gets the gradient: no tensor of the distribution requires one")
     if any(finding.name in ("f mixes rows", "f counts samples") for finding in found.findings):
         found.unchecked.append(
             "the gradient: costs that depend on other points or on a place have none to compare with"
