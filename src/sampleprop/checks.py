@@ -121,8 +121,8 @@ def costs(name: str, variables: Variables | Distribution, given: Tensor, values:
     return noise.promote(values)
 
 
-def keep(name: str, kept: Tensor | None, costs: Tensor, whole: bool) -> None:
-    """Require a mask of the costs' shape; refuse any mask where the samples make sense only together (`whole`)."""
+def keep(name: str, kept: Tensor | None, costs: Tensor, can_drop: bool) -> None:
+    """Require a mask of the costs' shape; refuse any mask where the rest would not estimate E[f | f is finite]."""
     if kept is None:
         return
     if kept.shape != costs.shape or kept.dtype != torch.bool:
@@ -130,10 +130,24 @@ def keep(name: str, kept: Tensor | None, costs: Tensor, whole: bool) -> None:
             f"{name} needs keep of the costs' shape, [k, *batch] = {list(costs.shape)}, and bool; got "
             f"{list(kept.shape)}, {kept.dtype}. Pass keep=costs.isfinite(), say."
         )
-    if whole:
+    droppable(name, can_drop)
+
+
+def droppable(name: str, can_drop: bool) -> None:
+    """Refuse to leave costs out where the rest would not estimate E[f | f is finite]."""
+    if not can_drop:
         raise ValueError(
-            f'{name} needs every cost: its samples make sense only together; got nonfinite="drop". Fix f, or use '
-            "ScoreFunction, which can leave samples out."
+            f"{name} needs every cost: where x decides which costs are lost, the others alone give a wrong gradient; "
+            'got nonfinite="drop". Fix f, or use ScoreFunction with its leave-one-out baseline, or Enumerate.'
+        )
+
+
+def two_kept(name: str, count: Tensor) -> None:
+    """Refuse batch elements with fewer than two finite costs, [*batch]: one alone has nothing to be compared with."""
+    if inspectable(count) and bool((count < 2).any()):
+        raise ValueError(
+            f"{name} needs two finite costs of each batch element to leave the others out; got fewer at batch index "
+            f"{(count < 2).nonzero()[0].tolist()}. Draw more samples, or fix f."
         )
 
 
@@ -211,6 +225,17 @@ def possible(name: str, variables: Variables) -> None:
         raise ValueError(
             f"{name} needs at least one possible class in each row of logits; all are -inf (or one is NaN) at index "
             f"{row}. Leave one class unmasked."
+        )
+
+
+def repeated(costs: Tensor, again: Tensor) -> None:
+    """Refuse an f that gives other costs when the backward pass evaluates it again: its gradient would be of those."""
+    tolerance = 1e3 * torch.finfo(costs.dtype).eps if costs.is_floating_point() else 0.0
+    if not torch.allclose(costs, again, rtol=tolerance, atol=tolerance * float(costs.abs().max()), equal_nan=True):
+        raise RuntimeError(
+            "expect with chunk=... needs an f that gives the same costs when the backward pass evaluates it again; got "
+            "others. A parameter of f was changed in between, or f has a state. Call backward() before "
+            "optimizer.step(), or leave chunk out."
         )
 
 

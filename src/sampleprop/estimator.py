@@ -57,7 +57,7 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
             f is log p(x, z).
         compiles: whether `torch.compile(fullgraph=True)` takes it; a string says why it does not.
         source: the paper, or None.
-        whole: whether the samples make sense only together, so that no cost can be left out.
+        can_drop: whether costs that are not finite can be left out: the result then estimates E[f | f is finite].
         calls_f: whether `estimate` evaluates f itself, at points that it chooses.
         grouped: whether samples of other particles of a program, and of other ranks, improve the estimate. An estimator
             without this needs no process group: averaging over the ranks is already correct.
@@ -73,7 +73,7 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
     objective: ClassVar[Objective] = "mean"
     compiles: ClassVar[Literal[True] | str] = True
     source: ClassVar[Source | None] = None
-    whole: bool = False
+    can_drop: bool = False
     calls_f: bool = False
     grouped: ClassVar[bool] = False
     samples_step: ClassVar[int] = 1
@@ -129,14 +129,15 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
             probe_costs: f(draw.probes), [m, *batch], where the draw has probes.
             relaxed_f: f, for estimators that evaluate f themselves (`calls_f`).
             context: [*batch, ...], for learned control variates.
-            keep: [k, *batch], False where a cost is to be left out (it is then finite and otherwise ignored).
+            keep: [k, *batch], False where a cost is to be left out, for estimators that `can_drop`. Such a cost must be
+                finite and is ignored.
             group: further samples; only estimators that are `grouped` use them.
         """
         checks.own_draw(self.name, self._draw_type, draw)
         variables = self._recognized(dist)
         checks.points(self.name, variables, draw.points)
         values = checks.costs(self.name, variables, draw.points, costs)
-        checks.keep(self.name, keep, values, self.whole)
+        checks.keep(self.name, keep, values, self.can_drop)
         if self.calls_f and relaxed_f is None:
             raise ValueError(f"{self.name} needs f itself; got its costs only. Pass relaxed_f=f.")
         probes = None if draw.probes is None else checks.probe_costs(self.name, variables, draw.probes, probe_costs)

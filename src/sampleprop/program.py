@@ -268,7 +268,7 @@ def _fold_chain(
     if group is None:
         return (costs * boxes).sum(0)
     to_go = costs.detach().flip(0).cumsum(0).flip(0)
-    baselines = others(to_go.unsqueeze(0), None, group).squeeze(0)
+    baselines = others(to_go.unsqueeze(0), group=group).squeeze(0)
     boxes_before = torch.cat([torch.ones_like(boxes[:1]), boxes[:-1]])
     return (costs * boxes + baselines * (boxes_before - boxes)).sum(0)
 

@@ -32,4 +32,4 @@ class LeaveOneOut(Baseline):
     samples_least = 2
 
     def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
-        return others(costs.points, costs.keep, costs.group)
+        return others(costs.points, group=costs.group)

@@ -40,8 +40,6 @@ class OptimalCoefficient(Baseline):
         scores = variables.scores(points)
         squares = [s.square().unsqueeze(-1).flatten(costs.points.dim()).sum(-1) for s in scores]
         weight = torch.stack(squares).sum(0)  # [k, *batch]
-        if costs.keep is not None:
-            weight = weight * costs.keep
         weighted = weight * costs.points
         all_weighted, all_weight = totals(weighted, weight, group=costs.group)
         rest = all_weight - weight

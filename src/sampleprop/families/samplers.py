@@ -31,7 +31,7 @@ def sample(dist: Distribution, base: Distribution, k: int, generator: Generator 
         own = _SAMPLE.get(type(base).sample)
         if own is not None:
             return own(base, Size((k,)), generator)
-        with noise.seed_global(generator):
+        with noise.draw_from(generator):
             return dist.sample(Size((k,))).detach()
 
 
@@ -40,7 +40,7 @@ def rsample(dist: Distribution, base: Distribution, shape: Size, generator: Gene
     own = _reparameterized(base)
     if own is not None:
         return own(base, shape, generator)
-    with noise.seed_global(generator):
+    with noise.draw_from(generator):
         return dist.rsample(shape)
 
 

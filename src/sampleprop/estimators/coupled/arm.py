@@ -69,6 +69,6 @@ class ARM(Estimator[Bernoullis, Draw]):
         return Draw(*antithetic.pairs(variables, self.draws, generator))
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
-        weights = antithetic.weights(self.name, costs.points, costs.keep)  # [samples / 2, *batch]
+        weights = antithetic.weights(costs.points)  # [samples / 2, *batch]
         gradient = (unsqueeze_to(weights, draw.u.dim()) * (draw.u - 0.5)).sum(0)  # [*batch, *event]
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))

@@ -15,7 +15,7 @@ from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.coupled import comparable, copulas
+from sampleprop.estimators.coupled import copulas
 from sampleprop.families import Bernoullis
 from sampleprop.surrogate import surrogate
 
@@ -79,10 +79,7 @@ class ARMS(Estimator[Bernoullis, Draw]):
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
         value = costs.mean()
         beyond_mean = costs.fixed - value.detach()  # [samples, *batch]
-        if costs.keep is None:
-            weights = beyond_mean / (costs.points.shape[0] - 1)
-        else:
-            weights = costs.keep * beyond_mean / (comparable.require_two(self.name, costs.keep) - 1)
+        weights = beyond_mean / (costs.points.shape[0] - 1)
         with torch.no_grad():
             gradient = variables.weighted_score(draw.points, weights)  # [*batch, *event]
         rarer = _rarer(variables.logits.detach())

@@ -17,7 +17,7 @@ from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.coupled import comparable, copulas
+from sampleprop.estimators.coupled import copulas
 from sampleprop.families import OneHots
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
@@ -93,17 +93,14 @@ class CARMS(Estimator[OneHots, Draw]):
         value = costs.mean()
         centered = costs.fixed - value.detach()  # changes no difference, and keeps the digits of a large common cost
         chosen = variables.one_hot(draw.points)
-        if costs.keep is not None:
-            comparable.require_two(self.name, costs.keep)
-            chosen = chosen * unsqueeze_to(costs.keep, chosen.dim())
         # In the order of the sticks: the number of samples in each class, and the sum of their costs.
         number = chosen.sum(0).gather(-1, draw.order)  # [*batch, *variables, classes]
         total = (unsqueeze_to(centered, chosen.dim()) * chosen).sum(0).gather(-1, draw.order)
         weight = _weights(self.copula, draw.points.shape[0], _sticks(variables.logits.detach(), draw.order))
-        kept = number.sum(-1, keepdim=True)  # [*batch, *variables, 1]
+        samples = draw.points.shape[0]
         # For two classes, the sum of f(x_i) - f(x_j) over the pairs is total · number' - number · total'.
         sums = total * _over_others(weight, number) - number * _over_others(weight, total)
-        gradient = torch.zeros_like(sums).scatter(-1, draw.order, sums / (kept * (kept - 1)))
+        gradient = torch.zeros_like(sums).scatter(-1, draw.order, sums / (samples * (samples - 1)))
         return surrogate(self.name, value, (variables.logits,), (gradient,))
 
 

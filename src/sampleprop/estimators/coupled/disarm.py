@@ -67,7 +67,7 @@ class DisARM(Estimator[Bernoullis, Draw]):
         return Draw(antithetic.pairs(variables, self.draws, generator)[0])
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
-        weights = antithetic.weights(self.name, costs.points, costs.keep)  # [samples / 2, *batch]
+        weights = antithetic.weights(costs.points)  # [samples / 2, *batch]
         weighted = unsqueeze_to(weights / 2, draw.points.dim()) * antithetic.differences(draw.points)
         # Given b ≠ b̃, u is uniform on the outer tails, and the mean of |u - 1/2| there is half of σ(|φ|).
         gradient = weighted.sum(0) * variables.logits.detach().abs().sigmoid()  # [*batch, *event]

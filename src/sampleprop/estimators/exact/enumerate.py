@@ -53,7 +53,7 @@ class Enumerate(Estimator[Discrete, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    whole = True
+    can_drop = True
     source = cited("mohamed2020monte", "eq. 1")
 
     def __init__(self, *, limit: int = 4096) -> None:
@@ -84,4 +84,8 @@ class Enumerate(Estimator[Discrete, Draw]):
     def estimate(self, variables: Discrete, draw: Draw, costs: Costs) -> Tensor:
         # The probabilities are those of the states, not of the points: the mode that stands in for an impossible
         # state counts with the probability of that state, zero.
-        return (variables.support_log_prob().exp() * costs.points).sum(0)
+        probs = variables.support_log_prob().exp()
+        if costs.keep is None:
+            return (probs * costs.points).sum(0)
+        finite = torch.where(costs.keep, probs, 0.0)
+        return (finite * costs.points).sum(0) / finite.sum(0)  # E[f | f is finite]

@@ -69,7 +69,6 @@ class DoublyReparameterized(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "differentiable"
-    whole = True
     objective = "log-mean-exp"
     source = cited("tucker2019doubly")
 

@@ -62,7 +62,6 @@ class ImportanceWeighted(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "differentiable"
-    whole = True
     objective = "log-mean-exp"
     source = cited("burda2016importance", "sec. 3")
 

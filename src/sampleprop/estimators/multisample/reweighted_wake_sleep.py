@@ -64,7 +64,6 @@ class ReweightedWakeSleep(Estimator[Variables, Draw]):
     unbiased = False
     exact_forward = True
     needs = "black box"
-    whole = True
     objective = "log-mean-exp"
     source = cited("bornschein2015reweighted")
 

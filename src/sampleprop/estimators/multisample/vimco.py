@@ -62,7 +62,6 @@ class VIMCO(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    whole = True
     objective = "log-mean-exp"
     source = cited("mnih2016variational")
 

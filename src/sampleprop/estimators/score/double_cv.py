@@ -64,7 +64,6 @@ class DoubleCV(Estimator[Bernoullis | OneHots, Draw]):
     exact_forward = True
     needs = "differentiable"
     calls_f = True
-    whole = True
     source = cited("titsias2022double", "sec. 3")
 
     def __init__(self, samples: int = 2) -> None:

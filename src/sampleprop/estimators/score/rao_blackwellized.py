@@ -69,7 +69,6 @@ class RaoBlackwellized(Estimator[Discrete, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    whole = True
     source = cited("liu2019rao")
 
     def __init__(self, samples: int = 4, *, drawn: int = 1, baseline: bool = True, limit: int = 4096) -> None:

@@ -72,7 +72,6 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
     exact_forward = True
     needs = "differentiable"
     calls_f = True
-    whole = True
     source = cited("shi2022gradient")
 
     def __init__(self, samples: int = 2) -> None:

@@ -57,7 +57,6 @@ class UGC(Estimator[Bernoullis, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    whole = True
     samples_step = 2
     source = cited("kunes2023gradient")
 

@@ -76,7 +76,6 @@ class UnorderedSet(Estimator[Discrete, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    whole = True
     source = cited("kool2020estimating")
 
     def __init__(self, samples: int = 4, *, limit: int = 4096) -> None:
