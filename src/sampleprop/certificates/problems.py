@@ -29,6 +29,7 @@ from sampleprop.distributions.beta import Beta
 from sampleprop.distributions.dirichlet import Dirichlet
 from sampleprop.distributions.gamma import Gamma as SmallGamma
 from sampleprop.distributions.generalized_extreme_value import GeneralizedExtremeValue
+from sampleprop.distributions.k_subset import KSubset
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily
 from sampleprop.distributions.quadrature import gauss_legendre
 from sampleprop.distributions.truncated_normal import TruncatedNormal
@@ -42,7 +43,7 @@ MOST_STATES = 2**21
 def _support(dist: Distribution) -> tuple[Tensor, Tensor]:
     """Every state of discrete variables, with weight 1."""
     variables = families.recognize(dist)
-    assert isinstance(variables, families.Discrete)
+    assert isinstance(variables, families.Enumerable)
     states = variables.support()
     states = states.reshape(-1, *(1,) * len(variables.batch_shape), *states.shape[1:])
     states = states.expand(-1, *variables.batch_shape, *states.shape[1 + len(variables.batch_shape) :])
@@ -312,6 +313,15 @@ def _dirichlet(phi: Tensor) -> Distribution:
     return Dirichlet(phi.exp())
 
 
+def _subset(logits: Tensor) -> Distribution:
+    return KSubset(logits, 3)
+
+
+def _masked_subset(logits: Tensor) -> Distribution:
+    """Two of six items, the second of which is impossible."""
+    return KSubset(torch.cat((logits[..., :1], torch.full_like(logits[..., :1], -torch.inf), logits[..., 1:]), -1), 2)
+
+
 def _coupled(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
     """Of bits: neither additive nor a polynomial of low degree, with an offset."""
     angle = (x * theta[..., 1:]).sum(-1)
@@ -421,6 +431,20 @@ PROBLEMS = (
         _table,
     ),
     Problem("masked integer", _float64([0.5, -0.3, 0.1]), _float64([0.5, 0.9, 0.4, -0.6, 0.2]), _masked, _table),
+    Problem(
+        "three of six items",
+        _float64([0.4, -0.9, 1.3, 0.1, -0.5, 0.8]),
+        _float64([0.5, 0.6, -0.6, 0.5, 0.4, -0.6, 0.3]),
+        _subset,
+        _shares,
+    ),
+    Problem(
+        "two of six items, one masked",
+        _float64([0.4, -0.9, 1.3, 0.1, -0.5]),
+        _float64([0.5, 0.6, -0.6, 0.5, 0.4, -0.6, 0.3]),
+        _masked_subset,
+        _shares,
+    ),
     Problem("normal, square", _float64([0.6, -0.2]), _float64([-1.0, 1.0]), _normal, _square, _grid(-9, 10, 0.125)),
     Problem("normal, bump", _float64([0.6, -0.2]), _float64([-0.3, 1.0]), _normal, _bump, _grid(-9, 10, 0.125)),
     Problem("normal, cosine", _float64([0.6, -0.2]), _float64([-0.3, 1.0]), _normal, _cosine, _grid(-9, 10, 0.125)),

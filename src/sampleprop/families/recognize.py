@@ -1,7 +1,8 @@
 """`recognize`: the only place where the type of a distribution is looked at on its way to an estimator.
 
-Three discrete families are known in full (`discrete.py`). Every other distribution is sampled and scored by its own
-methods, except for the noise of those in `samplers.py`.
+Three discrete families are known in full (`discrete.py`), and structures by what their base class asks of them
+(`structured.py`). Every other distribution is sampled and scored by its own methods, except for the noise of those in
+`samplers.py`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from torch.distributions import Distribution
 from sampleprop import noise
 from sampleprop.families import parameters, samplers
 from sampleprop.families.discrete import Bernoullis, Integers, OneHots
+from sampleprop.families.structured import LogLinear, LogLinears, Structured, Structures
 from sampleprop.families.variables import Variables, unwrap
 from sampleprop.tracing import inspectable, value_and_grad
 
 
 def recognize(dist: Distribution) -> Variables:
-    """One of the three discrete families, or `Other` for any other distribution and for one with a `sample` of its own.
+    """One of the three discrete families, `Structures`, or `Other`, for one with a `sample` of its own too.
 
     Raises:
         ValueError: for a probability of exactly 0 or 1 whose gradient is asked for.
@@ -34,6 +36,10 @@ def recognize(dist: Distribution) -> Variables:
         return OneHots(parameters.categorical_logits(inner), event_ndim + 1, noise.points_dtype(inner._param), dist)
     if isinstance(base, td.Categorical) and type(base).sample is td.Categorical.sample:
         return Integers(parameters.categorical_logits(base), event_ndim + 1, torch.int64, dist)
+    if isinstance(base, LogLinear):
+        return LogLinears(dist, base, event_ndim)
+    if isinstance(base, Structured):
+        return Structures(dist, base, event_ndim)
     return Other(dist, base, event_ndim)
 
 

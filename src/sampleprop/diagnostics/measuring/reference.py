@@ -78,7 +78,7 @@ class Reference:
         if exact is not None:
             self._gradient = _flat(expectation, exact)
         variables = expectation.variables
-        small = isinstance(variables, families.Discrete) and variables.support_size <= ENUMERABLE
+        small = isinstance(variables, families.Enumerable) and variables.support_size <= ENUMERABLE
         if small and wanted.objective == "mean" and _repeatable(expectation):
             self._enumeration = Enumeration(expectation)
             self.text = f"exact, by enumeration of {self._enumeration.states} states"
