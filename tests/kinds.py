@@ -84,6 +84,10 @@ def _subsets(phi: Tensor) -> Distribution:
     return sp.KSubset(phi, 2, validate_args=False)
 
 
+def _rankings(phi: Tensor) -> Distribution:
+    return sp.PlackettLuce(phi, 2, validate_args=False)
+
+
 BITS = Kind("bits", (3,), _bits)
 ONE_BIT = Kind("one bit", (), _one_bit)
 CLASSES = Kind("classes", (4,), _classes)
@@ -93,7 +97,8 @@ NORMAL = Kind("normal", (2, 2), _normal)
 GAMMA = Kind("gamma", (2, 2), _gamma)
 POISSON = Kind("poisson", (2,), _poisson)
 SUBSETS = Kind("subsets", (5,), _subsets)
-STRUCTURES = (SUBSETS,)
+RANKINGS = Kind("rankings", (4,), _rankings)
+STRUCTURES = (SUBSETS, RANKINGS)
 KINDS = (BITS, ONE_BIT, CLASSES, ONE_HOTS, INTEGERS, NORMAL, GAMMA, POISSON, *STRUCTURES)
 
 Case = tuple[sp.Estimator[Any, Any], Kind]

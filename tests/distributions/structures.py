@@ -75,6 +75,29 @@ def _subset_of(n: int, k: int, masked: Sequence[float], impossible: Sequence[flo
     )
 
 
+def _one_after_the_other(theta: Tensor, state: Sequence[object]) -> Tensor:
+    total = 0 * torch.where(theta > -INF, theta, 0.0).sum()
+    left = list(range(len(theta)))
+    for item in torch.tensor(state).tolist():
+        if theta[item] == -INF:
+            return total - INF
+        total = total + theta[item] - theta[left].logsumexp(0)
+        left.remove(item)
+    return total
+
+
+def _ranking_of(n: int, k: int, masked: Sequence[float], impossible: Sequence[float]) -> Structure:
+    return Structure(
+        f"ranking of {k} of {n}",
+        (n,),
+        lambda theta, checked: sp.PlackettLuce(theta, k, validate_args=checked),
+        lambda: itertools.permutations(range(n), k),
+        _one_after_the_other,
+        torch.tensor(masked, dtype=torch.float64),
+        torch.tensor(impossible, dtype=torch.float64),
+    )
+
+
 STRUCTURES = (
     _subset_of(5, 2, [0.3, -INF, -0.4, 1.2, 0.1], [0.3, -INF, -INF, -INF, -INF]),
     _subset_of(6, 3, [-INF, 0.2, 0.9, -1.1, -INF, 0.3], [-INF, 0.2, 0.9, -INF, -INF, -INF]),
@@ -82,5 +105,9 @@ STRUCTURES = (
     _subset_of(3, 0, [-INF, 0.5, -INF], None),
     _subset_of(3, 3, [0.1, 0.5, -0.3], [-INF, 0.1, 0.2]),
     _subset_of(1, 1, [0.5], [-INF]),
+    _ranking_of(4, 4, [0.4, -0.3, 1.1, 0.2], [0.1, 0.4, -INF, 0.2]),
+    _ranking_of(5, 2, [0.4, -INF, 1.1, -0.3, -INF], [-INF, -INF, 0.3, -INF, -INF]),
+    _ranking_of(4, 3, [0.2, -INF, 1.0, 0.5], [0.2, -INF, 1.0, -INF]),  # every finite item is in each ranking
+    _ranking_of(5, 1, [0.4, -INF, 1.1, -0.3, -INF], [-INF, -INF, -INF, -INF, -INF]),
 )
 LOG_LINEAR = tuple(s for s in STRUCTURES if isinstance(s.make(s.theta(), True), LogLinear))
