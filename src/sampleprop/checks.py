@@ -15,7 +15,17 @@ from torch.autograd.graph import Node
 from torch.distributions import Distribution, Independent, TransformedDistribution
 
 from sampleprop import noise
-from sampleprop.families import Bernoullis, Discrete, Integers, OneHots, Other, Variables
+from sampleprop.families import (
+    Bernoullis,
+    Discrete,
+    Enumerable,
+    Integers,
+    LogLinears,
+    OneHots,
+    Other,
+    Structures,
+    Variables,
+)
 from sampleprop.tracing import inspectable
 
 Nonfinite = Literal["raise", "drop", "propagate"]
@@ -63,6 +73,13 @@ def kind_refusal(name: str, takes: tuple[type[Variables], ...], variables: Varia
         return None
     if isinstance(variables, Integers) and OneHots in takes:
         fix = "Use OneHotCategorical: the samples must be points of the simplex, not integers."
+    elif isinstance(variables, LogLinears):
+        fix = (
+            "Use ScoreFunction or UnorderedSet for any f; DoubleCV, MuProp or StraightThrough for a differentiable one."
+        )
+    elif isinstance(variables, Structures):
+        why = "Its marginals have no closed form. " if LogLinears in takes else ""
+        fix = f"{why}Use ScoreFunction, UnorderedSet or RaoBlackwellized; or KSubset, where only the set matters."
     elif isinstance(variables, Discrete):
         fix = "Use ScoreFunction, which takes any distribution."
     else:
@@ -208,7 +225,9 @@ def _numbers(shape: tuple[int, ...]) -> str:
 
 
 def possible(name: str, variables: Variables) -> None:
-    """Refuse a categorical variable all of whose classes are masked: there is nothing to draw."""
+    """Refuse a categorical variable all of whose classes are masked, or such a structure: there is nothing to draw."""
+    if isinstance(variables, Structures) and not variables.base._validate_args:  # else it has looked already
+        variables.base.require_possible()
     if not isinstance(variables, Discrete):
         return
     if isinstance(variables, Bernoullis) and variables.dist._validate_args:
@@ -450,6 +469,9 @@ _GATHERED: ContextVar[list[tuple[str, Tensor]] | None] = ContextVar("gathered pa
 
 _KIND_NAMES: dict[Any, str] = {
     Variables: "any distribution",
+    Enumerable: "Bernoulli, OneHotCategorical, Categorical or a structure (KSubset, say)",
+    LogLinears: "a structure with known marginals (KSubset, say)",
+    Structures: "a structure (KSubset, say)",
     Discrete: "Bernoulli, OneHotCategorical or Categorical",
     Bernoullis: "Bernoulli",
     OneHots: "OneHotCategorical",

@@ -16,7 +16,7 @@ from sampleprop.estimator import Estimator
 from sampleprop.estimators.exact.enumerate import Enumerate
 from sampleprop.estimators.pathwise.pathwise import Pathwise
 from sampleprop.estimators.score.score_function import ScoreFunction
-from sampleprop.families import Discrete, Variables, recognize
+from sampleprop.families import Enumerable, Variables, recognize
 from sampleprop.surrogate import unsqueeze_to
 from sampleprop.tracing import inspectable
 
@@ -178,7 +178,7 @@ def _kept(points: Tensor, keep: Tensor) -> Tensor:
 
 def _defaults(variables: Variables, nonfinite: checks.Nonfinite) -> Iterator[Estimator[Any, Any]]:
     """Estimators that are unbiased, the least noisy first; the last one takes any f."""
-    if isinstance(variables, Discrete) and variables.support_size <= TINY_SUPPORT:
+    if isinstance(variables, Enumerable) and variables.support_size <= TINY_SUPPORT:
         yield Enumerate()
     if nonfinite != "drop" and Pathwise().refusal_of(variables) is None:
         yield Pathwise()

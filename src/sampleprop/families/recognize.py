@@ -1,7 +1,8 @@
 """`recognize`: the only place where the type of a distribution is looked at on its way to an estimator.
 
-Three discrete families are known in full (`discrete.py`). Every other distribution is sampled and scored by its own
-methods, except for the noise of those in `samplers.py`.
+Three discrete families are known in full (`discrete.py`), and structures by what their base class asks of them
+(`structured.py`). Every other distribution is sampled and scored by its own methods, except for the noise of those in
+`samplers.py`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from sampleprop import noise
 from sampleprop.families import laws, parameters, samplers
 from sampleprop.families.discrete import Bernoullis, Integers, OneHots
 from sampleprop.families.rounding import refuse_rounded
+from sampleprop.families.structured import LogLinear, LogLinears, Structured, Structures
 from sampleprop.families.variables import Variables, unwrap
 from sampleprop.tracing import value_and_grad
 
 
 def recognize(dist: Distribution) -> Variables:
-    """One of the three discrete families, or `Other` for any other distribution and for one with methods of its own."""
+    """One of the three discrete families, `Structures`, or `Other`, for one with methods of its own too."""
     base, event_ndim = unwrap(dist)
     if isinstance(base, td.Bernoulli) and laws.plain(base):
         return Bernoullis(parameters.bernoulli_logits(base), event_ndim, noise.points_dtype(base._param), dist)
@@ -29,6 +31,10 @@ def recognize(dist: Distribution) -> Variables:
         return OneHots(parameters.categorical_logits(inner), event_ndim + 1, noise.points_dtype(inner._param), dist)
     if isinstance(base, td.Categorical) and laws.plain(base):
         return Integers(parameters.categorical_logits(base), event_ndim + 1, torch.int64, dist)
+    if isinstance(base, LogLinear):
+        return LogLinears(dist, base, event_ndim)
+    if isinstance(base, Structured):
+        return Structures(dist, base, event_ndim)
     return Other(dist, base, event_ndim)
 
 

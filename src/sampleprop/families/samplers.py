@@ -161,7 +161,7 @@ def _inside(x: Tensor, *, least_only: bool = False) -> Tensor:
 
 def _wishart(dist: td.Wishart, shape: Size, generator: Generator | None) -> Tensor:
     # With a sample shape torch's own method writes into a tensor that its backward pass needs.
-    with noise.seed_global(generator):
+    with noise.draw_from(generator):
         x: Tensor = dist.expand(shape + dist.batch_shape).rsample()
     return x
 

@@ -77,7 +77,7 @@ class Reference:
         if exact is not None and copied is not None:
             self._gradient = _flat(copied, exact)
         variables = expectation.variables
-        small = isinstance(variables, families.Discrete) and variables.support_size <= ENUMERABLE
+        small = isinstance(variables, families.Enumerable) and variables.support_size <= ENUMERABLE
         if copied is not None and small and wanted.objective == "mean" and _repeatable(copied):
             self._enumeration = Enumeration(copied)
             self.text = f"exact, by enumeration of {self._enumeration.states} states"

@@ -242,7 +242,7 @@ class Monitor:
         variables = expectation.variables
         if (
             wanted.objective == "mean"
-            and isinstance(variables, families.Discrete)
+            and isinstance(variables, families.Enumerable)
             and variables.support_size <= FEW_STATES
         ):
             return expectation, Enumerate()

@@ -16,7 +16,7 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs, others
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.score.control_variates import tuned, value_and_derivative
-from sampleprop.families import Bernoullis, OneHots
+from sampleprop.families import Bernoullis, LogLinears, OneHots
 from sampleprop.surrogate import unsqueeze_to
 
 
@@ -25,7 +25,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class DoubleCV(Estimator[Bernoullis | OneHots, Draw]):
+class DoubleCV(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
     r"""Corrects each cost, and each cost in its leave-one-out baseline, by a tangent taken from the other samples.
 
     .. math::
@@ -77,22 +77,22 @@ class DoubleCV(Estimator[Bernoullis | OneHots, Draw]):
         self.samples = samples
         self.coefficient = nn.Parameter(torch.tensor(0.0))
 
-    def calls(self, variables: Bernoullis | OneHots) -> tuple[int, int]:
+    def calls(self, variables: Bernoullis | OneHots | LogLinears) -> tuple[int, int]:
         return 2 * self.draws, self.draws
 
-    def draw(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Draw:
+    def draw(self, variables: Bernoullis | OneHots | LogLinears, generator: Generator | None) -> Draw:
         return Draw(variables.sample(self.draws, generator))
 
-    def estimate(self, variables: Bernoullis | OneHots, draw: Draw, costs: Costs) -> Tensor:
+    def estimate(self, variables: Bernoullis | OneHots | LogLinears, draw: Draw, costs: Costs) -> Tensor:
         _, derivatives = value_and_derivative(costs.f, draw.points, variables.logits.dtype)  # [k, *batch, *event]
-        score = variables.score(draw.points)  # it equals x - μ, because φ are the logits
-        tangents = variables.sum(others(derivatives) * score)  # [k, *batch]
+        score = variables.score(draw.points)
+        tangents = variables.sum(others(derivatives) * variables.centered(draw.points))  # [k, *batch]
         fixed = _leave_one_out(costs.fixed, score)
         added = variables.through_mean(derivatives.mean(0)) - _leave_one_out(tangents, score)
-        gradient = fixed + self.coefficient * added  # [*batch, *event]
+        gradient = fixed + self.coefficient * added  # [*batch, *natural]
         return tuned(self.name, costs.mean(), variables, gradient, self.training)
 
 
 def _leave_one_out(costs: Tensor, score: Tensor) -> Tensor:
-    """Return the leave-one-out estimate of the gradient, [*batch, *event]."""
+    """Return the leave-one-out estimate of the gradient, [*batch, *natural]."""
     return (unsqueeze_to(costs - others(costs), score.dim()) * score).mean(0)

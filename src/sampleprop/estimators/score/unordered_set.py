@@ -19,7 +19,7 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.exact import states
-from sampleprop.families import Discrete
+from sampleprop.families import Enumerable
 from sampleprop.surrogate import surrogate
 
 MOST_SAMPLES = 12
@@ -32,7 +32,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class UnorderedSet(Estimator[Discrete, Draw]):
+class UnorderedSet(Estimator[Enumerable, Draw]):
     r"""Draws different joint states and weights each by its probability and by how likely it makes the set.
 
     .. math::
@@ -91,16 +91,16 @@ class UnorderedSet(Estimator[Discrete, Draw]):
         self.samples = samples
         self.limit = limit
 
-    def calls(self, variables: Discrete) -> tuple[int, int]:
+    def calls(self, variables: Enumerable) -> tuple[int, int]:
         return min(self.draws, variables.support_size), 0
 
     def for_budget(self, dist: Distribution, evaluations: int) -> Self | None:
         return super().for_budget(dist, min(evaluations, MOST_SAMPLES))
 
-    def refuses(self, variables: Discrete) -> str | None:
+    def refuses(self, variables: Enumerable) -> str | None:
         return states.refusal(self.name, self.limit, variables)
 
-    def draw(self, variables: Discrete, generator: Generator | None) -> Draw:
+    def draw(self, variables: Enumerable, generator: Generator | None) -> Draw:
         with torch.no_grad():
             log_joint = variables.support_log_prob()  # [states, *batch]
         # Gumbel-top-k: the largest perturbed log-probabilities are a draw without replacement.
@@ -110,7 +110,7 @@ class UnorderedSet(Estimator[Discrete, Draw]):
         points = states.shown_to_f(variables, variables.states(chosen), log_probs > -math.inf)
         return Draw(points, log_probs, log_rest)
 
-    def estimate(self, variables: Discrete, draw: Draw, costs: Costs) -> Tensor:
+    def estimate(self, variables: Enumerable, draw: Draw, costs: Costs) -> Tensor:
         weights, in_baseline = _weights(draw.log_probs, draw.log_rest)
         baseline = (in_baseline * costs.fixed).sum(1)  # [k, *batch]
         with torch.no_grad():
