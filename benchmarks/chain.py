@@ -1,6 +1,8 @@
-"""Programs that are a chain of variables without a dimension, beside the same chains written by hand with the same distribution objects.
+"""Programs that are a chain of variables without a dimension, beside the same chains written by hand with the same
+distribution objects.
 
-Bernoulli variables (score function, costs to go) and Normal ones (reparameterization), batch 16. The estimator is made once, before the loop.
+Bernoulli variables (score function, costs to go) and Normal ones (reparameterization), batch 16. The estimator is made
+once, before the loop.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,8 +22,8 @@ LENGTHS = (3, 50, 1000)
 def bits(weight, bias, length):
     x, estimator = torch.zeros(BATCH), sp.ScoreFunction(None)
     for _ in range(length):
-        x = yield Bernoulli(logits=weight * x + bias), estimator
-        yield (x - 0.3).square()
+        x = sp.sample(Bernoulli(logits=weight * x + bias), estimator)
+        sp.charge((x - 0.3).square())
 
 
 def bits_by_hand(weight: Tensor, bias: Tensor, length: int) -> Tensor:
@@ -41,8 +43,8 @@ def bits_by_hand(weight: Tensor, bias: Tensor, length: int) -> Tensor:
 def reals(weight, bias, length):
     x, estimator = torch.zeros(BATCH), sp.Pathwise(None)
     for _ in range(length):
-        x = yield Normal(weight * x + bias, 1.0), estimator
-        yield (x - 0.3).square()
+        x = sp.sample(Normal(weight * x + bias, 1.0), estimator)
+        sp.charge((x - 0.3).square())
 
 
 def reals_by_hand(weight: Tensor, bias: Tensor, length: int) -> Tensor:

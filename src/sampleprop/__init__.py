@@ -27,7 +27,10 @@ from sampleprop.functional.sequence_log_prob import sequence_log_prob as sequenc
 from sampleprop.functional.token_log_prob import token_log_prob as token_log_prob
 from sampleprop.kl import kl_surrogate as kl_surrogate
 from sampleprop.parallel import rank_generator as rank_generator
-from sampleprop.program import program as program
+from sampleprop.programs.program import program as program
+from sampleprop.programs.site import charge as charge
+from sampleprop.programs.site import checkpointed as checkpointed
+from sampleprop.programs.site import sample as sample
 from sampleprop.schedule import ExponentialTemperature as ExponentialTemperature
 
 if TYPE_CHECKING:

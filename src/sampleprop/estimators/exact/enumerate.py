@@ -61,10 +61,6 @@ class Enumerate(Estimator[Discrete, Draw]):
         checks.positive("Enumerate", "limit", limit, least=2)
         self.limit = limit
 
-    @property
-    def adds_dimension(self) -> bool:
-        return True
-
     def highest_order(self, variables: Discrete) -> float:
         return math.inf
 
