@@ -231,10 +231,11 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         """How many samples are drawn: `samples`, or one where that is None."""
         return 1 if self.samples is None else self.samples
 
-    @property
-    def adds_dimension(self) -> bool:
-        """Whether a program's variable gets a sample dimension; without one, it is drawn once."""
-        return self.samples is not None
+    def adds_dimension(self, variables: V) -> bool:
+        """Whether a program's variable gets a sample dimension. One sample that nothing goes with adds none."""
+        if "samples" not in vars(self) or self.samples not in (None, 1):
+            return True
+        return not self.calls_f and self.calls(variables)[0] != 1
 
     def for_budget(self, dist: Distribution, evaluations: int) -> Self | None:
         """The configuration that spends the most forward evaluations within the budget, or None if none fits."""

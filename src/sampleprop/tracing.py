@@ -40,9 +40,23 @@ def unwrapped(x: Tensor) -> Tensor:
     return x.detach()
 
 
+def mapped(x: Tensor) -> bool:
+    """Whether `torch.vmap` runs and `x` differs between its rows, so that it is no single number."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        if torch._C._functorch.is_batchedtensor(x):
+            return True
+        x = torch._C._functorch.get_unwrapped(x)
+    return False
+
+
 def differentiable_backward() -> bool:
     """Whether the backward pass itself is recorded. A compiled one never is: torch refuses to differentiate it."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def in_backward() -> bool:
+    """Whether this code runs inside of a backward pass, as that of activation checkpointing does."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def apply(function: type[Function], *arguments: Any) -> Any:

@@ -62,10 +62,6 @@ class Enumerate(Estimator[Enumerable, Draw]):
         checks.positive("Enumerate", "limit", limit, least=2)
         self.limit = limit
 
-    @property
-    def adds_dimension(self) -> bool:
-        return True
-
     def highest_order(self, variables: Enumerable) -> float:
         return math.inf
 

@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from sampleprop import checks
 from sampleprop.bibliography import cited
-from sampleprop.costs import Costs
+from sampleprop.costs import Costs, Softening
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.relaxed import conditional
 from sampleprop.estimators.relaxed.conditional import Draw, relaxed_correction
@@ -44,7 +44,7 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
     the logits. The critic must be differentiable in the points; to train it, twice.
 
     Args:
-        samples: k, at least 1.
+        samples: k, at least 1; None for one that adds no dimension in a program.
         critic: r, from relaxed points [m, \*batch, \*event], and the context [\*batch, ...] if one is given, to
             [m, \*batch]. It learns if it is a module; any other function stays as it is. None for a quadratic function
             that starts at 0, with the same coefficients for every event shape. It is complete for up to eight
@@ -80,7 +80,7 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
 
     def __init__(
         self,
-        samples: int = 1,
+        samples: int | None = 1,
         *,
         critic: Callable[..., Tensor] | None = None,
         use_f: bool = True,
@@ -90,7 +90,7 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         learn: bool = True,
     ) -> None:
         super().__init__()
-        checks.samples("RELAX", samples)
+        checks.samples("RELAX", samples, optional=True)
         checks.positive("RELAX", "temperature", temperature)
         checks.finite_number("RELAX", "eta", eta)
         self.samples = samples
@@ -118,13 +118,13 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
 
     def estimate(self, variables: Bernoullis | OneHots, draw: Draw, costs: Costs) -> Tensor:
         learn = self.training and self.learn
-        tau = self.log_temperature
+        tau, softening = self.log_temperature, Softening(self.log_temperature)
         by_temperature = learn and tau.requires_grad
         gradient = conditional.scored(variables, draw, costs)  # [*batch, *event]
         terms: list[conditional.Term] = []
         if self.use_f:
             f = conditional.with_gradient(costs.f)
-            h, pullback = relaxed_correction(variables, draw, f, tau, costs, by_temperature)
+            h, pullback = relaxed_correction(variables, draw, f, softening, costs, by_temperature)
             gradient = gradient + self.eta.to(gradient) * h
             terms.append((self.eta, pullback))
         critic: Any = self.critic if self.quadratic is None else self.quadratic
@@ -132,10 +132,10 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         if isinstance(critic, nn.Module):
             with nullcontext() if learn else torch.no_grad():
                 # Attached to ψ and τ: the loss of `train` differentiates the gradient of the critic once more.
-                h = conditional.correction(variables, draw, lambda z: conditional.squashed(variables, z, tau, c))
+                h = conditional.correction(variables, draw, lambda z: conditional.squashed(variables, z, softening, c))
                 gradient = gradient + costs.average(h)
         else:  # A plain function may close over θ, so it is evaluated without gradient.
-            h, pullback = relaxed_correction(variables, draw, c, tau, costs, by_temperature)
+            h, pullback = relaxed_correction(variables, draw, c, softening, costs, by_temperature)
             gradient = gradient + h
             terms.append((1.0, pullback))
         result = surrogate(self.name, costs.mean(), (variables.logits,), (gradient.detach(),))

@@ -67,9 +67,9 @@ class MuProp(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
 
     coefficient: float | nn.Parameter
 
-    def __init__(self, samples: int = 1, *, coefficient: float = 1.0, learn: bool = False) -> None:
+    def __init__(self, samples: int | None = 1, *, coefficient: float = 1.0, learn: bool = False) -> None:
         super().__init__()
-        checks.samples("MuProp", samples)
+        checks.samples("MuProp", samples, optional=True)
         checks.finite_number("MuProp", "coefficient", coefficient)
         self.samples = samples
         self.coefficient = nn.Parameter(torch.tensor(float(coefficient))) if learn else coefficient
