@@ -114,9 +114,7 @@ def vjp(function: Callable[..., Tensor], *primals: Tensor) -> tuple[Tensor, Call
     def backward(cotangent: Tensor) -> tuple[Tensor, ...]:
         if not output.requires_grad:
             return tuple(torch.zeros_like(p) for p in primals)
-        return torch.autograd.grad(
-            output, inputs, cotangent, create_graph=attached, retain_graph=attached, materialize_grads=True
-        )
+        return torch.autograd.grad(output, inputs, cotangent, create_graph=attached, materialize_grads=True)
 
     return output if attached else output.detach(), backward
 
