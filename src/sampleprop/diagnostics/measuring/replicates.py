@@ -142,17 +142,19 @@ class Expectation:
             torch.cuda.synchronize(self.device)
 
     def train(self, estimator: Estimator[Any, Any], steps: int, generator: Generator) -> None:
-        """Train the estimator's own parameters with Adam on this problem."""
+        """Train the estimator's own parameters with Adam on this problem, and let its averages move."""
         own = [p for p in estimator.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(own, lr=TRAINING_RATE)
+        optimizer = torch.optim.Adam(own, lr=TRAINING_RATE) if own else None
         rows = max(1, TRAINING_ROWS // _product(self.batch))
         estimator.train()
         for _ in range(steps):
-            result, _, _ = self._run(estimator, rows, generator)
-            gradients = torch.autograd.grad(result.mean(), own, allow_unused=True)
-            for parameter, gradient in zip(own, gradients, strict=True):
+            result, leaves, _ = self._run(estimator, rows, generator)
+            inputs = own or leaves  # without parameters too, because an average moves in the backward pass
+            gradients = torch.autograd.grad(result.mean(), inputs, allow_unused=True)
+            for parameter, gradient in zip(inputs, gradients, strict=True):
                 parameter.grad = gradient
-            optimizer.step()
+            if optimizer is not None:
+                optimizer.step()
         for parameter in own:
             parameter.grad = None
 
