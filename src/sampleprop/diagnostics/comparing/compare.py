@@ -14,7 +14,7 @@ from sampleprop import checks
 from sampleprop.diagnostics.comparing.comparison import Comparison
 from sampleprop.diagnostics.comparing.row import Skipped, ranked, row
 from sampleprop.diagnostics.measuring.reference import MEAN, Exact, Reference, Target, judge, target
-from sampleprop.diagnostics.measuring.replicates import Expectation, describe_error
+from sampleprop.diagnostics.measuring.replicates import Expectation, buffers_kept, describe_error
 from sampleprop.diagnostics.measuring.tally import GROUPS, Tally, devices, require_estimator, time_one
 from sampleprop.estimator import Estimator
 
@@ -168,7 +168,8 @@ def _prepare(
     estimator = copy.deepcopy(estimator)
     tally = Tally(estimator, expectation.generator(seed))
     try:
-        expectation.step(estimator.train(), tally.generator)
+        with buffers_kept(estimator):
+            expectation.step(estimator.train(), tally.generator)
         if (estimator.learns or estimator.moves) and train_steps:
             expectation.train(estimator, train_steps, tally.generator)
             tally.trained = train_steps

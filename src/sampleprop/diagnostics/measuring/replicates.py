@@ -218,6 +218,18 @@ def any_number(k: int) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def buffers_kept(estimator: Estimator[Any, Any]) -> Iterator[None]:
+    """Put every buffer back at the end: what is only tried or timed in training mode must not move an average."""
+    before = [buffer.clone() for buffer in estimator.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, kept in zip(estimator.buffers(), before, strict=True):
+                buffer.copy_(kept)
+
+
 def describe_error(error: Exception) -> str:
     """The message of an error with its notes, on one line."""
     said = " ".join((str(error) or type(error).__name__, *getattr(error, "__notes__", ())))
