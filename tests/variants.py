@@ -23,6 +23,9 @@ def _ramp(points: Tensor) -> Tensor:
 
 def _ramp_mean(dist: Distribution) -> Tensor:
     variables = families.recognize(dist)
+    if isinstance(variables, families.Structures):  # not all of which know their mean
+        support = dist.enumerate_support()
+        return (dist.log_prob(support).exp() * _ramp(support)).sum(0)
     if not isinstance(variables, families.Discrete):
         mean = dist.mean
     elif isinstance(variables, families.Integers):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,6 +19,37 @@ if TYPE_CHECKING:
 F = Callable[[Tensor], Tensor]
 
 
+class Softening(NamedTuple):
+    """How points were relaxed, for an f that relaxes further variables likewise: the rest of a program.
+
+    Attributes:
+        log_temperature: log τ, a number or [*batch].
+        mean_field: whether the logits τ / (τ + 1) are added to the noisy logits over τ.
+    """
+
+    log_temperature: Tensor
+    mean_field: bool = False
+
+    def scores(self, logits: Tensor, noisy: Tensor, event_ndim: int) -> Tensor:
+        """The logits of the relaxed points: noisy logits [m, *batch, *event] over the temperature.
+
+        With `mean_field` they become the logits as τ grows, and not 0 (Tucker et al., 2017, appendix on MuProp).
+        """
+        temperature = self.log_temperature.to(noisy).exp()
+        if temperature.dim():
+            temperature = unsqueeze_to(temperature, temperature.dim() + event_ndim)
+        scores = noisy / temperature
+        return scores + logits * (temperature / (temperature + 1)) if self.mean_field else scores
+
+
+class Soft(ABC):
+    """An f that asks how its points were relaxed."""
+
+    @abstractmethod
+    def __call__(self, points: Tensor, softening: Softening | None = None) -> Tensor:
+        """From points [m, *batch, *event] to costs [m, *batch]."""
+
+
 @dataclass(eq=False)
 class Costs:
     """What `combine` was told, checked: the costs of the points and of the probes of a draw.
@@ -25,7 +57,8 @@ class Costs:
     Attributes:
         points: [k, *batch], f(draw.points), attached to θ; float32 at least.
         probe_costs: [m, *batch], f(draw.probes), without graph; None where the draw has no probes.
-        relaxed_f: f itself, for estimators that evaluate it at points of their own.
+        relaxed_f: f itself, for estimators that evaluate it at points of their own. The rest of a program also takes
+            how they were relaxed, as `Softening`.
         context: [*batch, ...], for learned baselines and critics.
         keep: [k, *batch], False for samples that are left out, for estimators that `can_drop`; None for all.
         group: further samples of the same distribution; None where there are none.
@@ -89,12 +122,15 @@ class Group(NamedTuple):
     Attributes:
         dim: a batch dimension of the costs over which a program runs independent particles, counted from the right (-1
             is the last one), so that it holds for [k, *batch] and [*batch] alike.
+        particles: how many particles that dimension holds one after the other, where each has several rows:
+            [particles * rows]. None where the whole dimension is particles.
         process_group: the ranks that hold further samples of the same batch elements, as many each. The average over
             the ranks, of the values as of the gradients, is then what one process would have with all samples.
     """
 
     dim: int | None = None
     process_group: ProcessGroup | None = None
+    particles: int | None = None
 
     def size(self, costs: Tensor) -> int:
         """The number of samples of one batch element, for costs [k, *batch] on this rank.
@@ -108,7 +144,9 @@ class Group(NamedTuple):
                 f"got {self.dim} for costs {list(costs.shape)}."
             )
         ranks = 1 if self.process_group is None else distributed.get_world_size(self.process_group)
-        return costs.shape[0] * ranks * (1 if self.dim is None else costs.shape[self.dim])
+        if self.dim is None:
+            return costs.shape[0] * ranks
+        return costs.shape[0] * ranks * (self.particles or costs.shape[self.dim])
 
 
 def others(x: Tensor, keep: Tensor | None = None, group: Group | None = None) -> Tensor:
@@ -130,11 +168,17 @@ def others(x: Tensor, keep: Tensor | None = None, group: Group | None = None) ->
 def totals(*xs: Tensor, group: Group | None = None) -> tuple[Tensor, ...]:
     """The sum of each tensor over all samples, in one collective: [k, *batch, ...] -> [1, *batch, ...].
 
-    The size of the dimension `group.dim` becomes 1 as well.
+    The size of the dimension `group.dim` becomes 1 as well; where it holds several rows of each particle, every row
+    gets the sum over its particles.
     """
     sums = torch.stack(xs).sum(1, keepdim=True)
     if group is not None and group.dim is not None:
-        sums = sums.sum(group.dim, keepdim=True)
+        if group.particles is None:
+            sums = sums.sum(group.dim, keepdim=True)
+        else:
+            rows = sums.shape[group.dim] // group.particles
+            apart = sums.unflatten(group.dim, (group.particles, rows))  # the particles are at dim - 1
+            sums = apart.sum(group.dim - 1, keepdim=True).expand_as(apart).flatten(group.dim - 1, group.dim)
     if group is not None and group.process_group is not None:
         sums = parallel.total(sums, group.process_group)
     return sums.unbind(0)

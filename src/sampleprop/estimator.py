@@ -6,7 +6,7 @@ import copy
 import inspect
 from abc import ABC, abstractmethod
 from types import UnionType
-from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, Union, get_args, get_origin
 
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution
@@ -89,12 +89,19 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         """Read from the type arguments which variables and which Draw the class is an estimator of."""
         super().__init_subclass__(**arguments)
         for base in vars(cls).get("__orig_bases__", ()):
+            if not (isinstance(get_origin(base), type) and issubclass(get_origin(base), Estimator)):
+                continue  # Generic[V], or a base that is no estimator
             for argument in get_args(base):
-                kinds = get_args(argument) if isinstance(argument, UnionType) else (argument,)
+                kinds = get_args(argument) if get_origin(argument) in (Union, UnionType) else (argument,)
                 if all(isinstance(kind, type) and issubclass(kind, Variables) for kind in kinds):
                     cls.takes = kinds
                 elif isinstance(argument, type) and issubclass(argument, tuple):
                     cls._draw_type = argument
+                elif not (isinstance(argument, TypeVar) or argument is Any):
+                    raise TypeError(
+                        f"{cls.__name__} needs a kind of variables and a NamedTuple as type arguments; got "
+                        f"{argument!r}. Write Estimator[Bernoullis, Draw], say, with the classes themselves."
+                    )
 
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> D:
         """Choose where f must be evaluated.
@@ -154,14 +161,20 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         return self.refusal_of(recognize(dist))
 
     def evaluations(self, dist: Distribution) -> tuple[int, int]:
-        """How often one estimate evaluates f (forward), and differentiates f for φ (backward), per batch element."""
-        variables: Any = recognize(dist)
-        return self.calls(variables)
+        """How often one estimate evaluates f (forward), and differentiates f for φ (backward), per batch element.
+
+        Raises:
+            TypeError: for a distribution of another kind than the estimator takes.
+        """
+        return self.calls(self._of_its_kind(dist))
 
     def order(self, dist: Distribution) -> float:
-        """The highest derivative that is right; every derivative above it raises."""
-        variables: Any = recognize(dist)
-        return self.highest_order(variables)
+        """The highest derivative that is right; every derivative above it raises.
+
+        Raises:
+            TypeError: for a distribution of another kind than the estimator takes.
+        """
+        return self.highest_order(self._of_its_kind(dist))
 
     # What an author writes: the first two always, the others where the default is wrong.
 
@@ -191,10 +204,17 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
 
     def _recognized(self, dist: Distribution) -> V:
         """The variables of a distribution that this estimator takes; raises TypeError otherwise."""
+        variables = self._of_its_kind(dist)
+        if (refusal := self.refuses(variables)) is not None:
+            raise TypeError(refusal)
+        return variables
+
+    def _of_its_kind(self, dist: Distribution) -> V:
+        """The variables of a distribution of a kind that this estimator takes; raises TypeError otherwise."""
         if not isinstance(dist, Distribution):
             raise TypeError(checks.no_distribution(self.name, dist))
         variables: Any = recognize(dist)
-        if (refusal := self.refusal_of(variables)) is not None:
+        if (refusal := checks.kind_refusal(self.name, self.takes, variables)) is not None:
             raise TypeError(refusal)
         known: V = variables
         return known
@@ -214,10 +234,11 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         """How many samples are drawn: `samples`, or one where that is None."""
         return 1 if self.samples is None else self.samples
 
-    @property
-    def adds_dimension(self) -> bool:
-        """Whether a program's variable gets a sample dimension; without one, it is drawn once."""
-        return self.samples is not None
+    def adds_dimension(self, variables: V) -> bool:
+        """Whether a program's variable gets a sample dimension. One sample that nothing goes with adds none."""
+        if "samples" not in vars(self) or self.samples not in (None, 1):
+            return True
+        return not self.calls_f and self.calls(variables)[0] != 1
 
     def for_budget(self, dist: Distribution, evaluations: int) -> Self | None:
         """The configuration that spends the most forward evaluations within the budget, or None if none fits."""

@@ -16,7 +16,7 @@ from sampleprop.estimator import Estimator
 from sampleprop.estimators.exact.enumerate import Enumerate
 from sampleprop.estimators.pathwise.pathwise import Pathwise
 from sampleprop.estimators.score.score_function import ScoreFunction
-from sampleprop.families import Discrete, Variables, recognize
+from sampleprop.families import Enumerable, Variables, recognize
 from sampleprop.surrogate import unsqueeze_to
 from sampleprop.tracing import inspectable
 
@@ -119,7 +119,7 @@ def expect(
     costs, keep = checks.costs(name, variables, draw.points, values), None
     if eager:
         costs = costs if costs.requires_grad else costs.clone()  # f may use its buffer again, for the probes
-        costs, keep = checks.finite(name, costs, nonfinite)
+        costs, keep = checks.finite(name, costs, nonfinite, variables)
     if keep is not None and _dropped(keep, process_group):
         # Once more, at kept points only: what a bad cost was made of would give θ the gradient 0 * NaN.
         costs = checks.costs(name, variables, draw.points, _call(f, _kept(draw.points, keep), name))
@@ -178,7 +178,7 @@ def _kept(points: Tensor, keep: Tensor) -> Tensor:
 
 def _defaults(variables: Variables, nonfinite: checks.Nonfinite) -> Iterator[Estimator[Any, Any]]:
     """Estimators that are unbiased, the least noisy first; the last one takes any f."""
-    if isinstance(variables, Discrete) and variables.support_size <= TINY_SUPPORT:
+    if isinstance(variables, Enumerable) and variables.support_size <= TINY_SUPPORT:
         yield Enumerate()
     if nonfinite != "drop" and Pathwise().refusal_of(variables) is None:
         yield Pathwise()

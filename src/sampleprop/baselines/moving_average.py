@@ -42,6 +42,7 @@ class MovingAverage(Baseline):
         ValueError: for arguments out of range.
 
     Example, for m = 1 and the cost 3, at decay 0.9: m becomes 0.9 · 1 + 0.1 · 3 = 1.2:
+
         >>> import torch, sampleprop as sp
         >>> estimator = sp.ScoreFunction(1, baseline=sp.MovingAverage(start=1.0))
         >>> q = torch.distributions.Bernoulli(logits=torch.zeros((), requires_grad=True))

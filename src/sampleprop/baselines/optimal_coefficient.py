@@ -26,6 +26,7 @@ class OptimalCoefficient(Baseline):
 
     Example, for p = 1/4, x = (1, 0, 0) and costs (3, 1, 2). The scores are (3/4, -1/4, -1/4), with squares proportional
     to (9, 1, 1). Therefore b is (1 + 2) / 2, (27 + 2) / 10 and (27 + 1) / 10:
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.costs import Costs
         >>> variables = sp.families.recognize(torch.distributions.Bernoulli(torch.tensor(0.25)))

@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 
 from sampleprop import checks, families
 from sampleprop.diagnostics.measuring.reference import target, unbiased
-from sampleprop.diagnostics.measuring.replicates import Estimates, Expectation
+from sampleprop.diagnostics.measuring.replicates import Estimates, Expectation, Measured
 from sampleprop.diagnostics.measuring.tally import devices, require_estimator
 from sampleprop.diagnostics.monitoring.running import Average, Drift
 from sampleprop.estimator import Estimator
@@ -230,7 +230,7 @@ class Monitor:
 
     def _unbiased(
         self, expectation: Expectation, estimator: Estimator[Any, Any]
-    ) -> tuple[Expectation, Estimator[Any, Any]] | None:
+    ) -> tuple[Measured, Estimator[Any, Any]] | None:
         wanted = target(estimator)
         if self.reference is not None:
             refusal = self.reference.refusal(expectation.dist)
@@ -242,7 +242,7 @@ class Monitor:
         variables = expectation.variables
         if (
             wanted.objective == "mean"
-            and isinstance(variables, families.Discrete)
+            and isinstance(variables, families.Enumerable)
             and variables.support_size <= FEW_STATES
         ):
             return expectation, Enumerate()

@@ -44,6 +44,7 @@ class ARM(Estimator[Bernoullis, Draw]):
 
     Example, for p = 3/4 and u = 0.9: b = 1[0.9 > 1/4] = 1, b̃ = 1[0.9 < 3/4] = 0 and f = (3, 1) give
     (3 - 1) (0.9 - 1/2):
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.tensor(3.0).log().requires_grad_()
         >>> q = torch.distributions.Bernoulli(logits=logit)

@@ -47,6 +47,7 @@ class ARMS(Estimator[Bernoullis, Draw]):
     Example, for k = 3 and p = 1/4: the number of ones is 0 or 1, with mean 3/4 and variance 3/16, which is
     3 · 3/16 · (1 + 2ρ), so 1 - ρ = 4/3. x = (1, 0, 0) and f = (4, 1, 1), with mean 2, give
     3/4 · 1/2 · (2 · 3/4 + 1 · 1/4 + 1 · 1/4):
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.tensor(1 / 3).log().requires_grad_()
         >>> q = torch.distributions.Bernoulli(logits=logit)

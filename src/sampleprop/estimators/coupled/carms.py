@@ -55,6 +55,7 @@ class CARMS(Estimator[OneHots, Draw]):
     Example, for p = (3, 2, 1)/6, with sticks 1/6 and 2/5 in the order (2, 1, 0). Samples of the classes 1 and 0 both
     pass the first stick with probability 1 - 2/6, and part at the second with 2/5. So P = 4/15 and r = (1/6) / P = 5/8;
     f = (4, 1) gives 1/2 · 5/8 · 3 for class 1, and the negative of it for class 0:
+
         >>> import torch, sampleprop as sp
         >>> logits = torch.tensor([3.0, 2.0, 1.0]).log().requires_grad_()
         >>> q = torch.distributions.OneHotCategorical(logits=logits)

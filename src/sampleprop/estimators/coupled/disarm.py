@@ -43,6 +43,7 @@ class DisARM(Estimator[Bernoullis, Draw]):
         ValueError: for another number of samples.
 
     Example, for p = 3/4 and u = 0.9: b = 1[0.9 > 1/4] = 1, b̃ = 1[0.9 < 3/4] = 0 and f = (3, 1) give 1/2 · 2 · 1 · 3/4:
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.tensor(3.0).log().requires_grad_()
         >>> q = torch.distributions.Bernoulli(logits=logit)

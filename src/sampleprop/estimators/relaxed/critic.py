@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sampleprop import noise
+from sampleprop.costs import Softening
 from sampleprop.estimators.relaxed.conditional import WithGradient, with_gradient
 
 SIZE = 8  # cosines
@@ -59,7 +60,7 @@ def critic_with_gradient(
         ValueError: from the function, when the critic returns another shape.
     """
 
-    def quadratic(points: Tensor) -> tuple[Tensor, Tensor]:
+    def quadratic(points: Tensor, softening: Softening | None = None, /) -> tuple[Tensor, Tensor]:
         assert isinstance(critic, QuadraticCritic)
         flat = points.unsqueeze(-1).flatten(points.dim() - event_ndim)  # [m, *batch, coordinates]
         values, gradient = critic.value_and_gradient(flat)

@@ -37,6 +37,7 @@ def dice(variables: Variables, points: Tensor, costs: Costs, weights: Tensor, *,
     """
     if not isinstance(variables, Discrete):
         log_prob = variables.log_prob(points)
+        checks.scored("ScoreFunction", variables, log_prob)
         require_possible(log_prob)
         box = (log_prob - log_prob.detach()).exp()
         attached = costs.shared(costs.points - costs.fixed)  # 0, with the gradient of θ

@@ -50,6 +50,7 @@ def finite_part(name: str, variables: Variables, points: Tensor, costs: Costs) -
             gradient = variables.weighted_score(points, weights)
         return surrogate(name, value, (variables.logits,), (gradient,))
     log_prob = variables.log_prob(points)
+    checks.scored(name, variables, log_prob)
     require_possible(log_prob, costs.keep)
     log_prob = torch.where(costs.keep, log_prob, 0.0)
     return guarded(name, value + (weights * (log_prob - log_prob.detach())).sum(0))

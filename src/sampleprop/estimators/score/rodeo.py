@@ -58,6 +58,7 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
     the tangent, h₁(1) = 1, h₁(0) = 0, h₂(0) = -3 and h₂(1) = 0. A draws the bit anew: (A h₁)(1) = -1/2,
     (A h₂)(0) = 3/2, (A (h₁ s))(1) = 1/4 - 1/2 and (A (h₂ s))(0) = 3/4 - 3/2. The two terms are
     (2 - 3/8) · 1/2 - 1/16 = 3/4 and (0 - 2 + 1/8) · (-1/2) - 3/16 = 3/4:
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> draw = Draw(torch.tensor([1.0, 0.0]))
@@ -75,6 +76,7 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
     exact_forward = True
     needs = "differentiable"
     calls_f = True
+    samples_least = 2
     source = cited("shi2022gradient")
 
     def __init__(self, samples: int = 2) -> None:
@@ -88,10 +90,6 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
         nn.init.zeros_(last.bias)
         # The unit is piecewise linear, so that what H adds scales with f, whose scale is not known.
         self.network = nn.Sequential(nn.Linear(2, HIDDEN), nn.LeakyReLU(), last)
-
-    @property
-    def samples_least(self) -> int:
-        return 2
 
     def calls(self, variables: Bernoullis | OneHots) -> tuple[int, int]:
         return 2 * self.draws, self.draws

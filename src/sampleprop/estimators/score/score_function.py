@@ -51,6 +51,7 @@ class ScoreFunction(Estimator[Variables, Draw]):
 
     Example, for p = 1/2, x = (1, 0) and costs (3, 1). The scores are ±1/2, each cost exceeds the other by ±2, and the
     mean of the products is (1 + 1) / 2:
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> q = torch.distributions.Bernoulli(logits=logit)
