@@ -59,6 +59,7 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         source: the paper, or None.
         can_drop: whether costs that are not finite can be left out: the result then estimates E[f | f is finite].
         calls_f: whether `estimate` evaluates f itself, at points that it chooses.
+        moves: whether an average in it follows the costs by itself in training mode, without an optimizer.
         grouped: whether samples of other particles of a program, and of other ranks, improve the estimate. An estimator
             without this needs no process group: averaging over the ranks is already correct.
         samples: k, the number of true samples at which f is evaluated. Set it in `__init__` if it can be chosen; None
@@ -75,6 +76,7 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
     source: ClassVar[Source | None] = None
     can_drop: bool = False
     calls_f: bool = False
+    moves: bool = False
     grouped: ClassVar[bool] = False
     samples_step: ClassVar[int] = 1
     takes: ClassVar[tuple[type[Variables], ...]] = (Variables,)
@@ -127,7 +129,8 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
     ) -> Tensor:
         """Return [*batch]: its value estimates L, and its gradient is the estimator's.
 
-        This is not random and changes nothing: the same numbers give the same result.
+        This is not random and changes nothing: the same numbers give the same result. What learns, or moves by itself,
+        does so in the result's backward pass.
 
         Args:
             dist: p_φ, attached to φ; need not be the object that proposed.

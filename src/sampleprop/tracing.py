@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, Variable
 from torch.overrides import TorchFunctionMode
 
 
@@ -64,6 +64,21 @@ def apply(function: type[Function], *arguments: Any) -> Any:
     if torch.compiler.is_compiling() or transforms_active():
         return function.apply(*arguments)
     return super(Function, function).apply(*arguments)  # type: ignore[misc]
+
+
+def after_backward(x: Tensor, action: Callable[[], None]) -> None:
+    """Call `action` once, at the end of the first backward pass through `x`; never if `x` requires no gradient.
+
+    At the end, and not at once: what activation checkpointing computes again in the meantime must see the same state.
+    """
+    if not x.requires_grad:
+        return
+
+    def queue(gradient: Tensor) -> None:
+        handle.remove()
+        Variable._execution_engine.queue_callback(action)
+
+    handle = x.register_hook(queue)
 
 
 def lose_numerators_of_zero(quotients: Tensor) -> bool:

@@ -14,7 +14,7 @@ from sampleprop import checks
 from sampleprop.diagnostics.comparing.comparison import Comparison
 from sampleprop.diagnostics.comparing.row import Skipped, ranked, row
 from sampleprop.diagnostics.measuring.reference import MEAN, Exact, Reference, Target, judge, target
-from sampleprop.diagnostics.measuring.replicates import Expectation, describe_error
+from sampleprop.diagnostics.measuring.replicates import Expectation, buffers_kept, describe_error
 from sampleprop.diagnostics.measuring.tally import GROUPS, Tally, devices, require_estimator, time_one
 from sampleprop.estimator import Estimator
 
@@ -50,8 +50,9 @@ def compare(
     All have to estimate the same: E[f], or the ELBO, or the bound log-mean-exp with the same number of samples. The
     first estimator decides which; those with another objective are listed with that reason.
 
-    An estimator with parameters of its own is first trained with Adam on this problem, and the table says so. The given
-    objects, every `.grad` and the global random state stay as they are. Ctrl-C keeps what is finished.
+    An estimator that learns, or whose average moves by itself, is first trained with Adam on this problem, and the
+    table says so. The given objects, every `.grad` and the global random state stay as they are. Ctrl-C keeps what is
+    finished.
 
     Args:
         f: from points [k, \*batch, \*event] to costs [k, \*batch], for any k.
@@ -168,8 +169,9 @@ def _prepare(
     estimator = copy.deepcopy(estimator)
     tally = Tally(estimator, expectation.generator(seed))
     try:
-        expectation.step(estimator.train(), tally.generator)
-        if estimator.learns and train_steps:
+        with buffers_kept(estimator):
+            expectation.step(estimator.train(), tally.generator)
+        if (estimator.learns or estimator.moves) and train_steps:
             expectation.train(estimator, train_steps, tally.generator)
             tally.trained = train_steps
     except Exception as error:
@@ -181,7 +183,7 @@ def _prepare(
 def _add(tallies: list[Tally], new: Tally) -> None:
     """Add an estimator. An equal configuration is measured once; another one with the same label gets a number."""
     same = [tally for tally in tallies if tally.estimator.label == new.estimator.label]
-    if not new.estimator.learns and any(type(tally.estimator) is type(new.estimator) for tally in same):
+    if not (new.estimator.learns or new.estimator.moves) and any(type(tally.estimator) is type(new.estimator) for tally in same):
         return
     if same:
         new.label = f"{new.label} no. {len(same) + 1}"

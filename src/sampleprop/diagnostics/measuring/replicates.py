@@ -211,17 +211,19 @@ class Expectation(Measured):
             torch.cuda.synchronize(self.device)
 
     def train(self, estimator: Estimator[Any, Any], steps: int, generator: Generator) -> None:
-        """Train the estimator's own parameters with Adam on this problem."""
+        """Train the estimator's own parameters with Adam on this problem, and let its averages move."""
         own = [p for p in estimator.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(own, lr=TRAINING_RATE)
+        optimizer = torch.optim.Adam(own, lr=TRAINING_RATE) if own else None
         rows = max(1, TRAINING_ROWS // _product(self.batch))
         estimator.train()
         for _ in range(steps):
-            result, _, _ = self._run(estimator, rows, generator)
-            gradients = torch.autograd.grad(result.mean(), own, allow_unused=True)
-            for parameter, gradient in zip(own, gradients, strict=True):
+            result, leaves, _ = self._run(estimator, rows, generator)
+            inputs = own or leaves  # without parameters too, because an average moves in the backward pass
+            gradients = torch.autograd.grad(result.mean(), inputs, allow_unused=True)
+            for parameter, gradient in zip(inputs, gradients, strict=True):
                 parameter.grad = gradient
-            optimizer.step()
+            if optimizer is not None:
+                optimizer.step()
         for parameter in own:
             parameter.grad = None
 
@@ -263,6 +265,18 @@ def any_number(k: int) -> Iterator[None]:
             "[k, *batch, *event] -> [k, *batch]. Let f read k from x.shape[0]."
         )
         raise
+
+
+@contextmanager
+def buffers_kept(estimator: Estimator[Any, Any]) -> Iterator[None]:
+    """Put every buffer back at the end: what is only tried or timed in training mode must not move an average."""
+    before = [buffer.clone() for buffer in estimator.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, kept in zip(estimator.buffers(), before, strict=True):
+                buffer.copy_(kept)
 
 
 def describe_error(error: Exception) -> str:

@@ -116,11 +116,13 @@ def reasons(
     if estimator.needs != "black box":
         between = " between the outcomes too" if estimator.needs == "relaxed" else ""
         yield f"It needs an f that is differentiable in x{between}, and uses its derivative."
-    if row.trained:
+    if row.trained and estimator.learns:
         yield (
             f"It learns: its numbers are those after {row.trained} steps of training. Give estimator.parameters() to "
             "your optimizer too."
         )
+    elif row.trained:
+        yield f"Its average moves by itself in training mode: its numbers are those after {row.trained} steps of it."
     if milliseconds is None:
         yield from _time(race, row)
     for reason in dict.fromkeys(race.left_out.values()):

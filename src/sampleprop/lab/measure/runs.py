@@ -151,7 +151,7 @@ def measure(piece: Piece, settings: Settings, progress: Progress | None = None, 
         result = Result(
             piece, compared(candidates, budget, settings.replicates, ""), jobs=jobs, source=source(piece.problem)
         )
-        on_curve = [e for e in candidates if not e.learns] if settings.budgets is None else candidates
+        on_curve = [e for e in candidates if not (e.learns or e.moves)] if settings.budgets is None else candidates
         for other in settings.curve(budget):
             if not result.finished:
                 return result
