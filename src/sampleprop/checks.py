@@ -224,9 +224,21 @@ def scored(name: str, variables: Variables, log_prob: Tensor) -> None:
         return
     raise RuntimeError(
         f"{name} needs a log_prob that autograd can follow to φ; {variables.kind} gives one without a graph, so φ "
-        "would get no gradient. Use Pathwise if the samples move with φ, write log_prob in torch without detach, or detach "
-        "the parameters."
+        "would get no gradient. Use Pathwise if the samples move with φ, write log_prob in torch without detach, or "
+        "detach the parameters."
     )
+
+
+def countable(name: str, points: Tensor) -> None:
+    """Refuse counts so large that the next one is the same floating-point number."""
+    if not inspectable(points) or not points.is_floating_point() or not points.numel():
+        return
+    largest, limit = float(points.max()), 2 / torch.finfo(points.dtype).eps
+    if largest >= limit:
+        raise ValueError(
+            f"{name} needs counts below {limit:.3g}, from where on {points.dtype} does not tell neighbours apart; got "
+            f"{largest:.3g}. Use float64, or ScoreFunction."
+        )
 
 
 def unchanged(name: str, points: Tensor, version: int) -> None:
@@ -328,6 +340,16 @@ def finite_derivative(name: str, derivative: Tensor) -> None:
             f"[sample, *batch, *event] = {index}. "
             'Fix f there (√0, say), or pass nonfinite="propagate" to let it through.'
         )
+
+
+def finite_critic(name: str, critic: Tensor, by_points: Tensor) -> None:
+    """Refuse a critic that overflows: it would make φ's gradient NaN."""
+    for x in (critic.detach(), by_points.detach()):
+        if inspectable(x) and not x.is_cuda and first_nonfinite(x) is not None:
+            raise ValueError(
+                f"{name} needs a critic that is finite, with a finite derivative, at the samples; got one that is not. "
+                "Scale the samples inside the critic, or use ScoreFunction."
+            )
 
 
 def finite(name: str, costs: Tensor, policy: Nonfinite) -> tuple[Tensor, Tensor | None]:

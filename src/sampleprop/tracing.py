@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
+
+C = TypeVar("C", bound=Callable[..., Any])
 
 
 def transforms_active() -> bool:
@@ -43,6 +45,12 @@ def unwrapped(x: Tensor) -> Tensor:
 def differentiable_backward() -> bool:
     """Whether the backward pass itself is recorded. A compiled one never is: torch refuses to differentiate it."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def constant_when_compiled(function: C) -> C:
+    """Mark a function of constants: `torch.compile` calls it while it traces. The public decorator imports Dynamo."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def apply(function: type[Function], *arguments: Any) -> Any:

@@ -30,11 +30,11 @@ from sampleprop.distributions.dirichlet import Dirichlet
 from sampleprop.distributions.gamma import Gamma as SmallGamma
 from sampleprop.distributions.generalized_extreme_value import GeneralizedExtremeValue
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily
+from sampleprop.distributions.quadrature import gauss_legendre
 from sampleprop.distributions.truncated_normal import TruncatedNormal
 from sampleprop.distributions.von_mises import VonMises
 from sampleprop.distributions.von_mises_fisher import VonMisesFisher
 from sampleprop.estimator import Estimator
-from sampleprop.families.quadrature import gauss_legendre
 
 MOST_STATES = 2**21
 

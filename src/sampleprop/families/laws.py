@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from sampleprop.families.reparameterized import Reparameterized
-from sampleprop.tracing import inspectable
+from sampleprop.tracing import constant_when_compiled, inspectable
 
 # The methods that say what a distribution is. `draw` is the sampler of our own distributions.
 METHODS = frozenset({"sample", "rsample", "draw", "log_prob", "probs", "logits"})
@@ -43,10 +43,10 @@ class Law(NamedTuple):
     leaf: bool
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_when_compiled
 def of_class(kind: type[Distribution]) -> Law:
     """What the class says, found once."""
-    law: Law | None = _FOUND.get(kind)
+    law = _FOUND.get(kind)
     if law is None:
         law = _FOUND[kind] = _read(kind)
     return law
@@ -54,15 +54,13 @@ def of_class(kind: type[Distribution]) -> Law:
 
 def plain(base: Distribution) -> bool:
     """Whether all methods of this object are those of torch's class."""
-    law: Law = of_class(type(base))
-    return law.plain and (torch.compiler.is_compiling() or _REPLACED.isdisjoint(vars(base)))
+    return of_class(type(base)).plain and (torch.compiler.is_compiling() or _REPLACED.isdisjoint(vars(base)))
 
 
 def contradiction(dist: Distribution) -> str | None:
     """How the methods of a distribution, or of one inside it, contradict each other; None if they do not."""
     if torch.compiler.is_compiling():
-        found: str | None = of_class(type(dist)).contradiction
-        return found
+        return of_class(type(dist)).contradiction
     for part in _parts(dist):
         kind = type(part).__name__
         found = of_class(type(part)).contradiction
@@ -83,8 +81,7 @@ def contradiction(dist: Distribution) -> str | None:
 def no_path(dist: Distribution) -> str | None:
     """Why `rsample` of a distribution, or of one inside it, is not known to reparameterize it; None if it is."""
     if torch.compiler.is_compiling():
-        found: str | None = of_class(type(dist)).no_path
-        return found
+        return of_class(type(dist)).no_path
     return next((found for part in _parts(dist) if (found := of_class(type(part)).no_path) is not None), None)
 
 

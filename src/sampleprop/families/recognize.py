@@ -12,7 +12,7 @@ from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
 
 from sampleprop import noise
-from sampleprop.families import laws, parameters, samplers
+from sampleprop.families import densities, laws, parameters, samplers
 from sampleprop.families.discrete import Bernoullis, Integers, OneHots
 from sampleprop.families.rounding import refuse_rounded
 from sampleprop.families.variables import Variables, unwrap
@@ -104,10 +104,7 @@ class Other(Variables):
         refuse_rounded(base, points)
         # Another tensor object: a transform with a cache would recognize its own result and leave φ out.
         points = points.view_as(points)
-        if isinstance(base, td.Geometric) and type(base).log_prob is td.Geometric.log_prob and not base._validate_args:
-            result = samplers.geometric_log_prob(base, points)
-        else:
-            result = base.log_prob(points)
+        result = densities.log_prob(base, points)
         # Summed here, because Independent reshapes first, which fails for an empty batch.
         return noise.promote(self.sum(result))
 
