@@ -41,6 +41,7 @@ class Ramp(NamedTuple):
 
     start: float
     width: float
+    narrow: bool = False  # whether all samples lie on the slope, so that the mean decides
 
     def __call__(self, t: Tensor) -> Tensor:
         return ((t.double() - self.start) / self.width).clamp(0, 1)
@@ -91,7 +92,9 @@ def _close(what: str, found: Tensor, exact: Tensor, rounding: float) -> None:
 def _ours(error: Exception) -> str:
     """The message of a refusal; raises for one that torch or Python made."""
     text = str(error)
-    if not any(words in text for words in (" needs ", " differentiates ", "Expected value argument", "Expected parameter")):
+    if not any(
+        words in text for words in (" needs ", " differentiates ", "Expected value argument", "Expected parameter")
+    ):
         raise AssertionError(f"an error that is not ours: {type(error).__name__}: {text[:200]}") from error
     return text
 
@@ -109,9 +112,12 @@ def reference(law: Law, regime: int) -> tuple[Ramp, float, tuple[float, ...]]:
     """
     parameters = rounded(law, regime)
     ramp, cuts = _ramp(law, parameters)
-    narrow = min(1.0, (cuts[-2] - cuts[1]) / max(abs(cuts[1]), abs(cuts[-2]), 1e-45)) if not law.whole else 1.0
+    inner = cuts[1:-1] or cuts
+    narrow = min(1.0, (inner[-1] - inner[0]) / max(abs(inner[0]), abs(inner[-1]), 1e-45)) if not law.whole else 1.0
 
     def mean(*p: float) -> float:
+        if law.mean is not None and ramp.narrow and regime == len(REGIMES) - 1:
+            return (law.mean(*p) - ramp.start) / ramp.width
         return _integral(lambda x: law.survival(x, *p), cuts, law.whole) / ramp.width
 
     slopes = []
@@ -130,13 +136,23 @@ def _ramp(law: Law, parameters: tuple[float, ...]) -> tuple[Ramp, list[float]]:
     p = torch.tensor(parameters, dtype=torch.float64).expand(4000, -1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        t = law.statistic(families.recognize(law.build(law.kind, *p.unbind(-1))).sample(1)[0]).double()
+        try:
+            t = law.statistic(families.recognize(law.build(law.kind, *p.unbind(-1))).sample(1)[0]).double()
+        except ValueError:  # refused, so that f does not matter
+            return Ramp(0.0, 1.0), [0.0, 1.0]
     quantiles = [float(torch.quantile(t, q)) for q in (0.0, 0.05, 0.3, 0.55, 0.8, 0.95, 1.0)]
     start, end = quantiles[2], quantiles[4]
     if law.whole:
         ramp = Ramp(start - 0.5, max(end - start, 1.0))
     elif not np.isfinite([start, end]).all() or end - start < 1e-4 * max(abs(start), 1e-40):
-        ramp = Ramp(0.0, 1.0)
+        wide = max(1.0, abs(start)) if np.isfinite(start) else 1.0
+        low = min(0.0, start - wide / 2) if np.isfinite(start) else 0.0
+        spread = quantiles[-1] - quantiles[0]
+        ramp = (
+            Ramp(low, 2 * wide, bool(spread < 1e-3 * wide))
+            if np.isfinite(end) and spread < 1e-3 * wide
+            else Ramp(0.0, 1.0)
+        )
     else:
         ramp = Ramp(start, end - start)
     low, high = ramp.start, ramp.start + ramp.width

@@ -22,7 +22,7 @@ def log_prob(base: Distribution, points: Tensor) -> Tensor:
     if own is None:
         if not (isinstance(base, td.InverseGamma) and type(base).log_prob is td.TransformedDistribution.log_prob):
             return base.log_prob(points)
-        own = _inverse_gamma
+        own = _OWN[td.InverseGamma]
     if base._validate_args:
         base._validate_sample(points)
     return own(base, points)
@@ -84,11 +84,12 @@ def _back(x: Tensor, points: Tensor) -> Tensor:
     return x.to(noise.working_dtype(points.dtype))
 
 
-# The keys are methods, not classes, so that a subclass which overrides `log_prob` keeps its own.
+# The keys are methods, so that a subclass which overrides `log_prob` keeps its own; InverseGamma has none.
 _OWN: dict[Any, Callable[[Any, Tensor], Tensor]] = {
     td.Geometric.log_prob: _geometric,
     td.ContinuousBernoulli.log_prob: _continuous_bernoulli,
     td.Gamma.log_prob: _gamma,
     td.Beta.log_prob: _beta,
     td.Dirichlet.log_prob: _dirichlet,
+    td.InverseGamma: _inverse_gamma,
 }

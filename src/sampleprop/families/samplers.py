@@ -17,6 +17,7 @@ from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 
 from sampleprop import noise
+from sampleprop.families import laws
 from sampleprop.families.reparameterized import Reparameterized
 from sampleprop.families.variables import unwrap
 from sampleprop.tracing import inspectable
@@ -34,6 +35,7 @@ def sample(dist: Distribution, base: Distribution, k: int, generator: Generator 
         own = _SAMPLE.get(type(base).sample)
         if own is not None:
             return own(base, Size((k,)), generator)
+        _refuse_tiny_inside(dist)
         with noise.seed_global(generator):
             return dist.sample(Size((k,))).detach()
 
@@ -71,6 +73,19 @@ def _samples_by_rsample(base: Distribution) -> bool:
     kind: Any = type(base)
     owner = next(base for base in kind.__mro__ if "rsample" in vars(base))
     return kind.sample is owner.sample
+
+
+def _refuse_tiny_inside(dist: Distribution) -> None:
+    """Refuse what is drawn by torch from a Beta, Dirichlet or Gamma variable inside that its sampler gets wrong."""
+    for part in laws.parts(dist):
+        if not isinstance(part, td.Dirichlet | td.Gamma | td.Beta):
+            continue
+        a = part._dirichlet.concentration if isinstance(part, td.Beta) else part.concentration
+        if inspectable(a) and a.numel() and float(a.min()) < LEAST:
+            raise ValueError(
+                f"{type(dist).__name__} needs concentrations of at least {LEAST:g}, below which torch draws its "
+                f"{type(part).__name__} variable wrongly; got {float(a.min()):.2g}."
+            )
 
 
 def _normal(dist: td.Normal, shape: Size, generator: Generator | None) -> Tensor:
@@ -246,8 +261,8 @@ def _poisson(dist: td.Poisson, shape: Size, generator: Generator | None) -> Tens
     limit = torch.finfo(dist.rate.dtype).eps ** -2 / 16
     if inspectable(dist.rate) and dist.rate.numel() and float(dist.rate.max()) > limit:
         raise ValueError(
-            f"Poisson needs rates up to {limit:.2g} in {dist.rate.dtype}, beyond which floating point does not tell its "
-            f"samples apart; got {float(dist.rate.max()):.2g}. Use a Normal distribution, or float64."
+            f"Poisson needs rates up to {limit:.2g} in {dist.rate.dtype}, beyond which floating point does not tell "
+            f"its samples apart; got {float(dist.rate.max()):.2g}. Use a Normal distribution, or float64."
         )
     return torch.poisson(dist.rate.expand(*shape, *dist.rate.shape), **noise.generator_option(generator))
 
