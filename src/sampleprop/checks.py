@@ -273,6 +273,18 @@ def scored(name: str, variables: Variables, log_prob: Tensor) -> None:
     )
 
 
+def countable(name: str, points: Tensor) -> None:
+    """Refuse counts so large that the next one is the same floating-point number."""
+    if not inspectable(points) or not points.is_floating_point() or not points.numel():
+        return
+    largest, limit = float(points.max()), 2 / torch.finfo(points.dtype).eps
+    if largest >= limit:
+        raise ValueError(
+            f"{name} needs counts below {limit:.3g}, from where on {points.dtype} does not tell neighbours apart; got "
+            f"{largest:.3g}. Use float64, or ScoreFunction."
+        )
+
+
 def unchanged(name: str, points: Tensor, version: int) -> None:
     """Refuse an f that wrote into its input: the estimator still needs the points."""
     if points._version != version:
@@ -372,6 +384,16 @@ def finite_derivative(name: str, derivative: Tensor) -> None:
             f"[sample, *batch, *event] = {index}. "
             'Fix f there (√0, say), or pass nonfinite="propagate" to let it through.'
         )
+
+
+def finite_critic(name: str, critic: Tensor, by_points: Tensor) -> None:
+    """Refuse a critic that overflows: it would make φ's gradient NaN."""
+    for x in (critic.detach(), by_points.detach()):
+        if inspectable(x) and not x.is_cuda and first_nonfinite(x) is not None:
+            raise ValueError(
+                f"{name} needs a critic that is finite, with a finite derivative, at the samples; got one that is not. "
+                "Scale the samples inside the critic, or use ScoreFunction."
+            )
 
 
 def finite(

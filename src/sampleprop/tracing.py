@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function, Variable
 from torch.overrides import TorchFunctionMode
+
+C = TypeVar("C", bound=Callable[..., Any])
 
 
 def transforms_active() -> bool:
@@ -57,6 +59,12 @@ def differentiable_backward() -> bool:
 def in_backward() -> bool:
     """Whether this code runs inside of a backward pass, as that of activation checkpointing does."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def constant_when_compiled(function: C) -> C:
+    """Mark a function of constants: `torch.compile` calls it while it traces. The public decorator imports Dynamo."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def apply(function: type[Function], *arguments: Any) -> Any:

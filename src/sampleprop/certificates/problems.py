@@ -32,11 +32,11 @@ from sampleprop.distributions.generalized_extreme_value import GeneralizedExtrem
 from sampleprop.distributions.k_subset import KSubset
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily
 from sampleprop.distributions.plackett_luce import PlackettLuce
+from sampleprop.distributions.quadrature import gauss_legendre
 from sampleprop.distributions.truncated_normal import TruncatedNormal
 from sampleprop.distributions.von_mises import VonMises
 from sampleprop.distributions.von_mises_fisher import VonMisesFisher
 from sampleprop.estimator import Estimator
-from sampleprop.families.quadrature import gauss_legendre
 
 MOST_STATES = 2**21
 

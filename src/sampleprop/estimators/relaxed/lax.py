@@ -122,6 +122,7 @@ class LAX(Estimator[Variables, Draw]):
         learn = self.training and isinstance(critic, nn.Module)
         with nullcontext() if learn else torch.no_grad():
             c, by_points = evaluate(draw.points)  # [k, *batch] and [k, *batch, *event], attached to ψ
+            checks.finite_critic(self.name, c, by_points)
             excess = unsqueeze_to(costs.fixed - c, by_points.dim())
             gradients = tuple(
                 # A parameter may have further dimensions: the components of a mixture.
