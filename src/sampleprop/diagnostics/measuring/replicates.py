@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import sysconfig
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -210,18 +213,19 @@ class Expectation(Measured):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def train(self, estimator: Estimator[Any, Any], steps: int, generator: Generator) -> None:
-        """Train the estimator's own parameters with Adam on this problem."""
+    def train(self, estimator: Estimator[Any, Any], steps: int, generator: Generator) -> Iterator[int]:
+        """Train the estimator's own parameters with Adam on this problem; yield the number of finished steps."""
         own = [p for p in estimator.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(own, lr=TRAINING_RATE)
         rows = max(1, TRAINING_ROWS // _product(self.batch))
         estimator.train()
-        for _ in range(steps):
+        for step in range(1, steps + 1):
             result, _, _ = self._run(estimator, rows, generator)
             gradients = torch.autograd.grad(result.mean(), own, allow_unused=True)
             for parameter, gradient in zip(own, gradients, strict=True):
                 parameter.grad = gradient
             optimizer.step()
+            yield step
         for parameter in own:
             parameter.grad = None
 
@@ -265,10 +269,29 @@ def any_number(k: int) -> Iterator[None]:
         raise
 
 
-def describe_error(error: Exception) -> str:
-    """The message of an error with its notes, on one line."""
-    said = " ".join((str(error) or type(error).__name__, *getattr(error, "__notes__", ())))
-    return " ".join(said.split())
+def describe_error(error: BaseException) -> str:
+    """What an error says, with its notes, on one line. One that the user's own code raised has its kind and place."""
+    place = _place(error)
+    text = str(error) or type(error).__name__
+    if place:
+        return f"{type(error).__name__}: {' '.join(text.split())} ({place})"
+    return " ".join(" ".join((text, *getattr(error, "__notes__", ()))).split())
+
+
+def _place(error: BaseException) -> str:
+    """The innermost line of the user's own code, if that is below ours; "" where our code or torch's raised."""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        path = Path(frame.f_code.co_filename)
+        if _OURS in path.parents:
+            place = ""
+        elif "site-packages" not in path.parts and not _STANDARD & {str(parent) for parent in path.parents}:
+            place = f"{path.name}, line {line}"
+    return place
+
+
+_OURS = Path(__file__).parents[2]
+_STANDARD = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
 
 
 def _product(shape: tuple[int, ...]) -> int:

@@ -1,0 +1,53 @@
+"""Files in the folder of a run: written in one step, never through a link, and by one run at a time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+LOCK = ".lock"
+
+
+def replace(path: Path, content: str | bytes) -> None:
+    """Write a file in one step. A link in its place is replaced, and what it points to is left alone."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    number, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(data)
+        os.chmod(beside, 0o666 & ~_mask())  # what is made by mkstemp is the user's alone
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def locked(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the folder; wait while another run holds it, after calling `waiting` once.
+
+    Raises:
+        OSError: for a folder that cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _mask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
