@@ -44,7 +44,9 @@ def from_lines(lines: Iterable[Line]) -> Iterator[Result]:
     for (argument, seed), group in groupby(lines, key=lambda line: (line["argument"], line["seed"])):
         found = list(group)
         if any(line["lines"] != len(found) for line in found):
-            raise ValueError(f"The result of {Piece(argument, seed)} needs {found[0]['lines']} lines; got {len(found)}.")
+            raise ValueError(
+                f"The result of {Piece(argument, seed)} needs {found[0]['lines']} lines; got {len(found)}."
+            )
         yield _result(Piece(argument, seed), found)
 
 
