@@ -107,8 +107,8 @@ def compare(
                 del waiting[0]
             each = len(tallies)
             steps = GROUPS * each
+            _tell(progress, "measuring", 0, steps)
             for done in range(0, steps, max(1, each)):
-                _tell(progress, "measuring", done, steps)
                 for finished in _round(expectation, reference, tallies, skipped, budget * size, size):
                     _tell(progress, "measuring", done + finished, steps)
         except KeyboardInterrupt:

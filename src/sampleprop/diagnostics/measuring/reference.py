@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from sampleprop import families
 from sampleprop.diagnostics.measuring.enumeration import ENUMERABLE, Enumeration
-from sampleprop.diagnostics.measuring.replicates import Expectation, Measured, describe_error
+from sampleprop.diagnostics.measuring.replicates import Expectation, Measured, describe_error, place
 from sampleprop.diagnostics.measuring.statistics import LEAST_GROUPS, NOTHING, Bias, Unseen, bias, signal
 from sampleprop.diagnostics.measuring.tally import Tally
 from sampleprop.estimator import Estimator, Objective
@@ -94,8 +94,10 @@ class Reference:
             if not _repeatable(expectation):
                 return
             self._enumeration = Enumeration(expectation)
-        except Exception:  # f's own; a long run may never meet that state
-            return
+        except Exception as error:
+            if not place(error):
+                raise
+            return  # f's own error; a long run may never meet that state
         self.text = f"exact, by enumeration of {self._enumeration.states} states"
         if self._gradient is None:
             self._gradient = self._enumeration.gradient
@@ -118,7 +120,10 @@ class Reference:
         estimator, generator = self._tally.estimator, self._tally.generator
         try:
             self._tally.add(self._expectation.estimates(estimator, count, generator))
-        except Exception as error:  # f's own: the estimators may still be measured, without a bias
+        except Exception as error:
+            if not place(error):
+                raise
+            # f's own error: other estimators may still be measured, without their bias.
             self._tally = None
             self.text = f"none: a long run of {estimator.label} failed: {describe_error(error)}"
 

@@ -262,34 +262,40 @@ def any_number(k: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        error.add_note(
-            f"f was called with {k} points for each batch element: a measurement calls f with any number of them, "
-            "[k, *batch, *event] -> [k, *batch]. Let f read k from x.shape[0]."
-        )
+        error.add_note(f"f was called with {k} points for each batch element. {_ANY_NUMBER}")
         raise
 
 
 def describe_error(error: BaseException) -> str:
     """What an error says, with its notes, on one line. One that the user's own code raised has its kind and place."""
-    place = _place(error)
-    text = str(error) or type(error).__name__
-    if place:
-        return f"{type(error).__name__}: {' '.join(text.split())} ({place})"
-    return " ".join(" ".join((text, *getattr(error, "__notes__", ()))).split())
+    where = place(error)
+    text = " ".join((str(error) or type(error).__name__, *getattr(error, "__notes__", ())))
+    if where:
+        text = f"{type(error).__name__}: {str(error) or 'no message'} ({where})."
+        if isinstance(error, RuntimeError):  # torch's, of shapes
+            text += f" {_ANY_NUMBER}"
+    return " ".join(text.split())
 
 
-def _place(error: BaseException) -> str:
-    """The innermost line of the user's own code, if that is below ours; "" where our code or torch's raised."""
-    place = ""
+def place(error: BaseException) -> str:
+    """The innermost line of the user's own code, if that is below ours; "" where our own code raised."""
+    found = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         path = Path(frame.f_code.co_filename)
         if _OURS in path.parents:
-            place = ""
-        elif "site-packages" not in path.parts and not _STANDARD & {str(parent) for parent in path.parents}:
-            place = f"{path.name}, line {line}"
-    return place
+            found = ""
+        elif (
+            not path.name.startswith("<frozen")
+            and "site-packages" not in path.parts
+            and not _STANDARD & {str(parent) for parent in path.parents}
+        ):
+            found = f"{path.name}, line {line}"
+    return found
 
 
+_ANY_NUMBER = (
+    "A measurement calls f with any number of points, [k, *batch, *event] -> [k, *batch]. Let f read k from x.shape[0]."
+)
 _OURS = Path(__file__).parents[2]
 _STANDARD = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
 

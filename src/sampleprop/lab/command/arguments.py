@@ -42,7 +42,7 @@ def complete(known: Callable[[], Sequence[str]], separator: str = "") -> Callabl
 
     def completion(incomplete: str) -> list[str]:
         before, found, last = incomplete.rpartition(separator) if separator else ("", "", incomplete)
-        return [before + found + name for name in known() if name.lower().startswith(last.strip().lower())]
+        return [before + found + name for name in known() if name.startswith(last)]
 
     return completion
 

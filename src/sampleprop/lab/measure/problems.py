@@ -258,4 +258,5 @@ class _Guarded:
             try:
                 return self.f(points)
             except SystemExit as error:
-                raise RuntimeError(f"f called sys.exit({error.code!r}).") from error
+                told = RuntimeError(f"f called sys.exit({error.code!r})")
+                raise told.with_traceback(error.__traceback__) from None
