@@ -100,16 +100,18 @@ def compare(
             while waiting:
                 _tell(progress, f"preparing {waiting[0].name}", total - len(waiting), total)
                 number = seed + 1 + total - len(waiting)
-                prepared = _prepare(expectation, waiting[0], wanted, budget, train_steps, number)
+                prepared = _prepare(expectation, waiting[0], wanted, budget, train_steps, number, progress)
                 if isinstance(prepared, Skipped):
                     skipped.append(prepared)
                 else:
                     _add(tallies, prepared)
                 del waiting[0]
-            for done in range(GROUPS):
-                _tell(progress, "measuring", done, GROUPS)
-                _round(expectation, reference, tallies, skipped, budget * size, size)
-            _tell(progress, "measuring", GROUPS, GROUPS)
+            each = len(tallies)
+            steps = GROUPS * each
+            _tell(progress, "measuring", 0, steps)
+            for done in range(0, steps, max(1, each)):
+                for finished in _round(expectation, reference, tallies, skipped, budget * size, size):
+                    _tell(progress, "measuring", done + finished, steps)
         except KeyboardInterrupt:
             interrupted = True
             skipped += [Skipped(estimator.label, "not reached before the interruption") for estimator in waiting]
@@ -150,7 +152,13 @@ def _configured(given: Iterable[Estimator[Any, Any]], dist: Distribution, budget
 
 
 def _prepare(
-    expectation: Expectation, given: Estimator[Any, Any], wanted: Target, budget: int, train_steps: int, seed: int
+    expectation: Expectation,
+    given: Estimator[Any, Any],
+    wanted: Target,
+    budget: int,
+    train_steps: int,
+    seed: int,
+    progress: Progress | None,
 ) -> Tally | Skipped:
     """Configure, try out and train an estimator; or say why it cannot take part."""
     refusal = given.refusal(expectation.dist)
@@ -172,7 +180,8 @@ def _prepare(
         with buffers_kept(estimator):
             expectation.step(estimator.train(), tally.generator)
         if (estimator.learns or estimator.moves) and train_steps:
-            expectation.train(estimator, train_steps, tally.generator)
+            for step in expectation.train(estimator, train_steps, tally.generator):
+                _tell(progress, f"training {estimator.name}", step, train_steps)
             tally.trained = train_steps
     except Exception as error:
         return Skipped(estimator.label, describe_error(error))
@@ -199,16 +208,17 @@ def _round(
     skipped: list[Skipped],
     evaluations: int,
     size: int,
-) -> None:
-    """Add one group of replicates, and one timing, to every estimator."""
+) -> Iterator[int]:
+    """Add one group of replicates, and one timing, to every estimator; yield how many are finished."""
     reference.round(evaluations)
-    for tally in list(tallies):
+    for finished, tally in enumerate(list(tallies), start=1):
         try:
             time_one(expectation, tally)
             tally.add(expectation.estimates(tally.estimator, size, tally.generator))
         except Exception as error:
             tallies.remove(tally)
             skipped.append(Skipped(tally.label, describe_error(error)))
+        yield finished
 
 
 def _tell(progress: Progress | None, stage: str, done: int, total: int) -> None:
