@@ -15,6 +15,7 @@ from sampleprop.bibliography import Source as Source
 from sampleprop.distributions.gumbel_max import gumbel_max as gumbel_max
 from sampleprop.distributions.gumbel_max import gumbel_top_k as gumbel_top_k
 from sampleprop.distributions.k_subset import KSubset as KSubset
+from sampleprop.distributions.linear_chain import LinearChain as LinearChain
 from sampleprop.distributions.plackett_luce import PlackettLuce as PlackettLuce
 from sampleprop.estimator import Estimator as Estimator
 from sampleprop.estimators import *  # noqa: F403  every estimator of the register

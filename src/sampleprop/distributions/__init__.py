@@ -18,6 +18,7 @@ from sampleprop.distributions.gumbel_max import gumbel_max as gumbel_max
 from sampleprop.distributions.gumbel_max import gumbel_top_k as gumbel_top_k
 from sampleprop.distributions.implicit import ImplicitReparameterization as ImplicitReparameterization
 from sampleprop.distributions.k_subset import KSubset as KSubset
+from sampleprop.distributions.linear_chain import LinearChain as LinearChain
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily as MixtureSameFamily
 from sampleprop.distributions.plackett_luce import PlackettLuce as PlackettLuce
 from sampleprop.distributions.truncated_normal import TruncatedNormal as TruncatedNormal
