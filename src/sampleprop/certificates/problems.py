@@ -31,9 +31,11 @@ from sampleprop.distributions.gamma import Gamma as SmallGamma
 from sampleprop.distributions.generalized_extreme_value import GeneralizedExtremeValue
 from sampleprop.distributions.k_subset import KSubset
 from sampleprop.distributions.linear_chain import LinearChain
+from sampleprop.distributions.matching import Matching
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily
 from sampleprop.distributions.plackett_luce import PlackettLuce
 from sampleprop.distributions.quadrature import gauss_legendre
+from sampleprop.distributions.spanning_tree import SpanningTree
 from sampleprop.distributions.truncated_normal import TruncatedNormal
 from sampleprop.distributions.von_mises import VonMises
 from sampleprop.distributions.von_mises_fisher import VonMisesFisher
@@ -499,6 +501,20 @@ PROBLEMS = (
         ),
         _float64([0.5, 0.6, -0.6, 0.5, 0.4, -0.6, 0.3, 0.7, -0.2, -0.5, 0.1, 0.6, -0.4]),
         _chain,
+        _flat,
+    ),
+    Problem(
+        "spanning tree of four nodes",
+        _float64([0.4, -0.9, 0.7, 0.1, -0.3, 0.5]),
+        _float64([0.5, 0.6, -0.6, 0.9, -0.4, 0.3, -0.7]),
+        lambda logits: SpanningTree(logits),
+        _shares,
+    ),
+    Problem(
+        "matching of three pairs",
+        _float64([[0.4, -0.9, 0.7], [0.1, -0.3, 0.5], [-0.4, 0.6, 0.2]]),
+        _float64([0.5, 0.6, -0.6, 0.9, -0.4, 0.3, -0.7, 0.2, 0.8, -0.3]),
+        lambda scores: Matching(scores),
         _flat,
     ),
     Problem("normal, square", _float64([0.6, -0.2]), _float64([-1.0, 1.0]), _normal, _square, _grid(-9, 10, 0.125)),
