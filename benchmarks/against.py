@@ -1,7 +1,8 @@
 """The package of another checkout of the project, beside ours in the same process.
 
-The package imports itself by its name, so a copy is made in which every `sampleprop` reads `sampleprop_before`: in imports, and in strings and
-docstrings too. Then neither package can reach the other, also not by an import inside a function.
+The package imports itself by its name, so a copy is made in which every `sampleprop` reads `sampleprop_before`: in
+imports, and in strings and docstrings too. Then neither package can reach the other, also not by an import inside a
+function.
 """
 
 import atexit

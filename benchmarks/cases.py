@@ -130,7 +130,8 @@ CASES: Mapping[str, Case] = {
 def estimates(
     case: Case, kind: str, samples: int, workload: Workload, before: ModuleType | None = None
 ) -> dict[str, Estimate]:
-    """The library, both yardsticks, and the library of another checkout if one is given: from the parameter to [*batch]."""
+    """The library, both yardsticks, and the library of another checkout if one is given: from the parameter to
+    [*batch]."""
     dist, family = KINDS[kind]
     by_hand, tightest = case.naive(workload.size), case.tight(workload.size)
     f = workload.cost

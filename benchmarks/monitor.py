@@ -2,9 +2,10 @@
 
     python benchmarks/monitor.py [--rounds N] [--json FILE]
 
-A 784-200-784 VAE with Bernoulli latents and Adam, batch 100, one thread. Each round times, in an order that rotates, a plain step, one with a
-probe, and one with a probe and its comparison with the reference. The overhead is their mean over 400 steps, from the medians of the ratios to
-the plain step within a round; and what a call costs that does not probe, measured on one bit, where microseconds show.
+A 784-200-784 VAE with Bernoulli latents and Adam, batch 100, one thread. Each round times, in an order that rotates, a
+plain step, one with a probe, and one with a probe and its comparison with the reference. The overhead is their mean
+over 400 steps, from the medians of the ratios to the plain step within a round; and what a call costs that does not
+probe, measured on one bit, where microseconds show.
 """
 
 import argparse

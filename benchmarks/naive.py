@@ -1,8 +1,9 @@
 """The estimators as most people write them by hand in plain PyTorch, the score left to autograd through `log_prob`.
 
-Each takes a distribution of `torch.distributions`, the cost f and the number of samples k, and returns [*batch] for `.sum().backward()`: the
-gradient is the estimator's, the value has the score terms in it. They evaluate f as often as the library's estimator of the same name does with
-its defaults. Those that learn are classes: calling them leaves the gradient of their own parameters in `.grad`.
+Each takes a distribution of `torch.distributions`, the cost f and the number of samples k, and returns [*batch] for
+`.sum().backward()`: the gradient is the estimator's, the value has the score terms in it. They evaluate f as often as
+the library's estimator of the same name does with its defaults. Those that learn are classes: calling them leaves the
+gradient of their own parameters in `.grad`.
 """
 
 import math
@@ -74,7 +75,7 @@ def muprop(q: Distribution, f: Cost, k: int = 1) -> Tensor:
 
 class DoubleCV:
     def __init__(self, size: int) -> None:
-        self.coefficient = torch.tensor(0.5, requires_grad=True)
+        self.coefficient = torch.tensor(0.0, requires_grad=True)
 
     def __call__(self, q: Distribution, f: Cost, k: int = 2) -> Tensor:
         x = q.sample((k,))
@@ -97,7 +98,7 @@ class DoubleCV:
 
 class RODEO:
     def __init__(self, size: int) -> None:
-        self.alpha, self.beta = (torch.tensor(0.25, requires_grad=True) for _ in range(2))
+        self.alpha, self.beta = (torch.tensor(0.0, requires_grad=True) for _ in range(2))
         self.network = nn.Sequential(nn.Linear(2, 8), nn.LeakyReLU(), last := nn.Linear(8, 1))
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -484,7 +485,8 @@ def generalized_gumbel_softmax(q: Distribution, f: Cost, k: int = 1) -> Tensor:
 
 
 class REBAR:
-    """z and z̃ with their graphs, and η and the temperature by the squared gradient, as in the published training loops."""
+    """z and z̃ with their graphs, and η and the temperature by the squared gradient, as in the published training
+    loops."""
 
     def __init__(self, size: int) -> None:
         self.eta = torch.tensor(1.0, requires_grad=True)

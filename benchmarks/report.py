@@ -36,7 +36,8 @@ def table(rows: list[Row]) -> str:
 
 
 def summary(rows: list[Row]) -> str:
-    """Ratios to naive and to tight, over the numbers of samples their geometric mean; the last line is over all estimators."""
+    """Ratios to naive and to tight, over the numbers of samples their geometric mean; the last line is over all
+    estimators."""
     shown = [workload for workload in SUMMARIZED if any(r["workload"] == workload for r in rows)]
     if not shown:
         return ""

@@ -1,12 +1,13 @@
 """Every estimator beside the same one written by hand, twice: as most people write it (naive), and as tight as it gets.
 
-    python benchmarks/run.py [--workloads toy-1 vae ...] [--only NAME ...] [--rounds N] [--compile] [--against CHECKOUT] [--check-bars]
-                             [--json FILE]
+    python benchmarks/run.py [--workloads toy-1 vae ...] [--only NAME ...] [--rounds N] [--compile] [--against CHECKOUT]
+                             [--check-bars] [--json FILE]
 
-One thread. A round times one step, forward and backward, of the library and of both yardsticks, in random order; a ratio is the median
-over the rounds of the ratios within a round, with the quartiles. `object` is what building the torch.distributions object takes, which the
-library needs and the tight yardstick does not. With --against, `before` is the library of another checkout, timed in the same rounds. The
-program starts itself again with fixed thresholds of the C library's allocator.
+One thread. A round times one step, forward and backward, of the library and of both yardsticks, in random order; a
+ratio is the median over the rounds of the ratios within a round, with the quartiles. `object` is what building the
+torch.distributions object takes, which the library needs and the tight yardstick does not. With --against, `before` is
+the library of another checkout, timed in the same rounds. The program starts itself again with fixed thresholds of the
+C library's allocator.
 """
 
 import argparse
@@ -49,8 +50,8 @@ COMPILED = ("ScoreFunction(2)", "DisARM", "GumbelSoftmax", "REBAR", "REBAR(coupl
 def interleaved(steps: dict[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, list[float]]:
     """The time of each step in each round; fewer rounds, at least five, when they would take longer than `seconds`.
 
-    A turn is as many steps as take `TURN`, after as many that are not timed: what another step left in the processor's caches is a sixth of
-    a short step. The order is random, so that no step has the same one before it in every round.
+    A turn is as many steps as take `TURN`, after as many that are not timed: what another step left in the processor's
+    caches is a sixth of a short step. The order is random, so that no step has the same one before it in every round.
     """
     shuffle = random.Random(0).shuffle
     repeats = {name: max(1, round(TURN / min(block(step, 1) for _ in range(5)))) for name, step in steps.items()}

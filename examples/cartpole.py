@@ -1,10 +1,10 @@
 """A pole balanced by REINFORCE: what each baseline does to it.
 
-The task is Gymnasium's CartPole-v1: a reward of 1 for each step on which the pole stands, at most 500 steps. Solved means
-a mean return of 475 or more over 100 episodes (a random policy gets 22).
+The task is Gymnasium's CartPole-v1: a reward of 1 for each step on which the pole stands, at most 500 steps. Solved
+means a mean return of 475 or more over 100 episodes (a random policy gets 22).
 
-Each step of the optimizer plays one whole episode in each of 16 environments at once and takes the score-function gradient of
-the mean return. The ways to do it differ in what an action is charged with:
+Each step of the optimizer plays one whole episode in each of 16 environments at once and takes the score-function
+gradient of the mean return. The ways to do it differ in what an action is charged with:
 
 - whole-return: all rewards of its episode, also those before it, which it had no part in.
 - none: the rewards from it on.
@@ -79,7 +79,8 @@ class Agent(nn.Module):
         self.played += batch.mask.sum()
 
     def forecast(self, states: Tensor) -> Tensor:
-        """What the critic expects from each state on. What a state is worth under a time limit depends on the time left."""
+        """What the critic expects from each state on. What a state is worth under a time limit depends on the time
+        left."""
         time = torch.arange(len(states)).div(LIMIT).view(-1, 1, 1).expand(*states.shape[:-1], 1)
         return LIMIT / 5 * self.critic(torch.cat((states, time), -1))
 
@@ -88,12 +89,13 @@ class Agent(nn.Module):
 def play(environments: VectorEnv[Any, Any, Any], act: Callable[[Tensor], Tensor]) -> Batch:
     """One whole episode in each environment, so that no return is cut off by the end of a batch.
 
-    An environment that is done resets itself at the next step and would begin another episode: from there on it is masked. Its first
-    episodes alone are kept, whatever their length; to keep those that end first would favour short ones.
+    An environment that is done resets itself at the next step and would begin another episode: from there on it is
+    masked. Its first episodes alone are kept, whatever their length; to keep those that end first would favour short
+    ones.
 
-    An episode ends where the pole falls or where the time is up. The latter is part of this task, whose return is what 500
-    steps give, and so nothing is added for what would have come. For the return without a limit, the critic's forecast of the
-    state after the last step would be part of the last reward, and neglecting it a bias.
+    An episode ends where the pole falls or where the time is up. The latter is part of this task, whose return is what
+    500 steps give, and so nothing is added for what would have come. For the return without a limit, the critic's
+    forecast of the state after the last step would be part of the last reward, and neglecting it a bias.
     """
     states, _ = environments.reset(seed=int(torch.randint(2**31, ())))  # torch's noise is all noise there is
     steps, alive = [], torch.ones(environments.num_envs, dtype=torch.bool)

@@ -1,15 +1,16 @@
 """A variational autoencoder with continuous latents, trained by many estimators at equal evaluations of the decoder.
 
-An encoder gives the means and scales of q(z | x), eight independent normal variables, a decoder p(x | z) of binary pixels, and
-p(z) is standard normal. There are three objectives, of which all have the same bound log p(x):
+An encoder gives the means and scales of q(z | x), eight independent normal variables, a decoder p(x | z) of binary
+pixels, and p(z) is standard normal. There are three objectives, of which all have the same bound log p(x):
 
 - `Pathwise` and `ScoreFunction` estimate the reconstruction E_q[log p(x | z)]; the KL divergence is in closed form.
-- `StickingTheLanding` estimates the ELBO E_q[log p(x, z) - log q(z | x)] as a whole, which leaves no noise once q is the posterior.
+- `StickingTheLanding` estimates the ELBO E_q[log p(x, z) - log q(z | x)] as a whole, which leaves no noise once q is
+  the posterior.
 - `ImportanceWeighted` and `DoublyReparameterized` maximize the bound of as many samples as `--evaluations` pay for.
 
-The table at the end has, over the seeds, the ELBO of training and held-out images and the bound of 1000 samples. Beside it the
-variance of the objective's gradient by q's parameters for one image: along each training, by `sp.Monitor`, and of all
-estimators on one model, by `sp.compare`, which compares those of one objective. Run:
+The table at the end has, over the seeds, the ELBO of training and held-out images and the bound of 1000 samples. Beside
+it the variance of the objective's gradient by q's parameters for one image: along each training, by `sp.Monitor`, and
+of all estimators on one model, by `sp.compare`, which compares those of one objective. Run:
 
     python examples/continuous_vae.py                                  # some minutes
     python examples/continuous_vae.py --estimator Pathwise StickingTheLanding --seeds 3
@@ -65,7 +66,8 @@ class VAE(nn.Module):
         return -binary_cross_entropy_with_logits(pixels, x.expand_as(pixels), reduction="none").sum(-1)
 
     def f(self, x: Tensor, estimator: Estimator) -> Callable[[Tensor], Tensor]:
-        """What the estimator's objective is made of: log p(x | z), or log p(x, z) for those that subtract log q themselves."""
+        """What the estimator's objective is made of: log p(x | z), or log p(x, z) for those that subtract log q
+        themselves."""
         if estimator.objective == "mean":
             return lambda z: self.log_likelihood(x, z)
         return lambda z: self.log_likelihood(x, z) + self.prior(x).log_prob(z)

@@ -1,8 +1,9 @@
 """Images for the examples, with no network: scikit-learn's handwritten digits, Fashion-MNIST and MNIST.
 
-The digits (1797 images of 8 × 8 pixels) come with scikit-learn. The other two (70,000 images of 28 × 28 pixels) are read from
-their IDX files, as they were published or unpacked: Fashion-MNIST from where Debian's package dataset-fashion-mnist puts
-it, or from a folder of yours; MNIST from a folder of yours.
+The digits (1797 images of 8 × 8 pixels) come with scikit-learn. The other two (70,000 images of 28 × 28 pixels) are
+read from
+their IDX files, as they were published or unpacked: Fashion-MNIST from where Debian's package dataset-fashion-mnist
+puts it, or from a folder of yours; MNIST from a folder of yours.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def read_idx(path: Path) -> Tensor:
             raise ValueError(f"{path} needs to be a whole gzip file; got: {error}. Get the file again.") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != BYTES or content[3] == 0:
         raise ValueError(
-            f"{path} needs the magic number 0x000008NN of an IDX file of bytes; got 0x{content[:4].hex()}. Is it the right file?"
+            f"{path} needs the magic number 0x000008NN of an IDX file of bytes; got 0x{content[:4].hex()}. Is it the "
+            f"right file?"
         )
     start = 4 + 4 * content[3]
     shape = struct.unpack(f">{content[3]}I", content[4:start]) if len(content) >= start else ()

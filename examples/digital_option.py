@@ -10,8 +10,8 @@ exists, so `Pathwise` refuses. Instead:
 
 - score function: differentiates the probability of the paths, to any order.
 - measure-valued: compares the payoff at two coupled ends of the path. First derivatives only.
-- conditional: given the price at half time the value is known in closed form, and smooth in it. What is left to sample is
-  the first half, through which `Pathwise` differentiates, to any order.
+- conditional: given the price at half time the value is known in closed form, and smooth in it. What is left to sample
+  is the first half, through which `Pathwise` differentiates, to any order.
 
 Each estimate evaluates the payoff four times. Run:
 
@@ -124,7 +124,8 @@ def table(exact: Tensor, found: dict[str, tuple[Tensor, Tensor]], spot: int) -> 
 
 
 def picture(exact: Tensor, found: dict[str, tuple[Tensor, Tensor]], path: Path) -> None:
-    """The sensitivities by the spot: the closed form as a line, estimates with bars of two standard errors, and those below."""
+    """The sensitivities by the spot: the closed form as a line, estimates with bars of two standard errors, and
+    those below."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 6), dpi=110, layout="constrained")

@@ -1,15 +1,16 @@
 """A variational autoencoder with discrete latents, trained by many estimators at equal evaluations of the decoder.
 
-An encoder gives q(z | x), ten bits (`--latents bernoulli`) or ten variables of eight classes (`--latents categorical`), a
-decoder p(x | z), and the loss is the negative ELBO
+An encoder gives q(z | x), ten bits (`--latents bernoulli`) or ten variables of eight classes (`--latents categorical`),
+a decoder p(x | z), and the loss is the negative ELBO
 
     E_q[-log p(x | z)] + KL(q(z | x) || p(z)),    p(z) uniform
 
-The KL divergence is in closed form; the expectation is the estimator's. Each gets the samples that `--evaluations` of the
-decoder pay for. Images are binarized at random, anew at each step; held-out images once.
+The KL divergence is in closed form; the expectation is the estimator's. Each gets the samples that `--evaluations` of
+the decoder pay for. Images are binarized at random, anew at each step; held-out images once.
 
-The table at the end has, over the seeds, the ELBO of training and held-out images and the bound of 1000 samples, always with
-true samples of q, also for estimators that train with relaxed ones. Beside it the variance of the gradient by q's logits for one
+The table at the end has, over the seeds, the ELBO of training and held-out images and the bound of 1000 samples, always
+with true samples of q, also for estimators that train with relaxed ones. Beside it the variance of the gradient by q's
+logits for one
 image: along each training, by `sp.Monitor`, and of all estimators on one model, by `sp.compare`. Run:
 
     python examples/discrete_vae.py                                             # some minutes
@@ -128,7 +129,8 @@ def train(name: str, seed: int, images: tuple[Tensor, Tensor], arguments: argpar
 
 
 def configured(name: str, model: VAE, evaluations: int) -> Estimator | None:
-    """The configuration that the evaluations pay for; None where the estimator does not take the latents or the price."""
+    """The configuration that the evaluations pay for; None where the estimator does not take the latents or the
+    price."""
     q, estimator = model.prior(torch.zeros(1)), ESTIMATORS[name]()
     return None if estimator.refusal(q) else estimator.for_budget(q, evaluations)
 

@@ -1,22 +1,22 @@
 """How the risk of a flood depends on the fitted law of the sea's yearly maximum: a jump in the far tail.
 
-The data are the highest sea levels of each year, 1923 to 1987, at Port Pirie in South Australia, as printed in Coles (2001),
-"An introduction to statistical modeling of extreme values", example 1.1. A generalized extreme value law is fitted to
-them by maximum likelihood. For a dyke at the level that is passed once in N years, wanted are the derivatives, by the law's
-location μ, scale σ and shape ξ, of
+The data are the highest sea levels of each year, 1923 to 1987, at Port Pirie in South Australia, as printed in Coles
+(2001), "An introduction to statistical modeling of extreme values", example 1.1. A generalized extreme value law is
+fitted to them by maximum likelihood. For a dyke at the level that is passed once in N years, wanted are the
+derivatives, by the law's location μ, scale σ and shape ξ, of
 
 - the exceedance probability P(x > crest);
 - the expected yearly damage: a fixed cost once the dyke is overtopped, and more for each centimetre up to a limit.
 
-Both costs jump at the crest. So `Pathwise` refuses the first, whose slope is zero wherever it exists, and is wrong for the
-second, of whose jump it knows nothing. What sees the jump:
+Both costs jump at the crest. So `Pathwise` refuses the first, whose slope is zero wherever it exists, and is wrong for
+the second, of whose jump it knows nothing. What sees the jump:
 
 - score function: draws years; one in N of them says anything.
 - importance sampling: draws from an exponential law above the crest, and weighs with the ratio of the densities, whose
   gradient is the one wanted. Every draw counts.
 
-Both are held against the closed form: derivatives of the cumulative distribution function. What the derivatives are for: with
-the covariance of the fit they tell how far the risk itself is known (the delta method). Run:
+Both are held against the closed form: derivatives of the cumulative distribution function. What the derivatives are
+for: with the covariance of the fit they tell how far the risk itself is known (the delta method). Run:
 
     python examples/extreme_values.py
     python examples/extreme_values.py --fast --estimator importance
@@ -67,7 +67,8 @@ class Fit(NamedTuple):
 
 
 def law(parameters: Tensor) -> GeneralizedExtremeValue:
-    """The law with these parameters, [3, *batch]. It has probability 0 beyond its edge, where importance sampling may ask."""
+    """The law with these parameters, [3, *batch]. It has probability 0 beyond its edge, where importance sampling
+    may ask."""
     return GeneralizedExtremeValue(*parameters, validate_args=False)
 
 
@@ -96,7 +97,8 @@ def fit(maxima: Tensor) -> Fit:
         found[2] <= -0.5 or torch.linalg.eigvalsh(information)[0] <= 0
     ):  # from -1/2 down the score's variance is infinite
         raise ValueError(
-            f"The fit needs a maximum of the likelihood at a shape above -1/2; got none near {found.tolist()}. Take more years."
+            f"The fit needs a maximum of the likelihood at a shape above -1/2; got none near {found.tolist()}. Take "
+            f"more years."
         )
     return Fit(found, information.inverse(), -loss(found).item())
 
@@ -158,9 +160,10 @@ def closed_form(quantity: str, parameters: Tensor, crests: Tensor) -> Tensor:
 
 
 def score_function(cost: Cost, parameters: Tensor, crests: Tensor, samples: int, generator: Generator) -> Tensor:
-    """By log-probabilities. `sp.ScoreFunction` refuses this law: its edge moves with the parameters, and what enters or leaves there
-    is no part of the score. Here nothing does: for a shape from -1/2 to 0 (`fit` sees to the former) the density falls to 0 at
-    the edge, as the distance from it to the power of -1/ξ - 1; and the variance of the score is finite.
+    """By log-probabilities. `sp.ScoreFunction` refuses this law: its edge moves with the parameters, and what enters
+    or leaves there is no part of the score. Here nothing does: for a shape from -1/2 to 0 (`fit` sees to the former)
+    the density falls to 0 at the edge, as the distance from it to the power of -1/ξ - 1; and the variance of the score
+    is finite.
     """
     q = law(parameters)
     with torch.no_grad():
@@ -172,8 +175,8 @@ def score_function(cost: Cost, parameters: Tensor, crests: Tensor, samples: int,
 def importance(cost: Cost, parameters: Tensor, crests: Tensor, samples: int, generator: Generator) -> Tensor:
     """An expectation over a law of its own, in which the sea's law has become a part of the cost.
 
-    Above a high crest the sea is nearly exponential. An exponential law with the same mean has the heavier tail if the shape is
-    below 0, so that the ratio is bounded. Below the crest there is no cost, and no need to draw.
+    Above a high crest the sea is nearly exponential. An exponential law with the same mean has the heavier tail if the
+    shape is below 0, so that the ratio is bounded. Below the crest there is no cost, and no need to draw.
     """
     q = law(parameters)
     mean_excess = (q.scale + q.concentration * (crests - q.loc)) / (1 - q.concentration)
@@ -223,7 +226,8 @@ def measure(
 
 
 def evaluations_for_a_percent(exact: Tensor, found: Found, samples: int) -> Tensor:
-    """How often the cost must be evaluated for a standard error of 1 % of the gradient's length, [crests]; NaN if not seen."""
+    """How often the cost must be evaluated for a standard error of 1 % of the gradient's length, [crests]; NaN if
+    not seen."""
     variance = torch.where(found.blind < 1, found.spread.square().sum(0), math.nan)
     return samples * variance / (0.01**2 * exact.square().sum(0))
 
@@ -255,7 +259,8 @@ def derivatives(quantity: str, fitted: Fit, exact: Tensor, found: dict[str, Foun
 
 
 def costs(exact: Tensor, found: dict[str, Found], samples: int) -> str:
-    """By the crest: evaluations for an accuracy of 1 %, estimates that saw nothing, and the largest of the three |z|."""
+    """By the crest: evaluations for an accuracy of 1 %, estimates that saw nothing, and the largest of the three
+    |z|."""
     head = ["crest, years", *(f"{name}: {what}" for name in found for what in ("for 1 %", "blind", "largest z"))]
     rows = []
     for i, period in enumerate(PERIODS.tolist()):

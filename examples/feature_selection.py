@@ -4,13 +4,14 @@ Each pixel has a gate z, open with probability p = σ(φ), the same φ for all i
 
     E_{z ~ p_φ}[cross-entropy of the classifier on image · z] + PRICE (Σ p - budget)²
 
-for a budget of open gates that falls from all pixels to the number wanted, so that the gates that help least close first. The
-second term is known in closed form, so it is not sampled. In the first, each image of a batch gets gates of its own: as many
-separate expectations, whose errors average out.
+for a budget of open gates that falls from all pixels to the number wanted, so that the gates that help least close
+first. The second term is known in closed form, so it is not sampled. In the first, each image of a batch gets gates of
+its own: as many separate expectations, whose errors average out.
 
-In the end the most probable gates are opened for good. What a choice of pixels is worth is measured for all ways alike: a fresh
-classifier of the same kind is trained on them alone, and tested on images that no training has seen. The pixels are also chosen at
-random, by scikit-learn's mutual information, and by its support vector machine with an L1 penalty. Run:
+In the end the most probable gates are opened for good. What a choice of pixels is worth is measured for all ways alike:
+a fresh classifier of the same kind is trained on them alone, and tested on images that no training has seen. The pixels
+are also chosen at random, by scikit-learn's mutual information, and by its support vector machine with an L1 penalty.
+Run:
 
     python examples/feature_selection.py                                 # all estimators, a few minutes
     python examples/feature_selection.py --estimator DisARM --pixels 8 --seeds 5

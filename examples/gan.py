@@ -1,16 +1,19 @@
 """A generative adversarial network: of gray pixels, and with `--discrete` of black and white ones.
 
-The generator turns noise into the parameters of independent pixels: means of normal laws with a scale of 0.1 (real images get
-the same noise), or with `--discrete` logits of bits. It wants the critic D to take what is drawn for real:
+The generator turns noise into the parameters of independent pixels: means of normal laws with a scale of 0.1 (real
+images get the same noise), or with `--discrete` logits of bits. It wants the critic D to take what is drawn for real:
 
     E_x[softplus(-D(x))],    x ~ pixels of the generator's law
 
-Gradients reach it through x. Gray pixels are differentiable (`Pathwise`). Bits are not: there are the biased estimators, which need
-∂D/∂x, and the unbiased, which do not. Each gets the samples that `--evaluations` of D pay for. The critic always sees true samples.
+Gradients reach it through x. Gray pixels are differentiable (`Pathwise`). Bits are not: there are the biased
+estimators, which need ∂D/∂x, and the unbiased, which do not. Each gets the samples that `--evaluations` of D pay for.
+The critic always sees true samples.
 
-How good are the samples? There is no likelihood. The table has the share of images, real held-out ones and as many generated, whose
-nearest neighbour is of their own kind: 50 % if nothing tells them apart. More among the real ones says that they are not covered, more
-among the generated that these are like each other. The first rows are yardsticks: training images, and pixels drawn each by itself. Run:
+How good are the samples? There is no likelihood. The table has the share of images, real held-out ones and as many
+generated, whose
+nearest neighbour is of their own kind: 50 % if nothing tells them apart. More among the real ones says that they are
+not covered, more among the generated that these are like each other. The first rows are yardsticks: training images,
+and pixels drawn each by itself. Run:
 
     python examples/gan.py                                             # some minutes
     python examples/gan.py --discrete --seeds 3
@@ -79,7 +82,8 @@ class GAN(nn.Module):
         return softplus(-self.critic(x)).squeeze(-1)
 
     def critic_loss(self, real: Tensor) -> Tensor:
-        """With the penalty R1 of Mescheder, Geiger and Nowozin (2018), without which the generator makes a few images only."""
+        """With the penalty R1 of Mescheder, Geiger and Nowozin (2018), without which the generator makes a few
+        images only."""
         drawn, real = self.law(len(real)).sample(), real.requires_grad_()
         (slopes,) = torch.autograd.grad(self.critic(real).sum(), real, create_graph=True)
         penalty = PENALTY / 2 * slopes.square().sum(-1)
@@ -87,7 +91,8 @@ class GAN(nn.Module):
 
 
 def neighbours(real: Tensor, drawn: Tensor) -> tuple[float, float]:
-    """The percentage of real images, and of drawn ones, whose nearest neighbour among all others is of their own kind."""
+    """The percentage of real images, and of drawn ones, whose nearest neighbour among all others is of their own
+    kind."""
     distances = torch.cdist(torch.cat([real, drawn]).double(), torch.cat([real, drawn]).double())
     distances += 1e-6 * torch.rand_like(distances)  # among equally near ones any is the nearest, as bits often have it
     nearest = distances.fill_diagonal_(torch.inf).argmin(1)

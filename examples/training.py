@@ -1,4 +1,5 @@
-"""What the examples share: their arguments, a training loop that can be interrupted, bounds on held-out data, tables and curves."""
+"""What the examples share: their arguments, a training loop that can be interrupted, bounds on held-out data, tables
+and curves."""
 
 from __future__ import annotations
 
@@ -109,8 +110,8 @@ def train(
 ) -> History:
     """Call `step` as often as asked for, and `measure` before the first, after each `every`-th and after the last one.
 
-    After each measurement all is saved: an interrupted run loses at most `every` steps, and gives the numbers of one that
-    was not interrupted. Measurements have noise of their own, always the same, and leave the training's alone.
+    After each measurement all is saved: an interrupted run loses at most `every` steps, and gives the numbers of one
+    that was not interrupted. Measurements have noise of their own, always the same, and leave the training's alone.
 
     Args:
         label: for the progress bar.
@@ -148,7 +149,8 @@ def train(
 def outcome(
     log_weights: Callable[[Tensor, int], Tensor], held_out: Tensor, history: History, monitor: sp.Monitor, *, fast: bool
 ) -> dict[str, float]:
-    """The numbers at the end of an autoencoder's training: ELBO and bound of held-out images, with noise that is always the same."""
+    """The numbers at the end of an autoencoder's training: ELBO and bound of held-out images, with noise that is
+    always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         elbo, bound = bounds(log_weights, held_out, 50 if fast else 1000)

@@ -1,7 +1,7 @@
 """The yardsticks of the benchmarks are the estimators that they stand for, and the runner runs.
 
-Gradients of both yardsticks are compared with the library's, and with exact ones where there are such, by z-tests of the mean and of the mean
-square in float64. The false-alarm rate of all of them together is 1e-3.
+Gradients of both yardsticks are compared with the library's, and with exact ones where there are such, by z-tests of
+the mean and of the mean square in float64. The false-alarm rate of all of them together is 1e-3.
 """
 
 import json
@@ -57,7 +57,11 @@ def replicates(estimate, kind: str) -> tuple[Tensor, Tensor]:
 
 
 def tilted(estimator):
-    """The estimator, with critics and networks that are not zero."""
+    """The estimator, with coefficients, critics and networks that are not zero."""
+    for name in ("coefficient", "alpha", "beta"):
+        number = getattr(estimator, name, None)
+        if isinstance(number, Tensor):
+            torch.nn.init.constant_(number, 0.3)
     for module in (getattr(estimator, "quadratic", None), getattr(estimator, "network", None)):
         if module is not None:
             with torch.no_grad():

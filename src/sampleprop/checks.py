@@ -12,10 +12,20 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent, TransformedDistribution
 
 from sampleprop import noise
-from sampleprop.families import Bernoullis, Discrete, Integers, OneHots, Variables
+from sampleprop.families import (
+    Bernoullis,
+    Discrete,
+    Enumerable,
+    Integers,
+    LogLinears,
+    OneHots,
+    Other,
+    Structures,
+    Variables,
+)
 from sampleprop.tracing import inspectable
 
 Nonfinite = Literal["raise", "drop", "propagate"]
@@ -57,10 +67,19 @@ def kinds(takes: tuple[type[Variables], ...]) -> str:
 
 def kind_refusal(name: str, takes: tuple[type[Variables], ...], variables: Variables) -> str | None:
     """Why an estimator for variables of the kinds `takes` cannot take these, with the fix; None if it can."""
+    if variables.contradiction is not None:
+        return f"{name} needs a distribution whose samples follow its log_prob; got {variables.contradiction}."
     if isinstance(variables, takes):
         return None
     if isinstance(variables, Integers) and OneHots in takes:
         fix = "Use OneHotCategorical: the samples must be points of the simplex, not integers."
+    elif isinstance(variables, LogLinears):
+        fix = (
+            "Use ScoreFunction or UnorderedSet for any f; DoubleCV, MuProp or StraightThrough for a differentiable one."
+        )
+    elif isinstance(variables, Structures):
+        why = "Its marginals have no closed form. " if LogLinears in takes else ""
+        fix = f"{why}Use ScoreFunction, UnorderedSet or RaoBlackwellized; or KSubset, where only the set matters."
     elif isinstance(variables, Discrete):
         fix = "Use ScoreFunction, which takes any distribution."
     else:
@@ -72,11 +91,13 @@ def rsample_refusal(name: str, variables: Variables, instead: str) -> str | None
     """Why an estimator cannot differentiate these samples with respect to φ, with the fix; None if it can."""
     if variables.is_discrete:
         return (
-            f"{name} needs a continuous distribution; got {variables.kind}, whose samples have no derivative with respect "
-            f"to φ. Use {instead}."
+            f"{name} needs a continuous distribution; got {variables.kind}, whose samples have no derivative with "
+            f"respect to φ. Use {instead}."
         )
     if not variables.dist.has_rsample:
         return f"{name} needs a distribution with rsample; got {variables.kind}, which has none. Use {instead}."
+    if variables.no_path is not None:
+        return f"{name} needs an rsample that reparameterizes the distribution; got {variables.no_path}. Use {instead}."
     return None
 
 
@@ -121,8 +142,8 @@ def costs(name: str, variables: Variables | Distribution, given: Tensor, values:
     return noise.promote(values)
 
 
-def keep(name: str, kept: Tensor | None, costs: Tensor, whole: bool) -> None:
-    """Require a mask of the costs' shape; refuse any mask where the samples make sense only together (`whole`)."""
+def keep(name: str, kept: Tensor | None, costs: Tensor, can_drop: bool) -> None:
+    """Require a mask of the costs' shape; refuse any mask where the rest would not estimate E[f | f is finite]."""
     if kept is None:
         return
     if kept.shape != costs.shape or kept.dtype != torch.bool:
@@ -130,10 +151,24 @@ def keep(name: str, kept: Tensor | None, costs: Tensor, whole: bool) -> None:
             f"{name} needs keep of the costs' shape, [k, *batch] = {list(costs.shape)}, and bool; got "
             f"{list(kept.shape)}, {kept.dtype}. Pass keep=costs.isfinite(), say."
         )
-    if whole:
+    droppable(name, can_drop)
+
+
+def droppable(name: str, can_drop: bool) -> None:
+    """Refuse to leave costs out where the rest would not estimate E[f | f is finite]."""
+    if not can_drop:
         raise ValueError(
-            f'{name} needs every cost: its samples make sense only together; got nonfinite="drop". Fix f, or use '
-            "ScoreFunction, which can leave samples out."
+            f"{name} needs every cost: where x decides which costs are lost, the others alone give a wrong gradient; "
+            'got nonfinite="drop". Fix f, or use ScoreFunction with its leave-one-out baseline, or Enumerate.'
+        )
+
+
+def two_kept(name: str, count: Tensor) -> None:
+    """Refuse batch elements with fewer than two finite costs, [*batch]: one alone has nothing to be compared with."""
+    if inspectable(count) and bool((count < 2).any()):
+        raise ValueError(
+            f"{name} needs two finite costs of each batch element to leave the others out; got fewer at batch index "
+            f"{(count < 2).nonzero()[0].tolist()}. Draw more samples, or fix f."
         )
 
 
@@ -190,7 +225,9 @@ def _numbers(shape: tuple[int, ...]) -> str:
 
 
 def possible(name: str, variables: Variables) -> None:
-    """Refuse a categorical variable all of whose classes are masked: there is nothing to draw."""
+    """Refuse a categorical variable all of whose classes are masked, or such a structure: there is nothing to draw."""
+    if isinstance(variables, Structures) and not variables.base._validate_args:  # else it has looked already
+        variables.base.require_possible()
     if not isinstance(variables, Discrete):
         return
     if isinstance(variables, Bernoullis) and variables.dist._validate_args:
@@ -212,6 +249,28 @@ def possible(name: str, variables: Variables) -> None:
             f"{name} needs at least one possible class in each row of logits; all are -inf (or one is NaN) at index "
             f"{row}. Leave one class unmasked."
         )
+
+
+def repeated(costs: Tensor, again: Tensor) -> None:
+    """Refuse an f that gives other costs when the backward pass evaluates it again: its gradient would be of those."""
+    tolerance = 1e3 * torch.finfo(costs.dtype).eps if costs.is_floating_point() else 0.0
+    if not torch.allclose(costs, again, rtol=tolerance, atol=tolerance * float(costs.abs().max()), equal_nan=True):
+        raise RuntimeError(
+            "expect with chunk=... needs an f that gives the same costs when the backward pass evaluates it again; got "
+            "others. A parameter of f was changed in between, or f has a state. Call backward() before "
+            "optimizer.step(), or leave chunk out."
+        )
+
+
+def scored(name: str, variables: Variables, log_prob: Tensor) -> None:
+    """Refuse a log-probability without a graph where φ is to get a gradient: it would get none."""
+    if log_prob.requires_grad or not inspectable(log_prob) or not torch.is_grad_enabled() or not variables.attached:
+        return
+    raise RuntimeError(
+        f"{name} needs a log_prob that autograd can follow to φ; {variables.kind} gives one without a graph, so φ "
+        "would get no gradient. Use Pathwise if the samples move with φ, write log_prob in torch without detach, or "
+        "detach the parameters."
+    )
 
 
 def unchanged(name: str, points: Tensor, version: int) -> None:
@@ -315,8 +374,12 @@ def finite_derivative(name: str, derivative: Tensor) -> None:
         )
 
 
-def finite(name: str, costs: Tensor, policy: Nonfinite) -> tuple[Tensor, Tensor | None]:
+def finite(
+    name: str, costs: Tensor, policy: Nonfinite, variables: Variables | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Apply the policy for non-finite costs: the costs, and where to keep them (None for everywhere).
+
+    The message names the variables' part in it, if they are given.
 
     Raises:
         ValueError: under "raise" with the first index; under "drop" where a batch element has no finite cost left.
@@ -326,7 +389,7 @@ def finite(name: str, costs: Tensor, policy: Nonfinite) -> tuple[Tensor, Tensor 
     if policy == "raise":
         if not costs.is_cuda and math.isfinite(costs.detach().sum().item()):
             return costs, None  # a finite sum proves finite terms in one pass
-        _raise_nonfinite(name, costs.detach())
+        _raise_nonfinite(name, costs.detach(), "" if variables is None else _inverse_advice(variables.dist))
         return costs, None
     keep = costs.detach().isfinite()  # [k, *batch]
     empty = ~keep.any(0)
@@ -338,7 +401,7 @@ def finite(name: str, costs: Tensor, policy: Nonfinite) -> tuple[Tensor, Tensor 
     return torch.where(keep, costs, 0.0), keep
 
 
-def _raise_nonfinite(name: str, costs: Tensor) -> None:
+def _raise_nonfinite(name: str, costs: Tensor, advice: str) -> None:
     if costs.is_cuda:
         _raise_later(
             costs.isfinite().all(),
@@ -351,7 +414,21 @@ def _raise_nonfinite(name: str, costs: Tensor) -> None:
         raise ValueError(
             f"{name} needs finite costs; f returned {costs[tuple(index)].item()} at [sample, *batch] = {index}. "
             'Fix f, or pass nonfinite="drop" to leave such samples out, or nonfinite="propagate" to let them through.'
+            + advice
         )
+
+
+def _inverse_advice(dist: Distribution) -> str:
+    """What to do where f asks a transformed distribution for the log-probability of points at the edge."""
+    while isinstance(dist, Independent):
+        dist = dist.base_dist
+    if not isinstance(dist, TransformedDistribution) or all(t.with_cache(0) is not t for t in dist.transforms):
+        return ""
+    return (
+        " If f calls log_prob of this distribution, the inverse of a transform is infinite for points that were "
+        "rounded to the edge: build it with a cache, TanhTransform(cache_size=1), say. Dropping these points would be "
+        "a bias."
+    )
 
 
 def first_nonfinite(x: Tensor, keep: Tensor | None = None) -> list[int] | None:
@@ -392,8 +469,12 @@ _GATHERED: ContextVar[list[tuple[str, Tensor]] | None] = ContextVar("gathered pa
 
 _KIND_NAMES: dict[Any, str] = {
     Variables: "any distribution",
+    Enumerable: "Bernoulli, OneHotCategorical, Categorical or a structure (KSubset, say)",
+    LogLinears: "a structure with known marginals (KSubset, say)",
+    Structures: "a structure (KSubset, say)",
     Discrete: "Bernoulli, OneHotCategorical or Categorical",
     Bernoullis: "Bernoulli",
     OneHots: "OneHotCategorical",
     Integers: "Categorical",
+    Other: "a distribution other than Bernoulli, OneHotCategorical and Categorical",
 }

@@ -60,7 +60,7 @@ class Costs:
         relaxed_f: f itself, for estimators that evaluate it at points of their own. The rest of a program also takes
             how they were relaxed, as `Softening`.
         context: [*batch, ...], for learned baselines and critics.
-        keep: [k, *batch], False for samples that are left out; None for all.
+        keep: [k, *batch], False for samples that are left out, for estimators that `can_drop`; None for all.
         group: further samples of the same distribution; None where there are none.
     """
 
@@ -88,23 +88,16 @@ class Costs:
         assert self.relaxed_f is not None
         return self.relaxed_f
 
-    @property
-    def alone(self) -> bool:
-        """Whether these samples are all there are, and each of them counts."""
-        return self.keep is None and self.group is None
-
     def shared(self, x: Tensor) -> Tensor:
-        """Each number times its share in the average, [k, *batch]: the sum over the samples is then the average."""
-        if self.keep is None:
-            return x if x.shape[0] == 1 else x / x.shape[0]
-        return torch.where(self.keep, x, 0.0) * kept_weights(self.keep, x.dtype, self.group)
+        """Each number divided by the number of samples, [k, *batch]: the sum over the samples is then the average."""
+        return x if x.shape[0] == 1 else x / x.shape[0]
 
     def beyond_others(self) -> Tensor:
         """[k, *batch], how much each cost exceeds the mean of the others, times its share; without graph."""
         x = self.points.detach()
         k = x.shape[0]
-        if not self.alone:
-            return self.shared(x - others(x, self.keep, self.group))
+        if self.group is not None:
+            return self.shared(x - others(x, group=self.group))
         # Differences are small numbers: the result sums to 0 up to their rounding, not up to that of the costs.
         x = x - x[:1]
         beyond = torch.sub(x, x.sum(0), alpha=1 / k)
@@ -116,11 +109,11 @@ class Costs:
 
     def mean(self) -> Tensor:
         """[*batch], the mean cost: what most estimators return as the value."""
-        return average(self.points, self.keep, self.group)
+        return self.average(self.points)
 
     def average(self, x: Tensor) -> Tensor:
-        """The mean over the samples that are kept: [k, *batch, ...] -> [*batch, ...]."""
-        return average(x, self.keep, self.group)
+        """The mean over the samples: [k, *batch, ...] -> [*batch, ...]."""
+        return x.squeeze(0) if x.shape[0] == 1 else x.mean(0)
 
 
 class Group(NamedTuple):
@@ -156,26 +149,12 @@ class Group(NamedTuple):
         return costs.shape[0] * ranks * (self.particles or costs.shape[self.dim])
 
 
-def average(x: Tensor, keep: Tensor | None = None, group: Group | None = None) -> Tensor:
-    """The mean over the samples that are kept: [k, *batch, ...] -> [*batch, ...].
-
-    Args:
-        x: [k, *batch, ...].
-        keep: [k, *batch] or None for all.
-        group: as for `kept_weights`.
-    """
-    if keep is None:
-        return x.squeeze(0) if x.shape[0] == 1 else x.mean(0)
-    kept = torch.where(unsqueeze_to(keep, x.dim()), x, 0.0)  # not a product: what is left out may be NaN
-    return (unsqueeze_to(kept_weights(keep, x.dtype, group), x.dim()) * kept).sum(0)
-
-
 def others(x: Tensor, keep: Tensor | None = None, group: Group | None = None) -> Tensor:
     """For each sample the mean over the others that are kept, 0 where there are none.
 
     Args:
         x: [k, *batch, ...] of two samples or more; [k, ..., *batch] with a group.
-        keep: [k, *batch] or None for all.
+        keep: [k, *batch], or None for all.
         group: further samples; with ranks the result is detached.
     """
     if keep is None and group is None:
@@ -203,15 +182,3 @@ def totals(*xs: Tensor, group: Group | None = None) -> tuple[Tensor, ...]:
     if group is not None and group.process_group is not None:
         sums = parallel.total(sums, group.process_group)
     return sums.unbind(0)
-
-
-def kept_weights(keep: Tensor, dtype: torch.dtype, group: Group | None = None) -> Tensor:
-    """Equal weights for the samples that are kept, 0 for the others: [k, *batch], summing to 1 over the samples.
-
-    Where ranks hold further samples, the weights sum to 1 averaged over the ranks; a rank with fewer kept samples has a
-    smaller sum.
-    """
-    if group is None or group.process_group is None:
-        return keep.to(dtype) / keep.sum(0)
-    ranks = distributed.get_world_size(group.process_group)
-    return keep.to(dtype) * (ranks / parallel.total(keep.sum(0).to(dtype), group.process_group))

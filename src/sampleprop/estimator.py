@@ -6,7 +6,7 @@ import copy
 import inspect
 from abc import ABC, abstractmethod
 from types import UnionType
-from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, Union, get_args, get_origin
 
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution
@@ -57,7 +57,7 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
             f is log p(x, z).
         compiles: whether `torch.compile(fullgraph=True)` takes it; a string says why it does not.
         source: the paper, or None.
-        whole: whether the samples make sense only together, so that no cost can be left out.
+        can_drop: whether costs that are not finite can be left out: the result then estimates E[f | f is finite].
         calls_f: whether `estimate` evaluates f itself, at points that it chooses.
         grouped: whether samples of other particles of a program, and of other ranks, improve the estimate. An estimator
             without this needs no process group: averaging over the ranks is already correct.
@@ -73,7 +73,7 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
     objective: ClassVar[Objective] = "mean"
     compiles: ClassVar[Literal[True] | str] = True
     source: ClassVar[Source | None] = None
-    whole: bool = False
+    can_drop: bool = False
     calls_f: bool = False
     grouped: ClassVar[bool] = False
     samples_step: ClassVar[int] = 1
@@ -87,12 +87,19 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         """Read from the type arguments which variables and which Draw the class is an estimator of."""
         super().__init_subclass__(**arguments)
         for base in vars(cls).get("__orig_bases__", ()):
+            if not (isinstance(get_origin(base), type) and issubclass(get_origin(base), Estimator)):
+                continue  # Generic[V], or a base that is no estimator
             for argument in get_args(base):
-                kinds = get_args(argument) if isinstance(argument, UnionType) else (argument,)
+                kinds = get_args(argument) if get_origin(argument) in (Union, UnionType) else (argument,)
                 if all(isinstance(kind, type) and issubclass(kind, Variables) for kind in kinds):
                     cls.takes = kinds
                 elif isinstance(argument, type) and issubclass(argument, tuple):
                     cls._draw_type = argument
+                elif not (isinstance(argument, TypeVar) or argument is Any):
+                    raise TypeError(
+                        f"{cls.__name__} needs a kind of variables and a NamedTuple as type arguments; got "
+                        f"{argument!r}. Write Estimator[Bernoullis, Draw], say, with the classes themselves."
+                    )
 
     def propose(self, dist: Distribution, *, context: Tensor | None = None, generator: Generator | None = None) -> D:
         """Choose where f must be evaluated.
@@ -129,14 +136,15 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
             probe_costs: f(draw.probes), [m, *batch], where the draw has probes.
             relaxed_f: f, for estimators that evaluate f themselves (`calls_f`).
             context: [*batch, ...], for learned control variates.
-            keep: [k, *batch], False where a cost is to be left out (it is then finite and otherwise ignored).
+            keep: [k, *batch], False where a cost is to be left out, for estimators that `can_drop`. Such a cost must be
+                finite and is ignored.
             group: further samples; only estimators that are `grouped` use them.
         """
         checks.own_draw(self.name, self._draw_type, draw)
         variables = self._recognized(dist)
         checks.points(self.name, variables, draw.points)
         values = checks.costs(self.name, variables, draw.points, costs)
-        checks.keep(self.name, keep, values, self.whole)
+        checks.keep(self.name, keep, values, self.can_drop)
         if self.calls_f and relaxed_f is None:
             raise ValueError(f"{self.name} needs f itself; got its costs only. Pass relaxed_f=f.")
         probes = None if draw.probes is None else checks.probe_costs(self.name, variables, draw.probes, probe_costs)
@@ -150,14 +158,20 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         return self.refusal_of(recognize(dist))
 
     def evaluations(self, dist: Distribution) -> tuple[int, int]:
-        """How often one estimate evaluates f (forward), and differentiates f for φ (backward), per batch element."""
-        variables: Any = recognize(dist)
-        return self.calls(variables)
+        """How often one estimate evaluates f (forward), and differentiates f for φ (backward), per batch element.
+
+        Raises:
+            TypeError: for a distribution of another kind than the estimator takes.
+        """
+        return self.calls(self._of_its_kind(dist))
 
     def order(self, dist: Distribution) -> float:
-        """The highest derivative that is right; every derivative above it raises."""
-        variables: Any = recognize(dist)
-        return self.highest_order(variables)
+        """The highest derivative that is right; every derivative above it raises.
+
+        Raises:
+            TypeError: for a distribution of another kind than the estimator takes.
+        """
+        return self.highest_order(self._of_its_kind(dist))
 
     # What an author writes: the first two always, the others where the default is wrong.
 
@@ -187,10 +201,17 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
 
     def _recognized(self, dist: Distribution) -> V:
         """The variables of a distribution that this estimator takes; raises TypeError otherwise."""
+        variables = self._of_its_kind(dist)
+        if (refusal := self.refuses(variables)) is not None:
+            raise TypeError(refusal)
+        return variables
+
+    def _of_its_kind(self, dist: Distribution) -> V:
+        """The variables of a distribution of a kind that this estimator takes; raises TypeError otherwise."""
         if not isinstance(dist, Distribution):
             raise TypeError(checks.no_distribution(self.name, dist))
         variables: Any = recognize(dist)
-        if (refusal := self.refusal_of(variables)) is not None:
+        if (refusal := checks.kind_refusal(self.name, self.takes, variables)) is not None:
             raise TypeError(refusal)
         known: V = variables
         return known

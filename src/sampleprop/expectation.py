@@ -16,7 +16,7 @@ from sampleprop.estimator import Estimator
 from sampleprop.estimators.exact.enumerate import Enumerate
 from sampleprop.estimators.pathwise.pathwise import Pathwise
 from sampleprop.estimators.score.score_function import ScoreFunction
-from sampleprop.families import Discrete, Variables, recognize
+from sampleprop.families import Enumerable, Variables, recognize
 from sampleprop.surrogate import unsqueeze_to
 from sampleprop.tracing import inspectable
 
@@ -52,9 +52,11 @@ def expect(
             `ScoreFunction` with its leave-one-out baseline. A jump in f cannot be seen: `check` finds it.
         context: [\*batch, ...], given to learned baselines and critics.
         generator: the source of all noise; the same state gives the same result.
-        nonfinite: what to do with NaN and infinite costs: "raise" (with the index; on CUDA at the next call, so that
-            the host need not wait), "drop" those samples from every average, or "propagate". Not looked at under
-            `torch.compile` and `torch.func`.
+        nonfinite: what to do with NaN and infinite costs. "raise" names the index (on CUDA at the next call, so that
+            the host need not wait). "propagate" lets them through. "drop" leaves them out and estimates E[f | f is
+            finite],
+            value and gradient: for `ScoreFunction` with its leave-one-out baseline, which needs two finite costs of
+            each batch element, and for `Enumerate`. Costs are not looked at under `torch.compile` and `torch.func`.
         process_group: ranks that draw further samples of the same batch elements, as many each and from noise of their
             own: their costs are in one leave-one-out group, and the average over the ranks, of the result as of the
             gradients, is what one process would have with all samples. For `ScoreFunction`; other estimators need no
@@ -99,8 +101,10 @@ def expect(
     if not isinstance(dist, Distribution):
         raise TypeError(checks.no_distribution(name, dist))
     variables = recognize(dist)
-    for chosen in _defaults(variables) if estimator is None else (estimator,):
+    for chosen in _defaults(variables, nonfinite) if estimator is None else (estimator,):
         name = chosen.name
+        if nonfinite == "drop":
+            checks.droppable(name, chosen.can_drop)
         refusal = chosen.refusal_of(variables)
         if refusal is not None:
             raise TypeError(refusal)
@@ -115,12 +119,10 @@ def expect(
     costs, keep = checks.costs(name, variables, draw.points, values), None
     if eager:
         costs = costs if costs.requires_grad else costs.clone()  # f may use its buffer again, for the probes
-        costs, keep = checks.finite(name, costs, nonfinite)
-    if keep is not None:
-        checks.keep(name, keep, costs, chosen.whole)
-        if _dropped(keep, process_group):
-            # Once more, at kept points only: what a bad cost was made of would give θ the gradient 0 * NaN.
-            costs = checks.costs(name, variables, draw.points, _call(f, _kept(draw.points, keep), name))
+        costs, keep = checks.finite(name, costs, nonfinite, variables)
+    if keep is not None and _dropped(keep, process_group):
+        # Once more, at kept points only: what a bad cost was made of would give θ the gradient 0 * NaN.
+        costs = checks.costs(name, variables, draw.points, _call(f, _kept(draw.points, keep), name))
     probe_costs = None
     if draw.probes is not None:
         with torch.no_grad():
@@ -174,11 +176,11 @@ def _kept(points: Tensor, keep: Tensor) -> Tensor:
     return torch.where(unsqueeze_to(keep, points.dim()), points, points.take_along_dim(first, 0))
 
 
-def _defaults(variables: Variables) -> Iterator[Estimator[Any, Any]]:
+def _defaults(variables: Variables, nonfinite: checks.Nonfinite) -> Iterator[Estimator[Any, Any]]:
     """Estimators that are unbiased, the least noisy first; the last one takes any f."""
-    if isinstance(variables, Discrete) and variables.support_size <= TINY_SUPPORT:
+    if isinstance(variables, Enumerable) and variables.support_size <= TINY_SUPPORT:
         yield Enumerate()
-    if Pathwise().refusal_of(variables) is None:
+    if nonfinite != "drop" and Pathwise().refusal_of(variables) is None:
         yield Pathwise()
     yield ScoreFunction()
 

@@ -66,6 +66,32 @@ def apply(function: type[Function], *arguments: Any) -> Any:
     return super(Function, function).apply(*arguments)  # type: ignore[misc]
 
 
+def lose_numerators_of_zero(quotients: Tensor) -> bool:
+    """Make the gradient with respect to each numerator of exactly 0 NaN, and leave all other gradients as they are.
+
+    Args:
+        quotients: numbers that were divided by their sum, perhaps several times, and perhaps expanded or cast since.
+
+    Returns:
+        Whether such a division was found in the graph.
+    """
+    node: Any = quotients.grad_fn
+    while node is not None and node.name() != "DivBackward0":
+        node = node.next_functions[0][0] if len(node.next_functions) == 1 else None
+    if node is None:
+        return False
+    while (inner := node.next_functions[0][0]) is not None and inner.name() == "DivBackward0":
+        node = inner
+    if "sampleprop" not in node.metadata:  # the same graph may be met again
+        node.metadata["sampleprop"] = zero = node._saved_self.detach() == 0
+
+        def lose(gradients: tuple[Tensor, ...], _: Any) -> tuple[Tensor, ...]:
+            return (gradients[0].masked_fill(zero, torch.nan), *gradients[1:])
+
+        node.register_hook(lose)
+    return True
+
+
 def vjp(function: Callable[..., Tensor], *primals: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
     """Return function(*primals), and the pullback from a cotangent of its shape to one for each primal.
 

@@ -1,1 +1,1 @@
-"""What the tests of certificates and contracts share: the pairs of estimator and problem, and the kinds of variables."""
+"""What the tests of certificates and contracts share: pairs of estimator and problem, and kinds of variables."""

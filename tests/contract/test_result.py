@@ -1,4 +1,5 @@
-"""The result of every estimator: its shape, its precision and the separation of the rows, for every kind of variable."""
+"""The result of every estimator: its shape, its precision and the separation of the rows, for every kind of
+variable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every estimator under the transformations of a program: vmap, functional gradients, compilation, checkpointing, autocast."""
+"""Every estimator under the transformations of a program: vmap, functional gradients, compilation, checkpointing,
+autocast."""
 
 from __future__ import annotations
 

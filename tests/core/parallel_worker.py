@@ -148,7 +148,7 @@ def expectations() -> Iterator[tuple[str, float]]:
 def dropped_costs() -> Iterator[tuple[str, float]]:
     """Costs left out, more on one rank than on the other."""
     for kind, make in KINDS.items():
-        for baseline in (None, sp.OptimalCoefficient(), sp.MovingAverage(0.3)):
+        for baseline in (None, sp.LeaveOneOut()):
             phi, theta = leaves()
             seen: list[Tensor] = []
 

@@ -30,7 +30,8 @@ def test_default_is_pathwise_where_f_is_differentiable() -> None:
 
 @pytest.mark.parametrize("kind", [NORMAL, GAMMA, POISSON], ids=str)
 def test_default_is_a_score_function_where_f_is_not(kind: Kind) -> None:
-    """f leaves the graph; the gradient still has the right mean, |z| < 5.3 (2e-7 for each of at most 12 coordinates)."""
+    """f leaves the graph; the gradient still has the right mean, |z| < 5.3 (2e-7 for each of at most 12
+    coordinates)."""
     phi = kind.phi(1).detach().expand(20_000, *kind.shape).clone().requires_grad_()
     value = sp.expect(lambda x: x.detach().sum(-1).tanh(), kind.dist(phi))
     (gradient,) = gradients(value, phi)

@@ -32,7 +32,8 @@ class Problem(NamedTuple):
     """A random variable: a leaf φ and the family that it makes."""
 
     family: str
-    phi: Tensor  # [*batch, *event] for bits and counts, [*batch, *event, C] for classes, [*batch, *event, 2] for the rest
+    # [*batch, *event] for bits and counts, [*batch, *event, C] for classes, [*batch, *event, 2] for the rest
+    phi: Tensor
     event_ndim: int
 
     def dist(self, phi: Tensor) -> td.Distribution:
@@ -103,8 +104,8 @@ def _needed(estimator: sp.Estimator[Any, Any]) -> int:
 def test_right_shapes_and_finite_numbers_or_a_refusal(
     kind: type[sp.Estimator[Any, Any]], data: st.DataObject, seed: int
 ) -> None:
-    """A refusal names the estimator. Otherwise: shapes, dtypes, finite numbers, nothing for masked logits, the same result
-    for the same noise, and each number affine in f."""
+    """A refusal names the estimator. Otherwise: shapes, dtypes, finite numbers, nothing for masked logits, the same
+    result for the same noise, and each number affine in f."""
     problem, estimator = data.draw(examples(kind))
     with unchecked():
         dist = problem.dist(problem.phi)

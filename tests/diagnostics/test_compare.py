@@ -19,6 +19,7 @@ from sampleprop import (
     LearnedBaseline,
     MovingAverage,
     Pathwise,
+    ReinMax,
     ScoreFunction,
     StickingTheLanding,
     StraightThrough,
@@ -351,7 +352,24 @@ def test_what_is_biased_in_general_is_named_where_no_bias_was_seen() -> None:
     dist = Independent(Bernoulli(logits=torch.zeros(3, requires_grad=True)), 1)
     found = compare(lambda x: x.sum(-1), dist, [StraightThrough(), ScoreFunction()], budget=4, replicates=128)
     assert not any(row.biased for row in found.rows)
-    assert "Biased in general, though no bias was seen here: StraightThrough(samples=4)." in found.notes()
+    assert "In brackets: biased in general, though no bias was seen here: StraightThrough(samples=4)." in found.notes()
+
+
+def test_what_is_biased_in_general_has_no_rank_where_no_bias_was_seen() -> None:
+    """For a quadratic f ReinMax has the least variance, and no bias that a long run could show."""
+    dist = Independent(Bernoulli(logits=torch.full((3,), 0.4, requires_grad=True)), 1)
+    given = [ReinMax(), ScoreFunction(), DisARM()]
+    table = compare(lambda x: (x.sum(-1) - 0.3).square(), dist, given, budget=4, replicates=512)
+    assert [row.rank for row in table.rows] == [1, 2, None]
+    assert [row.rank_by_evaluations is None for row in table.rows] == [False, False, True]
+    rows = {row.name: row for row in table.rows}
+    least = min(table.rows, key=lambda row: row.variance_time)
+    assert (least.name, least.biased, least.group) == ("ReinMax", False, "biased in general")
+    assert rows["DisARM"].group == "unbiased"
+    bias = {row.name: row.cells()[3] for row in table.rows}
+    assert bias["ReinMax"].startswith("(< ")
+    assert bias["DisARM"].startswith("< ")
+    assert '"group": "biased in general"' in table.to_json()
 
 
 def test_many_refusals_are_only_named(small: Comparison) -> None:

@@ -64,8 +64,8 @@ class Broken(sp.ScoreFunction):
 
 
 def test_variance_signal_and_zeros_are_those_worked_out_by_hand() -> None:
-    # One fair bit, f = 3b, one sample: the gradient is 3b (b - 1/2), 3/2 or 0, in each of 100 rows; mean 3/4, variance 9/16,
-    # half of them zero. 200 probes of 2 × 100 rows: the standard error of each is 0.003.
+    # One fair bit, f = 3b, one sample: the gradient is 3b (b - 1/2), 3/2 or 0, in each of 100 rows; mean 3/4, variance
+    # 9/16, half of them zero. 200 probes of 2 × 100 rows: the standard error of each is 0.003.
     fair = Bernoulli(logits=torch.zeros(100, dtype=torch.float64, requires_grad=True))
     found = watched(lambda b: 3 * b, fair, sp.ScoreFunction(1), 200).averages()
     assert found["gradient variance"] == pytest.approx(9 / 16, abs=0.02)
@@ -108,7 +108,8 @@ def test_the_relaxation_gap_is_that_of_the_values() -> None:
 
 
 def test_the_statistic_is_calm_under_no_bias_and_awake_under_one() -> None:
-    """Of 2 000 unbiased series at most one has |z| above 4 (2e-5 each, were they normal); with a mean of one, all but few."""
+    """Of 2 000 unbiased series at most one has |z| above 4 (2e-5 each, were they normal); with a mean of one, all
+    but few."""
     source = random.Random(0)
     alarms = seen = 0
     for _ in range(2000):

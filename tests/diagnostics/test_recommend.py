@@ -169,7 +169,8 @@ def test_the_choice_is_within_a_tenth_of_the_best(
     ratio = measured[chosen.row.label] / measured[best]
     record_property("ratio", ratio)
     print(
-        f"{make.__name__}, biased {allow_biased}: {chosen.row.label}, best {best}, ratio {ratio:.3f}, ties {chosen.ties}"
+        f"{make.__name__}, biased {allow_biased}: {chosen.row.label}, best {best}, ratio {ratio:.3f}, ties "
+        f"{chosen.ties}"
     )
     assert ratio <= WITHIN, f"{chosen!r}\n{best} has {measured[best]}"
 
@@ -256,7 +257,8 @@ def test_a_bias_that_is_seen_is_left_out_whatever_the_estimator_says_of_itself()
 
 
 def test_a_small_jump_is_found_by_check_and_all_paths_over_it_are_left_out() -> None:
-    """0.02 is too little for the bias to be seen by a long run of the score function; the path has a fraction of the variance."""
+    """0.02 is too little for the bias to be seen by a long run of the score function; the path has a fraction of the
+    variance."""
     q = Normal(torch.zeros(2, requires_grad=True), torch.ones(2))
     arguments: dict[str, Any] = {"dist": Independent(q, 1), "budget": 4}
     line = lambda x: x.sum(-1) + 0.02 * x.square().sum(-1)  # noqa: E731

@@ -1,4 +1,5 @@
-"""The distributions that torch lacks: derivatives of samples against moved quantiles, laws, expectations, edges, refusals."""
+"""The distributions that torch lacks: derivatives of samples against moved quantiles, laws, expectations, edges,
+refusals."""
 
 import copy
 import math
@@ -214,7 +215,8 @@ def test_the_score(case):
 
 @each_case
 def test_pathwise_gradients_of_expectations(case):
-    """E cos z + sin(2 z) / 2 against quadrature, in one z-test for each parameter; the moving bounds are parameters too."""
+    """E cos z + sin(2 z) / 2 against quadrature, in one z-test for each parameter; the moving bounds are parameters
+    too."""
     p = rows(case, 20_000)
     dist = case.build(p)
 

@@ -76,7 +76,8 @@ def test_the_time_limit_ends_an_episode() -> None:
 
 
 def test_all_ways_but_the_biased_have_one_mean_gradient() -> None:
-    """The part of the gradient along a direction that was fixed before, in units of its length; one batch for all ways."""
+    """The part of the gradient along a direction that was fixed before, in units of its length; one batch for all
+    ways."""
     torch.manual_seed(1)
     agent = example.Agent()
     agent.average.fill_(20.0)

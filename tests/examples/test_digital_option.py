@@ -1,7 +1,7 @@
 """The digital option of the examples: its jump is refused by `Pathwise`, and seen by the others.
 
-Random tests have fixed seeds. A z-test fails at 5 standard errors, by chance once in 1.7 million; with 24 comparisons that
-is a false alarm once in 70,000 seeds.
+Random tests have fixed seeds. A z-test fails at 5 standard errors, by chance once in 1.7 million; with 24 comparisons
+that is a false alarm once in 70,000 seeds.
 """
 
 import importlib.util

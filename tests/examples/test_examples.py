@@ -223,8 +223,8 @@ def _states(latents: tuple[int, ...]) -> Tensor:
 def test_bounds_of_the_discrete_vae(latents: tuple[int, ...]) -> None:
     """The loss is the ELBO, and the bound nears log p(x), both by enumeration.
 
-    The bound lies below log p(x) by half the variance of a mean weight, and one image's estimate is off by the root of that:
-    below 0.01 for these weights, so 0.05 is a false alarm at 5 standard errors.
+    The bound lies below log p(x) by half the variance of a mean weight, and one image's estimate is off by the root of
+    that: below 0.01 for these weights, so 0.05 is a false alarm at 5 standard errors.
     """
     torch.manual_seed(0)
     model = discrete_vae.VAE(64, latents).requires_grad_(False)
@@ -274,7 +274,8 @@ def test_the_objectives_of_the_continuous_vae_agree() -> None:
 
 
 def test_the_estimators_that_latents_take() -> None:
-    """Each that takes them moves all parameters of the model; `LocalExpectation` would need 71 evaluations for classes."""
+    """Each that takes them moves all parameters of the model; `LocalExpectation` would need 71 evaluations for
+    classes."""
     refused = {}
     for latents, shape in discrete_vae.LATENTS.items():
         torch.manual_seed(0)
@@ -318,7 +319,8 @@ def test_the_losses_of_generator_and_critic() -> None:
 
 
 def test_neighbours_tell_samples_apart() -> None:
-    """297 + 297 comparisons, in clusters of equal images: 50 ± 3.5 % for the same law; 17 % is a false alarm once in 10⁶."""
+    """297 + 297 comparisons, in clusters of equal images: 50 ± 3.5 % for the same law; 17 % is a false alarm once in
+    10⁶."""
     torch.manual_seed(0)
     bits = torch.rand(594, 8).round()
     assert gan.neighbours(bits[:297], bits[297:]) == pytest.approx((50, 50), abs=17)

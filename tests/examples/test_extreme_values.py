@@ -1,7 +1,7 @@
 """The extreme values of the examples: the published fit, and derivatives of means with a jump in the far tail.
 
-Random tests have fixed seeds. A z-test fails at 5 standard errors, by chance once in 1.7 million; with 54 comparisons that is a
-false alarm once in 30,000 seeds.
+Random tests have fixed seeds. A z-test fails at 5 standard errors, by chance once in 1.7 million; with 54 comparisons
+that is a false alarm once in 30,000 seeds.
 """
 
 import sys

@@ -25,7 +25,8 @@ TELLING = [3, 10]
 
 
 def _exclusive_or(count: int, generator: Generator) -> Images:
-    """Noise of 4 × 4 pixels; the class is whether just one of two pixels is bright, of which neither alone tells anything."""
+    """Noise of 4 × 4 pixels; the class is whether just one of two pixels is bright, of which neither alone tells
+    anything."""
     images = torch.rand(count, 16, generator=generator)
     bright = images[:, TELLING] > 0.5
     images[:, TELLING] = bright.float()

@@ -327,7 +327,8 @@ def test_cite_list_and_version() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys, sampleprop.lab.command.app; print(sorted({'matplotlib', 'sklearn', 'joblib', 'distributed'} & set(sys.modules)))"
+    heavy = "{'matplotlib', 'sklearn', 'joblib', 'distributed'}"
+    code = f"import sys, sampleprop.lab.command.app; print(sorted({heavy} & set(sys.modules)))"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )

@@ -22,7 +22,8 @@ for subject in subjects():
         try:
             table[subject.name, one.name] = one.run(subject)
             print(
-                f"{time.perf_counter() - start:6.2f} s  {subject.name} / {one.name}: {table[subject.name, one.name].kind}"
+                f"{time.perf_counter() - start:6.2f} s  {subject.name} / {one.name}: "
+                f"{table[subject.name, one.name].kind}"
             )
         except Exception as error:  # any: the others are wanted too
             silent += 1

@@ -168,8 +168,8 @@ def nothing(subject: Subject) -> Verdict:
 
 @condition("integer samples")
 def integer_samples(subject: Subject) -> Verdict:
-    """Samples of a `Categorical`: value and gradient against the sum over the states (z-test; for a biased estimator: equal
-    to those of the one-hot variables of the same noise); or refused."""
+    """Samples of a `Categorical`: value and gradient against the sum over the states (z-test; for a biased
+    estimator: equal to those of the one-hot variables of the same noise); or refused."""
     case = Subject(subject.estimator, INTEGERS)
     if not subject.on(INTEGERS):
         return refusal(lambda: case.run(), rf"{case.name} needs .*; got Categorical.* Use ")

@@ -107,7 +107,9 @@ def certain_with_gradient(subject: Subject) -> Verdict:
     verdict = NO_LOGITS
     for case in subject.logits():
         probs = torch.tensor([CERTAIN[case.kind]] * BATCH, requires_grad=True)
-        wanted = r"The gradient with respect to the probs of .* needs probabilities inside \(0, 1\).* Give the distribution by its logits"
+        wanted = (
+            r"with respect to the probs of .* needs probabilities inside \(0, 1\).* Give the distribution by its logits"
+        )
         dist = _by_probs(case.kind, probs)
         verdict = refusal(partial(sp.expect, case.f(theta()), dist, case.estimator), wanted)
     return verdict
@@ -137,8 +139,9 @@ def saturated(subject: Subject) -> Verdict:
 
 @condition("logits that are probabilities")
 def probabilities_as_logits(subject: Subject) -> Verdict:
-    """A number in (0, 1) is a legal logit, so nothing can be seen: right for the distribution as given, by z-test against
-    its states (for a biased estimator: the chain rule through the softmax, exactly). Read `dist.probs` if in doubt."""
+    """A number in (0, 1) is a legal logit, so nothing can be seen: right for the distribution as given, by z-test
+    against its states (for a biased estimator: the chain rule through the softmax, exactly). Read `dist.probs` if in
+    doubt."""
     for case in subject.logits():
         numbers = case.kind.phi().detach().double()
         squash = torch.sigmoid if case.kind is BITS else lambda x: x.softmax(-1)

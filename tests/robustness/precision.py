@@ -15,7 +15,8 @@ def _half(subject: Subject, dtype: torch.dtype) -> Verdict:
     full = subject.run(phi.detach().float().requires_grad_())
     assert (found.value.dtype, found.by_phi.dtype) == (torch.float32, dtype)
     unit = torch.finfo(dtype).eps * float(1 + full.by_phi.abs().max())
-    # Discrete points are exact in every dtype, so only the gradient's own rounding is left; others are rounded before f.
+    # Discrete points are exact in every dtype, so only the gradient's own rounding is left; others are rounded before
+    # f.
     rounds = 8 if subject.attached or subject.kind.name in ("normal", "gamma") else 1
     same((found.value, found.by_phi), (full.value, full.by_phi.float()), rtol=0, atol=rounds * unit)
     return RIGHT
@@ -46,8 +47,8 @@ def float32(subject: Subject) -> Verdict:
 
 @condition("autocast")
 def autocast(subject: Subject) -> Verdict:
-    """f holds a layer that autocast runs in bfloat16: the value stays float32, and value and gradients are those without
-    autocast up to the rounding of f to bfloat16, 16 units of the largest gradient or of a cost near 2."""
+    """f holds a layer that autocast runs in bfloat16: the value stays float32, and value and gradients are those
+    without autocast up to the rounding of f to bfloat16, 16 units of the largest gradient or of a cost near 2."""
     layer = torch.nn.Linear(1, 1)
     with torch.no_grad():
         layer.weight.fill_(0.7)

@@ -73,8 +73,8 @@ def retain_graph(subject: Subject) -> Verdict:
 
 @condition("double backward")
 def double_backward(subject: Subject) -> Verdict:
-    """The derivative of the gradient's sum: right against the sum over all states (z-test), or refused. θθ: right, equal to
-    that of a plain mean over the points in the certificates' own tests."""
+    """The derivative of the gradient's sum: right against the sum over all states (z-test), or refused. θθ: right,
+    equal to that of a plain mean over the points in the certificates' own tests."""
     dist = subject.kind.dist(subject.kind.phi(2))
     weights = theta(torch.float64)
     if subject.estimator.order(dist) < 2:
@@ -111,7 +111,8 @@ def _expectation(subject: Subject, phi: Tensor) -> Tensor:
 
 @condition("vmap")
 def mapped(subject: Subject) -> Verdict:
-    """`vmap(grad)` with the same noise in each copy equals a loop over the copies; with different noise it is finite."""
+    """`vmap(grad)` with the same noise in each copy equals a loop over the copies; with different noise it is
+    finite."""
     if subject.kind in (GAMMA, POISSON):
         return meaningless("torch's own sampler of this distribution has no rule for vmap")
     phi, f = subject.kind.phi(4).detach(), subject.f(theta().detach())
@@ -132,8 +133,8 @@ def mapped(subject: Subject) -> Verdict:
 
 @condition("compile")
 def compiled(subject: Subject) -> Verdict:
-    """`torch.compile(fullgraph=True, backend="aot_eager")`, torch's settings as they come: value and gradients equal those
-    of the plain call, same noise."""
+    """`torch.compile(fullgraph=True, backend="aot_eager")`, torch's settings as they come: value and gradients equal
+    those of the plain call, same noise."""
     if subject.estimator.compiles is not True:
         return meaningless(f"says that it does not compile: {subject.estimator.compiles}")
 
@@ -187,8 +188,8 @@ def state_dict(subject: Subject) -> Verdict:
 
 @condition("a saved draw")
 def saved_draw(subject: Subject) -> Verdict:
-    """Proposed under no_grad, saved, loaded and combined later: equal to the draw kept in memory; or refused where the path
-    to φ would be lost."""
+    """Proposed under no_grad, saved, loaded and combined later: equal to the draw kept in memory; or refused where
+    the path to φ would be lost."""
     phi, f = subject.kind.phi(BATCH), subject.f(theta())
     dist, estimator = subject.kind.dist(phi), subject.estimator
 

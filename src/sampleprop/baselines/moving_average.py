@@ -27,6 +27,7 @@ class MovingAverage(Baseline):
         start: the first guess of the cost.
 
     Example, for m = 1 and the cost 3, at decay 0.9: m becomes 0.9 · 1 + 0.1 · 3 = 1.2:
+
         >>> import torch, sampleprop as sp
         >>> baseline = sp.MovingAverage(start=1.0)
         >>> optimizer = torch.optim.SGD(baseline.parameters(), lr=0.1)

@@ -21,11 +21,11 @@ class Certification:
     Attributes:
         estimator: the configuration that was certified.
         unbiased: whether it claims an unbiased gradient.
-        exact_forward: whether it claims that f sees only true samples, so that the value and the gradient with respect to
-            θ are unbiased.
+        exact_forward: whether it claims that f sees only true samples, so that the value and the gradient with respect
+            to θ are unbiased.
         certificates: one for each problem that decides.
         undecided: the problems that do not, with the reason.
-        threshold: a comparison is rejected when its |z| is larger.
+        threshold: a comparison is rejected when the absolute value of its z is larger.
         detectable: the relative bias that was to be seen with a probability of 99 %.
         false_alarm: the probability that a right estimator is rejected.
         comparisons: how many there were in all problems.
@@ -47,9 +47,9 @@ class Certification:
     def ok(self) -> bool | None:
         """Whether the estimator is what it claims to be.
 
-        False where a comparison rejects a claim. True for an estimator that claims to be unbiased, when every problem decided
-        and none rejected it. None in all other cases: a problem that does not decide, or an estimator that claims no unbiased
-        gradient, which therefore cannot be proven right.
+        False where a comparison rejects a claim. True for an estimator that claims to be unbiased, when every problem
+        decided and none rejected it. None in all other cases: a problem that does not decide, or an estimator that
+        claims no unbiased gradient, which therefore cannot be proven right.
         """
         if any(self.verdict(certificate) == "wrong" for certificate in self.certificates):
             return False
@@ -57,11 +57,15 @@ class Certification:
 
     @property
     def sees(self) -> float:
-        """The relative bias along the exact gradient that every decided problem would have shown with a probability of 99 %."""
+        """The relative bias along the exact gradient that every decided problem would show, with 99 % probability."""
         return max((certificate.sees for certificate in self.certificates), default=float("inf"))
 
     def verdict(self, certificate: Certificate) -> Verdict:
-        """ "wrong" where a claim is rejected, "right" where an unbiased gradient is not; of the others, whether a bias is seen."""
+        """What the problem says of the estimator.
+
+        "wrong" where a claim is rejected. Otherwise "right" for an estimator that claims an unbiased gradient; for
+        another one, "biased" or "no bias", which says whether a bias was seen.
+        """
         if self._rejected(certificate):
             return "wrong"
         if self.unbiased:
@@ -82,23 +86,23 @@ class Certification:
         if not self.certificates:
             return notes
         notes.append(
-            "Tested on each problem: the value, every coordinate of the gradients with respect to φ and θ, and the projection "
-            f"(“along”) of the gradient with respect to φ on the exact one, {self.comparisons} comparisons in all. One is "
-            f"rejected when |z| is above {self.threshold:.2f}, so that a correct estimator is rejected with a probability of at "
-            f"most {100 * self.false_alarm:g} %."
+            "Tested on each problem: the value, every coordinate of the gradients with respect to φ and θ, and the "
+            "projection (“along”) of the gradient with respect to φ on the exact one, "
+            f"{self.comparisons} comparisons in all. One is rejected when |z| is above {self.threshold:.2f}, so that a "
+            f"correct estimator is rejected with a probability of at most {100 * self.false_alarm:g} %."
         )
         if not self.unbiased:
             judged = (
                 "The value and the gradient with respect to θ are judged" if self.exact_forward else "Nothing is judged"
             )
             notes.append(
-                f"{self.estimator} does not claim an unbiased gradient with respect to φ, whose bias is therefore only measured. "
-                f"{judged}."
+                f"{self.estimator} does not claim an unbiased gradient with respect to φ, whose bias is therefore only "
+                f"measured. {judged}."
             )
         notes.append(
-            "The column “bias” is along the exact gradient, relative to its length. With a probability of 99 %, a bias of "
-            f"{_percent(self.sees)} or more would have been seen on every problem that was decided; “seen from” says it for "
-            "each."
+            "The column “bias” is along the exact gradient, relative to its length. With a probability of 99 %, a bias "
+            f"of {_percent(self.sees)} or more would have been seen on every problem that was decided; “seen from” "
+            "says it for each."
         )
         return notes
 

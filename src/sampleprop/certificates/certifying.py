@@ -40,25 +40,26 @@ def certify(
 ) -> Certification:
     r"""Test an estimator against the exact value and gradients of small problems, with a stated power.
 
-    Each problem is an expectation L(θ, φ) = E_{x ~ p_φ}[f_θ(x)] whose value and gradients are known exactly. The means of n
-    independent estimates are compared with them by z-tests: the value, each coordinate of the gradient with respect to θ,
-    each coordinate of the gradient with respect to φ, and its projection on the exact gradient g,
+    Each problem is an expectation L(θ, φ) = E_{x ~ p_φ}[f_θ(x)] whose value and gradients are known exactly. The means
+    of n independent estimates are compared with them by z-tests: the value, each coordinate of the gradient with
+    respect to θ, each coordinate of the gradient with respect to φ, and its projection on the exact gradient g,
 
     .. math::
 
         z = \frac{\sqrt n}{s} \Big(\frac1n \sum_{i=1}^n \frac{\hat g_i \cdot g}{|g|} - |g|\Big), \qquad
         n = \Big(\frac{(t + 2.33)\, s}{b\, |g|}\Big)^2,
 
-    where s is the standard deviation of one projection and b is `detectable`. The threshold t for \|z\| splits `false_alarm`
-    over all comparisons of this call. With this n, a bias of b or more along g is rejected with a probability of 99 %.
+    where s is the standard deviation of one projection and b is `detectable`. The threshold t for \|z\| splits
+    `false_alarm` over all comparisons of this call. With this n, a bias of b or more along g is rejected with a
+    probability of 99 %.
 
-    The estimator needs its class only: `refusal` says which problems it takes, and its facts say what it claims. An estimator
-    that claims to be `unbiased` is right or wrong. Of another one the bias is measured, and with `exact_forward` its value and
-    its gradient with respect to θ are right or wrong.
+    The estimator needs its class only: `refusal` says which problems it takes, and its facts say what it claims. An
+    estimator that claims to be `unbiased` is right or wrong. Of another one the bias is measured, and with
+    `exact_forward` its value and its gradient with respect to θ are right or wrong.
 
-    It is tested as a copy, in evaluation mode, on the CPU, in float64 and in one thread; the global random state and the number
-    of threads are left as they were. With the default arguments this takes some seconds, and up to a minute for a large
-    variance: the time goes with 1 / `detectable`². Ctrl-C keeps what is done.
+    It is tested as a copy, in evaluation mode, on the CPU, in float64 and in one thread; the global random state and
+    the number of threads are left as they were. With the default arguments this takes some seconds, and up to a minute
+    for a large variance: the time is proportional to one over the square of `detectable`. Ctrl-C keeps what is done.
 
     Args:
         estimator: of the register, or your own. Its estimates for different batch elements must be independent.
@@ -72,8 +73,8 @@ def certify(
 
     Raises:
         TypeError: for what is no estimator object.
-        ValueError: for an unknown problem, for one that the estimator does not take, for an estimator that takes none of the
-            built-in problems, and for estimates that have the wrong shape or are not finite.
+        ValueError: for an unknown problem, for one that the estimator does not take, for an estimator that takes none
+            of the built-in problems, and for estimates that have the wrong shape or are not finite.
 
     Example:
         >>> import sampleprop as sp
@@ -147,8 +148,8 @@ def _supported(estimator: Estimator[Any, Any]) -> list[Problem]:
         kinds = {problem: type(families.unwrap(problem.dist(problem.phi))[0]).__name__ for problem in PROBLEMS}
         first = PROBLEMS[0]
         raise ValueError(
-            f"certify needs an estimator that takes one of the built-in problems; {estimator.label} takes none of them. Their "
-            f"distributions are {', '.join(dict.fromkeys(kinds.values()))}. It said of {kinds[first]}: "
+            f"certify needs an estimator that takes one of the built-in problems; {estimator.label} takes none of "
+            f"them. Their distributions are {', '.join(dict.fromkeys(kinds.values()))}. It said of {kinds[first]}: "
             f"{first.refusal(estimator)!r}. Let its `refusal` return None where it takes one, or pass a "
             "sampleprop.certificates.Problem of your own."
         )

@@ -29,12 +29,14 @@ from sampleprop.distributions.beta import Beta
 from sampleprop.distributions.dirichlet import Dirichlet
 from sampleprop.distributions.gamma import Gamma as SmallGamma
 from sampleprop.distributions.generalized_extreme_value import GeneralizedExtremeValue
+from sampleprop.distributions.k_subset import KSubset
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily
-from sampleprop.distributions.quadrature import gauss_legendre
+from sampleprop.distributions.plackett_luce import PlackettLuce
 from sampleprop.distributions.truncated_normal import TruncatedNormal
 from sampleprop.distributions.von_mises import VonMises
 from sampleprop.distributions.von_mises_fisher import VonMisesFisher
 from sampleprop.estimator import Estimator
+from sampleprop.families.quadrature import gauss_legendre
 
 MOST_STATES = 2**21
 
@@ -42,7 +44,7 @@ MOST_STATES = 2**21
 def _support(dist: Distribution) -> tuple[Tensor, Tensor]:
     """Every state of discrete variables, with weight 1."""
     variables = families.recognize(dist)
-    assert isinstance(variables, families.Discrete)
+    assert isinstance(variables, families.Enumerable)
     states = variables.support()
     states = states.reshape(-1, *(1,) * len(variables.batch_shape), *states.shape[1:])
     states = states.expand(-1, *variables.batch_shape, *states.shape[1 + len(variables.batch_shape) :])
@@ -58,15 +60,16 @@ class Problem:
         phi: [problems, ...], the parameters.
         theta: [problems, ...], the parameters of f.
         dist: from φ, [rows, ...], to a distribution with batch shape [rows].
-        f: from points [k, rows, *event], φ and θ (each [rows, ...]) to costs [k, rows]; also defined between the points.
-        nodes: from the distribution to points [nodes, rows, *event] and weights [nodes], or [nodes, rows], such that E[h(x)]
-            is the sum of weight * p(x) * h(x): all states, or the nodes of a quadrature. Where the support moves with φ, both
-            move along, attached.
-        rare: whether outcomes that matter are too rare to be drawn: the draws are then weighted (see `tails`), and φ must be
-            logits.
+        f: from points [k, rows, *event], φ and θ (each [rows, ...]) to costs [k, rows]; also defined between the
+            points.
+        nodes: from the distribution to points [nodes, rows, *event] and weights [nodes], or [nodes, rows], such that
+            E[h(x)] is the sum of weight * p(x) * h(x): all states, or the nodes of a quadrature. Where the support
+            moves with φ, both move along, attached.
+        rare: whether outcomes that matter are too rare to be drawn: the draws are then weighted (see `tails`), and φ
+            must be logits.
         bound: whether f is log p(x, z), for estimators of a bound only.
-        slow: whether a draw takes long: a distribution's own samples and scores are then certified by estimators of E[f] that have
-            no baseline, which the other problems certify.
+        slow: whether a draw takes long: a distribution's own samples and scores are then certified by estimators of
+            E[f] that have no baseline, which the other problems certify.
     """
 
     name: str
@@ -142,7 +145,7 @@ def _float64(*numbers: Any) -> Tensor:
 
 
 def _grid(least: float, most: float, step: float) -> Callable[[Distribution], tuple[Tensor, Tensor]]:
-    """The trapezoid rule, which for a smooth density over the whole line converges faster than any power of the step."""
+    """The trapezoid rule: for a smooth density over the whole line, it converges faster than any power of the step."""
     points = torch.arange(least, most + step / 2, step, dtype=torch.float64, device="cpu")
     return lambda dist: (_spread(points, dist), torch.full_like(points, step))
 
@@ -312,6 +315,23 @@ def _dirichlet(phi: Tensor) -> Distribution:
     return Dirichlet(phi.exp())
 
 
+def _subset(logits: Tensor) -> Distribution:
+    return KSubset(logits, 3)
+
+
+def _masked_subset(logits: Tensor) -> Distribution:
+    """Two of six items, the second of which is impossible."""
+    return KSubset(torch.cat((logits[..., :1], torch.full_like(logits[..., :1], -torch.inf), logits[..., 1:]), -1), 2)
+
+
+def _ranking(logits: Tensor) -> Distribution:
+    return PlackettLuce(logits)
+
+
+def _two_ranks(logits: Tensor) -> Distribution:
+    return PlackettLuce(logits, 2)
+
+
 def _coupled(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
     """Of bits: neither additive nor a polynomial of low degree, with an offset."""
     angle = (x * theta[..., 1:]).sum(-1)
@@ -334,6 +354,13 @@ def _table(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
     """Of integers: θ holds the offset and one number for each class."""
     scores = theta[..., 1:].expand(*x.shape[:-1], -1).gather(-1, x)  # [k, rows, variables]
     return theta[..., 0] + 2 * scores.sum(-1).sin() + 0.5 * scores.prod(-1)
+
+
+def _ranked(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
+    """Of integers whose order matters: θ holds the offset and one number for each item."""
+    scores = theta[..., 1:].expand(*x.shape[:-1], -1).gather(-1, x)  # [k, rows, ranks]
+    discounts = torch.arange(1, x.shape[-1] + 1, dtype=theta.dtype).rsqrt()
+    return theta[..., 0] + 2 * (scores * discounts).sum(-1).sin()
 
 
 def _square(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
@@ -421,6 +448,34 @@ PROBLEMS = (
         _table,
     ),
     Problem("masked integer", _float64([0.5, -0.3, 0.1]), _float64([0.5, 0.9, 0.4, -0.6, 0.2]), _masked, _table),
+    Problem(
+        "three of six items",
+        _float64([0.4, -0.9, 1.3, 0.1, -0.5, 0.8]),
+        _float64([0.5, 0.6, -0.6, 0.5, 0.4, -0.6, 0.3]),
+        _subset,
+        _shares,
+    ),
+    Problem(
+        "two of six items, one masked",
+        _float64([0.4, -0.9, 1.3, 0.1, -0.5]),
+        _float64([0.5, 0.6, -0.6, 0.5, 0.4, -0.6, 0.3]),
+        _masked_subset,
+        _shares,
+    ),
+    Problem(
+        "ranking of four items",
+        _float64([0.4, -0.9, 0.7, 0.1]),
+        _float64([0.5, 0.6, -0.6, 0.9, -0.4]),
+        _ranking,
+        _ranked,
+    ),
+    Problem(
+        "two ranks among five items",
+        _float64([0.4, -0.9, 0.7, 0.1, -0.3]),
+        _float64([0.5, 0.6, -0.6, 0.9, -0.4, 0.3]),
+        _two_ranks,
+        _ranked,
+    ),
     Problem("normal, square", _float64([0.6, -0.2]), _float64([-1.0, 1.0]), _normal, _square, _grid(-9, 10, 0.125)),
     Problem("normal, bump", _float64([0.6, -0.2]), _float64([-0.3, 1.0]), _normal, _bump, _grid(-9, 10, 0.125)),
     Problem("normal, cosine", _float64([0.6, -0.2]), _float64([-0.3, 1.0]), _normal, _cosine, _grid(-9, 10, 0.125)),

@@ -1,14 +1,15 @@
 """Draws for outcomes too rare to be drawn.
 
-Every estimator takes its noise from `sampleprop.noise`, and there from `uniform` (the normal apart). Inside `tails` most
-rows are moved to where natural draws do not come, each in one of many ways, and carry the weight p / q that undoes it:
+An estimator takes its noise from `sampleprop.noise`, and there from `uniform` (the normal distribution apart). Inside
+`tails` most rows are moved to where natural draws do not come, each in one of many ways, and carry the weight p / q
+that undoes it:
 
 - one number is moved into one of the INTERVALS, which reach far into both tails;
-- of the k numbers that differ in the sample only, a random half is raised to one of the POWERS, which brings them close to
-  1: in a copula it takes several numbers to make one outcome rare.
+- of the k numbers that differ in the sample only, a random half is raised to one of the POWERS, which brings them close
+  to 1: in a copula it takes several numbers to make one outcome rare.
 
-Relative to the natural draw a row has the density q = NATURAL + the sum over the ways of share * density ("deterministic
-mixture"), so no weight exceeds 1 / NATURAL. The shares are learned from pilot runs.
+Relative to the natural draw a row has the density q = NATURAL + the sum over the ways of share * density
+("deterministic mixture"), so no weight exceeds 1 / NATURAL. The shares are learned from pilot runs.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ class Tails:
         return 1 / self.density if self.numbers else torch.ones_like(self.density)
 
     def uniform(self, shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
+        """Draw numbers as `noise.uniform` does, some of them from the tails."""
         u = _UNIFORM(shape, like, generator)
         if generator is not self.generator:  # of other code: in another thread, say
             return u
@@ -176,6 +178,7 @@ def depends_on_other_noise(points: Callable[[Generator], Tensor]) -> bool:
         generator, fixed = Generator().manual_seed(seed), Generator().manual_seed(0)
 
         def uniform(shape: Sequence[int], like: Tensor, given: Generator | None = None) -> Tensor:
+            """Draw numbers as `noise.uniform` does, some of them from the tails."""
             return _UNIFORM(shape, like, fixed if given is generator else given)
 
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The test of one estimator on one exact problem: how many replicates, which comparisons, and what bias they would have seen.
+"""The test of one estimator on one exact problem: how many replicates, which comparisons, and what bias they see.
 
 Each replicate is one row of a batch. For φ every coordinate and the projection on the exact gradient are compared, for
 θ every coordinate, and the value, each by a z-test. The number of replicates follows from the variance in a pilot run,
@@ -49,7 +49,8 @@ class Certificate:
         bias: the bias of the gradient with respect to φ along the exact one, over the length of that: 0.1 is 10 % too
             long, -0.1 is 10 % too short.
         bias_error: its standard error.
-        z: the largest |z| among the coordinates of φ ("φ"), of the projection ("along"), the "value", and "θ".
+        z: the largest absolute z among the coordinates of φ ("φ"), of the projection ("along"), of the "value", and of
+            "θ".
         sees: the relative bias along the exact gradient that is rejected with a probability of 99 %.
     """
 
@@ -92,7 +93,7 @@ def measure(
     Args:
         estimator: of any configuration.
         problem: one that it takes.
-        threshold: a comparison is rejected when its |z| is larger.
+        threshold: a comparison is rejected when the absolute value of its z is larger.
         detectable: the relative bias along the exact gradient that is to be seen.
         seed: of all noise.
         most_replicates: the problem stays undecided when more are needed.
@@ -172,8 +173,8 @@ class Trial:
         estimates = torch.cat(columns, 1)
         if not math.isfinite(estimates.sum().item()):
             raise ValueError(
-                f"{self.estimator.name} needs finite values and gradients to be certified; got NaN or infinite ones. Look at "
-                "where it divides, takes a logarithm, or differentiates f."
+                f"{self.estimator.name} needs finite values and gradients to be certified; got NaN or infinite ones. "
+                "Look at where it divides, takes a logarithm, or differentiates f."
             )
         return estimates - self.exact
 
@@ -191,9 +192,9 @@ class Trial:
         if value.shape != (problem.count,) or not value.requires_grad:
             got = list(value.shape) if value.requires_grad else "a detached one"
             raise ValueError(
-                f"{self.estimator.name} needs to return one estimate for each batch element, shape [{problem.count}], with a "
-                f"gradient; got {got}. Average over the samples only, and return sampleprop.surrogate.surrogate(...), or "
-                "keep log p attached."
+                f"{self.estimator.name} needs to return one estimate for each batch element, shape [{problem.count}], "
+                f"with a gradient; got {got}. Average over the samples only, and return "
+                "sampleprop.surrogate.surrogate(...), or keep log p attached."
             )
         return evaluated
 
@@ -231,9 +232,9 @@ def _measure(trial: Trial, threshold: float, detectable: float, most_replicates:
             visible = math.ceil(100 * detectable * math.sqrt(replicates / most_replicates))
             return Undecided(
                 problem.name,
-                f"To see a bias of {100 * detectable:g} % takes {replicates:,} estimates, and {most_replicates:,} are allowed; "
-                f"with those, a bias of {visible} % could be seen. The variance of one estimate along the gradient is "
-                f"{variance / trial.norm**2:.2g} times the squared gradient.",
+                f"To see a bias of {100 * detectable:g} % takes {replicates:,} estimates, and {most_replicates:,} are "
+                f"allowed; with those, a bias of {visible} % could be seen. The variance of one estimate along the "
+                f"gradient is {variance / trial.norm**2:.2g} times the squared gradient.",
             )
         mean, variances, count = trial.run(replicates)
         variance = variances[trial.along].item()

@@ -16,6 +16,8 @@ V = TypeVar("V", bound=Variables)
 
 
 class Draw(NamedTuple):
+    """Points through which f is differentiated."""
+
     points: Tensor  # [k, *batch, *event], attached to φ
     probes: None = None
 

@@ -17,6 +17,7 @@ from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 
 from sampleprop import noise
+from sampleprop.families.log_gamma import log_dirichlet, logit_beta
 from sampleprop.families.reparameterized import Reparameterized
 from sampleprop.families.variables import unwrap
 
@@ -31,7 +32,7 @@ def sample(dist: Distribution, base: Distribution, k: int, generator: Generator 
         own = _SAMPLE.get(type(base).sample)
         if own is not None:
             return own(base, Size((k,)), generator)
-        with noise.seed_global(generator):
+        with noise.draw_from(generator):
             return dist.sample(Size((k,))).detach()
 
 
@@ -40,7 +41,7 @@ def rsample(dist: Distribution, base: Distribution, shape: Size, generator: Gene
     own = _reparameterized(base)
     if own is not None:
         return own(base, shape, generator)
-    with noise.seed_global(generator):
+    with noise.draw_from(generator):
         return dist.rsample(shape)
 
 
@@ -133,7 +134,42 @@ def _own_reparameterized(dist: Reparameterized, shape: Size, generator: Generato
     return dist.draw(shape, generator)
 
 
+def _gamma(dist: td.Gamma, shape: Size, generator: Generator | None) -> Tensor:
+    concentration, rate = noise.promote(dist.concentration), noise.promote(dist.rate)
+    full = concentration.expand(*shape, *concentration.shape)
+    x = torch._standard_gamma(full, **noise.generator_option(generator)) / rate
+    return _inside(noise.cast_like(x, dist.concentration), least_only=True)
+
+
+def _beta(dist: td.Beta, shape: Size, generator: Generator | None) -> Tensor:
+    # torch's derivative is wrong where one concentration is large, and its sign too.
+    x = logit_beta(dist.concentration1, dist.concentration0, shape, generator).sigmoid()
+    return _inside(noise.cast_like(x, dist.concentration1))
+
+
+def _dirichlet(dist: td.Dirichlet, shape: Size, generator: Generator | None) -> Tensor:
+    return _inside(noise.cast_like(log_dirichlet(dist.concentration, shape, generator).exp(), dist.concentration))
+
+
+def _inside(x: Tensor, *, least_only: bool = False) -> Tensor:
+    """The samples, moved from the edge of the support to the next number inside, as by torch; derivatives stay."""
+    with torch.no_grad():
+        numbers = torch.finfo(x.dtype)
+        moves = x.clamp(numbers.tiny, None if least_only else 1 - numbers.eps) - x
+    return x + moves
+
+
+def _wishart(dist: td.Wishart, shape: Size, generator: Generator | None) -> Tensor:
+    # With a sample shape torch's own method writes into a tensor that its backward pass needs.
+    with noise.draw_from(generator):
+        x: Tensor = dist.expand(shape + dist.batch_shape).rsample()
+    return x
+
+
 def _transformed(dist: td.TransformedDistribution, shape: Size, generator: Generator | None) -> Tensor:
+    if isinstance(dist, td.Gumbel):  # torch transforms a Uniform that ends far before 0 and 1 in half precision
+        epsilon = noise.gumbel((*shape, *dist.loc.shape), dist.loc, generator)
+        return noise.cast_like(dist.loc + dist.scale * epsilon, dist.loc)
     x = rsample(dist.base_dist, unwrap(dist.base_dist)[0], shape, generator)
     for transform in dist.transforms:
         x = transform(x)
@@ -176,6 +212,10 @@ _EXPLICIT: dict[Any, Sampler] = {
 _RSAMPLE: dict[Any, Sampler] = _EXPLICIT | {
     td.TransformedDistribution.rsample: _transformed,
     Reparameterized.rsample: _own_reparameterized,
+    td.Gamma.rsample: _gamma,
+    td.Beta.rsample: _beta,
+    td.Dirichlet.rsample: _dirichlet,
+    td.Wishart.rsample: _wishart,
 }
 _SAMPLE: dict[Any, Sampler] = {
     td.Poisson.sample: _poisson,

@@ -169,7 +169,8 @@ def test_reinmax_is_the_trapezoid_rule(monkeypatch):
 
 
 def test_straight_through_gumbel_stays_biased_as_the_temperature_falls():
-    # One bit, by quadrature: the mean of σ'(z/τ)/τ f'(1[z > 0]) over logistic noise tends to p(1-p) (f'(0) + f'(1)) / 2.
+    # One bit, by quadrature: the mean of σ'(z/τ)/τ f'(1[z > 0]) over logistic noise tends to p(1-p) (f'(0) + f'(1)) /
+    # 2.
     logits = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     count = 100_001
     grid = ((torch.arange(count, dtype=torch.float64) + 0.5) / count).logit()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, OneHotCategorical
 
 import sampleprop as sp
+from sampleprop.costs import Group
 from sampleprop.estimators.score.score_function import Draw
 
 PROBABILITIES = torch.tensor([0.01, 0.1, 0.5, 0.9, 0.99], dtype=torch.float64)
@@ -90,3 +91,39 @@ def test_float32_is_as_exact_as_the_differences_of_the_costs(make, f, k):
     assert (right.abs().amax(1) > 0).any()
     factor = 1 if make is bits else 2
     assert (error <= factor * 3 * k * (k + 2) / (k - 1) * 2**-24 * spread).all()
+
+
+@pytest.mark.parametrize("make", [bits, onehots, integers])
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_fewer_costs_are_a_smaller_draw(make, kept):
+    """To leave samples out gives what the others give alone, also where one is left, which has no baseline."""
+    logits = torch.linspace(-1, 1, SITES, dtype=torch.float64).unsqueeze(0)
+    points = make(logits).sample((4,))
+    costs = points.flatten(2).double().sum(-1) + torch.arange(4.0, dtype=torch.float64).unsqueeze(1)  # [4, 1]
+    keep = (torch.arange(4) < kept).unsqueeze(1)
+    results = []
+    for draw, told, mask in ((points, costs, keep), (points[:kept], costs[:kept], None)):
+        phi = logits.clone().requires_grad_()
+        theta = torch.ones((), dtype=torch.float64, requires_grad=True)
+        told = theta * told
+        value = sp.ScoreFunction(len(draw)).combine(make(phi), Draw(draw), told, keep=mask)
+        first = torch.autograd.grad(value.sum(), (phi, theta), create_graph=True)
+        second = torch.autograd.grad(first[0].square().sum(), (phi, theta))
+        results.append((value, *first, *second))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("baseline", [None, sp.LeaveOneOut()], ids=str)
+def test_each_particle_has_a_gradient_of_its_own(baseline):
+    """The weights sum to zero over all particles, not over the samples of each, whose logits may differ."""
+    logits = torch.randn(3, 2, SITES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    points = bits(logits).sample((2,))  # [2, particles, batch, event]
+    costs = points.sum(-1).square() + points[..., 0]
+    phi = logits.clone().requires_grad_()
+    estimator = sp.ScoreFunction(2, baseline=baseline)
+    value = estimator.combine(bits(phi), Draw(points), costs, group=Group(dim=-2))
+    (found,) = torch.autograd.grad(value.sum(), phi)
+    mean = (costs.sum((0, 1)) - costs) / 5  # of the other samples of all particles
+    expected = ((costs - mean).unsqueeze(-1) * (points - logits.sigmoid())).mean(0)
+    torch.testing.assert_close(found, expected)

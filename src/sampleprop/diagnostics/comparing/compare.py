@@ -42,9 +42,10 @@ def compare(
     those of its parameters that require a gradient). f is held fixed: what φ does inside f is not measured, and neither
     is θ's gradient.
 
-    Estimators without a visible bias are ranked twice: at equal time, by variance × time, and at equal evaluations, by
-    variance × evaluations, which matters where f takes nearly all the time. The others follow by mean squared error,
-    without a rank.
+    Unbiased estimators are ranked twice: at equal time, by variance × time, and at equal evaluations, by variance ×
+    evaluations, which matters where f takes nearly all the time. The others follow without a rank, by mean squared
+    error: first those that say of themselves that they are biased, where no bias was seen here; then those whose bias
+    was seen, whatever they say.
 
     All have to estimate the same: E[f], or the ELBO, or the bound log-mean-exp with the same number of samples. The
     first estimator decides which; those with another objective are listed with that reason.

@@ -22,7 +22,8 @@ class Comparison:
     """What `compare` measured.
 
     Attributes:
-        rows: the estimators by rank; then those that are biased here, by mean squared error.
+        rows: the unbiased estimators by rank; then those that are biased in general, and those whose bias was seen
+            here, both by mean squared error.
         skipped: those that could not take part, with the reason.
         budget: evaluations of f allowed for one estimate.
         seed: for all noise.
@@ -77,11 +78,11 @@ class Comparison:
             f"Bias against: {self.reference}. “< x” says that no bias was seen, and that one of x would have been "
             "seen.",
             "Ranked by variance × time; “rank by f” is by variance × evaluations, for an f that takes all the time. "
-            "Biased rows follow by mean squared error: no number of samples removes a bias.",
+            "Biased rows follow without a rank, by mean squared error: no number of samples removes a bias.",
         ]
-        lucky = ", ".join(row.label for row in self.rows if not (row.claims_unbiased or row.biased))
+        lucky = ", ".join(row.label for row in self.rows if row.group == "biased in general")
         if lucky:
-            notes.append(f"Biased in general, though no bias was seen here: {lucky}.")
+            notes.append(f"In brackets: biased in general, though no bias was seen here: {lucky}.")
         steps = {row.trained for row in self.rows if row.trained}
         if steps:
             names = ", ".join(row.label for row in self.rows if row.trained)
@@ -121,6 +122,7 @@ def versions() -> dict[str, str]:
 def _derived(row: Row) -> dict[str, Any]:
     return {
         "biased": row.biased,
+        "group": row.group,
         "variance_time": row.variance_time,
         "variance_evaluations": row.variance_evaluations,
     }

@@ -18,6 +18,7 @@ from sampleprop.diagnostics.measuring.reference import MEAN, Reference, Target, 
 from sampleprop.diagnostics.measuring.replicates import Expectation
 from sampleprop.diagnostics.measuring.tally import devices
 from sampleprop.estimator import Estimator
+from sampleprop.families.parameters import constraint_of
 
 EVALUATIONS = 256  # evaluations of f for a step; a long run takes 16 times as many
 
@@ -74,7 +75,12 @@ def trajectory(
         checkpoints: the number of stops, including the start and the end; at least 2.
         steps: steps of the path, at least checkpoints - 1.
         rate: the learning rate of Adam.
-        budget: as in `compare`, and so are context, replicates, seed, train_steps and progress.
+        budget: as in `compare`.
+        context: as in `compare`.
+        replicates: as in `compare`.
+        seed: for all noise.
+        train_steps: as in `compare`.
+        progress: as in `compare`.
 
     Returns:
         One checkpoint for each stop; fewer after Ctrl-C.
@@ -191,7 +197,7 @@ def _reference(expectation: Expectation, wanted: Target, seed: int, generator: t
 def _transform_to(dist: Distribution, name: str) -> Any:
     """The transform from the real line to the values that the parameter may have."""
     try:
-        return td.transform_to(_constraint(dist, name))
+        return td.transform_to(constraint_of(families.unwrap(dist)[0], name))
     except NotImplementedError:
         raise TypeError(
             f"A trajectory needs parameters with fixed bounds; got {name} of "
@@ -202,17 +208,11 @@ def _transform_to(dist: Distribution, name: str) -> Any:
 
 def _refuse_out_of_bounds(dist: Distribution, names: Iterable[str], step: int) -> None:
     """Refuse parameters that are not finite or out of bounds, for bounds may move with other parameters."""
+    base, parameters = families.unwrap(dist)[0], families.recognize(dist).parameters
     for name in names:
-        value = families.recognize(dist).parameters[name].detach()
-        if not bool((_constraint(dist, name).check(value) & value.isfinite().all()).all()):
+        value = parameters[name].detach()
+        if not bool((constraint_of(base, name).check(value) & value.isfinite().all()).all()):
             raise ValueError(
                 f"A trajectory needs parameters inside their bounds; got {name} outside after {step} steps. Take a "
                 "smaller rate or fewer steps."
             )
-
-
-def _constraint(dist: Distribution, name: str) -> Any:
-    base, _ = families.unwrap(dist)
-    if not isinstance(base, td.MixtureSameFamily) or name in base.arg_constraints:
-        return base.arg_constraints[name]
-    return td.constraints.real if name == "weights" else _constraint(base.component_distribution, name)

@@ -40,6 +40,7 @@ class Bias:
 
     @property
     def seen(self) -> bool:
+        """Whether the bias is significant."""
         return self.z > THRESHOLD
 
 

@@ -32,6 +32,7 @@ class Tally:
         self.seconds: list[float] = []
 
     def add(self, estimates: Estimates) -> None:
+        """Add independent estimates."""
         gradients = estimates.gradients
         if not bool(gradients.isfinite().all()):
             raise ValueError(
@@ -45,6 +46,7 @@ class Tally:
 
     @property
     def replicates(self) -> int:
+        """How many estimates there are."""
         return sum(len(squares) for squares in self.squares)
 
     def variance(self) -> tuple[float, float]:
@@ -56,6 +58,7 @@ class Tally:
         return max(trace, 0.0), float(squares.std()) / math.sqrt(count)
 
     def signal_to_noise(self) -> float:
+        """The length of the gradient over the standard deviation of one estimate."""
         trace, _ = self.variance()
         length = signal(torch.stack(self.means))
         return length / math.sqrt(trace) if trace > 0 else math.inf

@@ -23,11 +23,13 @@ class Average:
     weight: float = 0.0
 
     def add(self, x: float, decay: float) -> None:
+        """Add one number, with this decay of the earlier ones."""
         self.total = decay * self.total + x
         self.weight = decay * self.weight + 1
 
     @property
     def value(self) -> float:
+        """The average so far."""
         return self.total / self.weight if self.weight else math.nan
 
 
@@ -51,6 +53,7 @@ class Drift:
     squares: float = 0.0
 
     def add(self, x: float, decay: float) -> None:
+        """Add one number, with this decay of the earlier ones."""
         if self.size.weight and self.size.value > 0:
             scaled = x / math.sqrt(self.size.value)
             self.count += 1

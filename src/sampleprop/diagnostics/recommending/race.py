@@ -96,6 +96,7 @@ class Race:
 
     @property
     def interrupted(self) -> bool:
+        """Whether the last round was interrupted."""
         return self.last is not None and self.last.interrupted
 
     def round(self, field: Mapping[str, Candidate], replicates: int) -> list[str]:
@@ -169,4 +170,5 @@ class Race:
         return [label for label in standing if self.score(standing[0]).ties(self.score(label), self.rounding)]
 
     def score(self, label: str) -> Score:
+        """The score of a row, by the criterion of this race."""
         return self.criterion.score(self.rows[label])

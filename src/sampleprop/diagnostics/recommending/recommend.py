@@ -72,7 +72,11 @@ def recommend(
         allow_biased: whether an estimator may be biased, as far as its bias can be measured.
         averaged: the number of independent estimates, over steps or batch elements, that are averaged before their
             noise matters. It counts where a bias is allowed, since averaging does not remove a bias.
-        exact: as in `compare`, and so are context, seed, train_steps and progress.
+        exact: as in `compare`.
+        context: as in `compare`.
+        seed: for all noise.
+        train_steps: as in `compare`.
+        progress: as in `compare`.
         replicates: of the longest round, at least 128.
 
     Raises:

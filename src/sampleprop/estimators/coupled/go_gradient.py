@@ -55,6 +55,7 @@ class GOGradient(Estimator[Variables, Draw]):
 
     Example, for two Poisson rates, where the weights are 1: x = (1, 3), and f = x₁ x₂ = 3 becomes 6 for x₁ = 2, and 4
     for x₂ = 4:
+
         >>> import torch, sampleprop as sp
         >>> rate = torch.full((2,), 2.0, requires_grad=True)
         >>> q = torch.distributions.Independent(torch.distributions.Poisson(rate), 1)

@@ -56,6 +56,7 @@ class DoublyReparameterized(Estimator[Variables, Draw]):
     Example, for q normal around μ = 0, and f = z + log q(z). At z = μ + ε = (0, log 3) the weights are w = (1, 3), so
     the value is log 2 and w̃ = (1/4, 3/4). The derivative of log w with respect to z alone is 1, and so is dz/dμ.
     Therefore the gradient is the sum of w̃² = (1/16, 9/16):
+
         >>> import math, torch, sampleprop as sp
         >>> mean = torch.zeros((), requires_grad=True)
         >>> q, fixed = (torch.distributions.Normal(loc, 1.0) for loc in (mean, 0.0))
@@ -69,7 +70,6 @@ class DoublyReparameterized(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "differentiable"
-    whole = True
     objective = "log-mean-exp"
     source = cited("tucker2019doubly")
 

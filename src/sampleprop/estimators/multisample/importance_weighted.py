@@ -48,6 +48,7 @@ class ImportanceWeighted(Estimator[Variables, Draw]):
     Example, for q normal around μ = 0, and p(z) = (2 + z) c with c = q(±1). At z = μ + ε = (-1, 1) the weights are
     w = (1, 3), so the value is log 2 and w̃ = (1/4, 3/4). Through the sample log q(μ + ε) does not change with μ.
     Therefore d log w / dμ = 1 / (2 + z) = (1, 1/3), and the gradient is 1/4 · 1 + 3/4 · 1/3 = 1/2:
+
         >>> import torch, sampleprop as sp
         >>> mean = torch.zeros((), requires_grad=True)
         >>> q = torch.distributions.Normal(mean, 1.0)
@@ -62,7 +63,6 @@ class ImportanceWeighted(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "differentiable"
-    whole = True
     objective = "log-mean-exp"
     source = cited("burda2016importance", "sec. 3")
 

@@ -38,6 +38,7 @@ class Pathwise(ThroughPoints[Variables]):
         RuntimeError: for a cost with no path to x, unless `allow_unused`.
 
     Example, for x = μ + ε with μ = 0, ε = (2, -1) and f = x²: the means of (4, 1) and of the derivatives 2x = (4, -2):
+
         >>> import torch, sampleprop as sp
         >>> mean = torch.zeros((), requires_grad=True)
         >>> draw = Draw(mean + torch.tensor([2.0, -1.0]))

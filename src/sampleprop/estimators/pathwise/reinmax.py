@@ -39,6 +39,7 @@ class ReinMax(Relaxation[Bernoullis | OneHots]):
     Example, for p = 1/2 and the samples x = (1, 0). The points halfway are h = (3/4, 1/4), with J(h) = h (1 - h) = 3/16
     at both, so dx/dφ is 2 · 3/16 - 1/2 · 1/4 = 1/4. With f = x² the value is the mean of (1, 0), and the gradient is
     the mean of 2x/4 = (1/2, 0):
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.through_points import Draw
         >>> logit = torch.zeros((), requires_grad=True)

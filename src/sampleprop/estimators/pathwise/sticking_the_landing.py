@@ -53,6 +53,7 @@ class StickingTheLanding(Estimator[Variables, Draw]):
 
     Example, for q normal around μ = 0, and f = z² + log q(z). At z = μ + ε = (1, 2) the value is the mean of
     f - log q = (1, 4). The gradient is the mean of its derivatives with respect to z alone, 2z = (2, 4):
+
         >>> import torch, sampleprop as sp
         >>> mean = torch.zeros((), requires_grad=True)
         >>> q, fixed = (torch.distributions.Normal(loc, 1.0) for loc in (mean, 0.0))

@@ -41,6 +41,7 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
 
     Example, for φ = 0, τ_f = 1/2, τ_b = 2 and the noise 4 log 3: the score is 2 log 3, so that x = 1. The soft point is
     s = 3/4, with ds/dφ = s (1 - s) / τ_b = 3/32. With f = x², the value is 1, and the gradient is 2x ds/dφ = 3/16:
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.relaxed.relaxation import Draw
         >>> logit = torch.zeros((), requires_grad=True)
@@ -71,6 +72,7 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
 
     @property
     def exact_forward(self) -> bool:  # type: ignore[override]
+        """Whether f sees only true samples, which depends on the forward temperature."""
         return bool(self.forward_temperature == 1)
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:

@@ -45,6 +45,7 @@ class GappedStraightThrough(Relaxation[Bernoullis | OneHots]):
     Example, for φ = 0, g = log 3, τ = 1 and the samples x = (1, 0): the soft points are s = (3/4, 1/4), with
     ds/dφ = s (1 - s) = 3/16. With f = x², the value is the mean of (1, 0), and the gradient is that of
     2x ds/dφ = (3/8, 0):
+
         >>> import math, torch, sampleprop as sp
         >>> from sampleprop.estimators.relaxed.relaxation import Draw
         >>> logit = torch.zeros((), requires_grad=True)

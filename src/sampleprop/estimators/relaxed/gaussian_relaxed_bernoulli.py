@@ -41,6 +41,7 @@ class GaussianRelaxedBernoulli(Relaxation[Bernoullis]):
 
     Example, for p = Φ(m), m = 1/2, τ = 2 and ε = (0, 3): x = 1/2 + (m + ε) / τ = (3/4, 9/4), clipped to (3/4, 1), and
     dx/dm = (1/2, 0). With f = 4x², the value is the mean of (9/4, 4), and the gradient is that of 8x dx/dm = (3, 0):
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.relaxed.relaxation import Draw
         >>> m = torch.tensor(0.5, requires_grad=True)

@@ -41,6 +41,7 @@ class GumbelRao(Relaxation[Bernoullis | OneHots]):
 
     Example, for φ = 0, τ = 1, x = 1 and K = 2 noises log 3 and 0: the sigmoids 3/4 and 1/2 have the derivatives 3/16
     and 1/4, and the mean is 7/32. With f = 3 - 2x, the value is 1, and the gradient is -2 · 7/32 = -7/16:
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.relaxed.relaxation import Draw
         >>> logit = torch.zeros((), requires_grad=True)

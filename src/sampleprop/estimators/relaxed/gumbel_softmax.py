@@ -37,6 +37,7 @@ class GumbelSoftmax(Relaxation[Bernoullis | OneHots]):
 
     Example, for φ = 0, τ = 1/2 and the noise (0, ∞): x = (1/2, 1), and dx/dφ = x (1 - x) / τ = (1/2, 0). With f = x²,
     the value is the mean of (1/4, 1), and the gradient is the mean of 2x dx/dφ = (1/2, 0):
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.relaxed.relaxation import Draw
         >>> logit = torch.zeros((), requires_grad=True)

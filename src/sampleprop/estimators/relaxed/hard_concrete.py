@@ -45,6 +45,7 @@ class HardConcrete(Relaxation[Bernoullis]):
     Example, for φ = 0, τ = 1/2, limits -1/4 and 5/4 and the noise (0, ∞): s = (1/2, 1), stretched and clipped to
     x = (1/2, 1), with dx/dφ = 3/2 s (1 - s) / τ = (3/4, 0). With f = x², the value is the mean of (1/4, 1), and the
     gradient is the mean of 2x dx/dφ = (3/4, 0):
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.relaxed.relaxation import Draw
         >>> logit = torch.zeros((), requires_grad=True)

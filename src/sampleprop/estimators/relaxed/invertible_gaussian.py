@@ -42,6 +42,7 @@ class InvertibleGaussian(Relaxation[Bernoullis | OneHots]):
 
     Example, for a bit with p = Φ(m), m = 1/2, τ = 1/2 and ε = log(3)/2 - 1/2: x = σ((m + ε) / τ) = σ(log 3) = 3/4, and
     dx/dm = x (1 - x) / τ = 3/8. With f = 8x² - x, the value is 15/4, and the gradient is (16x - 1) dx/dm = 33/8:
+
         >>> import math, torch, sampleprop as sp
         >>> from sampleprop.estimators.relaxed.relaxation import Draw
         >>> m = torch.tensor(0.5, requires_grad=True)

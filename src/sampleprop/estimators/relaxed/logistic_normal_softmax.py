@@ -44,6 +44,7 @@ class LogisticNormalSoftmax(Relaxation[Bernoullis | OneHots]):
 
     Example, for a bit with φ = 0, τ = 1/2 and ε = log(3) / 3.404: x = σ(1.702 ε / τ) = σ(log 3) = 3/4, and
     dx/dφ = x (1 - x) / τ = 3/8. With f = 8x² - x, the value is 15/4, and the gradient is (16x - 1) dx/dφ = 33/8:
+
         >>> import math, torch, sampleprop as sp
         >>> from sampleprop.estimators.relaxed.relaxation import Draw
         >>> logit = torch.zeros((), requires_grad=True)

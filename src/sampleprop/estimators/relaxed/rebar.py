@@ -65,6 +65,7 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
     Example, for p = 1/2, τ = η = 1, f = 4x² and x = 1. z = 0: s = 1/2, and ds/dz = 1/4 gives the path 4 · 1/4 = 1.
     z̃ = log 3: s̃ = 3/4, f = 9/4, ds̃/dz̃ = 3/16 and dz̃/dφ = 1 - (1/2) / (3/4) = 1/3 give 6 · 3/16 · 1/3 = 3/8. With
     the score 1/2, the gradient is (4 - 9/4) / 2 + 1 - 3/8 = 3/2:
+
         >>> import math, torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> draw = Draw(*torch.tensor([[1.0], [0.0], [math.log(3)]]))

@@ -62,6 +62,7 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
     Example, for p = 1/2, τ = 1, the critic s² alone, f = 4x and x = 1. z = 0: s = 1/2, and ds/dz = 1/4 gives the path
     1 · 1/4. z̃ = log 3: s̃ = 3/4, c = 9/16, ds̃/dz̃ = 3/16 and dz̃/dφ = 1 - (1/2) / (3/4) = 1/3 give
     3/2 · 3/16 · 1/3 = 3/32. With the score 1/2, the gradient is (4 - 9/16) / 2 + 1/4 - 3/32 = 15/8:
+
         >>> import math, torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> draw = Draw(*torch.tensor([[1.0], [0.0], [math.log(3)]]))

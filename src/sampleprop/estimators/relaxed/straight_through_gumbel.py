@@ -37,6 +37,7 @@ class StraightThroughGumbel(Relaxation[Bernoullis | OneHots]):
 
     Example, for φ = 0, τ = 1/2 and the noise (log(3)/2, ∞): x = (1, 1). The soft points are s = (3/4, 1), with
     ds/dφ = s (1 - s) / τ = (3/8, 0). With f = x², the value is 1, and the gradient is the mean of 2x ds/dφ = (3/4, 0):
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.relaxed.relaxation import Draw
         >>> logit = torch.zeros((), requires_grad=True)

@@ -16,7 +16,7 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.score.control_variates import tuned, value_and_derivative
-from sampleprop.families import Bernoullis, OneHots
+from sampleprop.families import Bernoullis, LogLinears, OneHots
 from sampleprop.surrogate import unsqueeze_to
 
 
@@ -25,7 +25,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class MuProp(Estimator[Bernoullis | OneHots, Draw]):
+class MuProp(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
     r"""Subtracts the tangent of the cost at the mean, whose expectation is known, and multiplies the score by the rest.
 
     .. math::
@@ -47,6 +47,7 @@ class MuProp(Estimator[Bernoullis | OneHots, Draw]):
 
     Example, for p = 1/2, x = 1 and f = x² + 2. At the mean f(1/2) = 9/4 with derivative 1, so h(1) = 9/4 + 1/2 and
     f(1) - h(1) = 1/4. With the score 1/2 and the derivative 1/4 of the mean, 1/4 · 1/2 + 1 · 1/4 = 3/8:
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> draw = Draw(torch.tensor([1.0]))
@@ -74,20 +75,21 @@ class MuProp(Estimator[Bernoullis | OneHots, Draw]):
         self.coefficient = nn.Parameter(torch.tensor(float(coefficient))) if learn else coefficient
         self.learn = learn
 
-    def calls(self, variables: Bernoullis | OneHots) -> tuple[int, int]:
+    def calls(self, variables: Bernoullis | OneHots | LogLinears) -> tuple[int, int]:
         return self.draws + 1, 1
 
-    def draw(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Draw:
+    def draw(self, variables: Bernoullis | OneHots | LogLinears, generator: Generator | None) -> Draw:
         return Draw(variables.sample(self.draws, generator))
 
-    def estimate(self, variables: Bernoullis | OneHots, draw: Draw, costs: Costs) -> Tensor:
-        mean = variables.probs.detach().to(variables.dtype).unsqueeze(0)
+    def estimate(self, variables: Bernoullis | OneHots | LogLinears, draw: Draw, costs: Costs) -> Tensor:
+        with torch.no_grad():
+            mean = variables.mean.to(variables.dtype).unsqueeze(0)
         at_mean, derivative = value_and_derivative(costs.f, mean, variables.logits.dtype)
         direction = derivative.squeeze(0)  # [*batch, *event]
-        score = variables.score(draw.points)  # it equals x - μ, because φ are the logits
-        linear = variables.sum(direction * score)  # [k, *batch]
+        score = variables.score(draw.points)
+        linear = variables.sum(direction * variables.centered(draw.points))  # [k, *batch]
         # The gradient is affine in the coefficient: what it is at 0, and what each unit adds.
         fixed = costs.average(unsqueeze_to(costs.fixed - at_mean, score.dim()) * score)
         added = variables.through_mean(direction) - costs.average(unsqueeze_to(linear, score.dim()) * score)
-        gradient = fixed + self.coefficient * added  # [*batch, *event]
+        gradient = fixed + self.coefficient * added  # [*batch, *natural]
         return tuned(self.name, costs.mean(), variables, gradient, self.training and self.learn)

@@ -1,4 +1,4 @@
-"""All commands: compare and recommend from their own files, and table, cite and list."""
+"""All commands: audit, certify, compare and recommend from their own files, and table, cite and list."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from rich.console import Console
 import sampleprop
 from sampleprop.estimators import REGISTER
 from sampleprop.lab.command.arguments import report_mistakes
+from sampleprop.lab.command.audit import audit
+from sampleprop.lab.command.certify import certify
 from sampleprop.lab.command.compare import compare
 from sampleprop.lab.command.recommend import recommend
 from sampleprop.lab.measure import configurations
@@ -40,8 +42,10 @@ def _main(
     pass
 
 
+app.command()(audit)
 app.command()(compare)
 app.command()(recommend)
+app.command()(certify)
 
 
 @app.command("table")

@@ -40,7 +40,7 @@ def seeds(first: int, text: str | None) -> Sequence[int]:
     if text is None:
         return [first]
     if "," in text:
-        return _whole("--seeds", text)
+        return whole("--seeds", text)
     if not text.isdigit() or int(text) < 1:
         raise ValueError(f"--seeds needs a number of seeds, or a list of them; got {text!r}. Write 5, or 0,3,7.")
     return range(first, first + int(text))
@@ -52,13 +52,18 @@ def budgets(text: str | None) -> tuple[int, ...] | None:
         return None
     if text == "none":
         return ()
-    numbers = _whole("--budgets", text)
+    numbers = whole("--budgets", text)
     if min(numbers) < 1:
         raise ValueError(f"--budgets needs budgets of at least 1 evaluation; got {text!r}.")
     return numbers
 
 
-def _whole(option: str, text: str) -> tuple[int, ...]:
+def whole(option: str, text: str) -> tuple[int, ...]:
+    """Whole numbers, each once.
+
+    Raises:
+        ValueError: for anything else.
+    """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.removeprefix("-").isdigit() for part in parts):
         raise ValueError(f"{option} needs whole numbers, separated by commas; got {text!r}. Write 2,4,8, say.")

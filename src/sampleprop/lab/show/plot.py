@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sampleprop.lab.show import panels
-from sampleprop.lab.show.panels import BIASED, INK, MUTED, PALE, UNBIASED, Panel
+from sampleprop.lab.show.panels import BIASED, GENERAL, INK, MUTED, PALE, UNBIASED, Panel
 from sampleprop.lab.show.summary import Line, Summary
 
 INCHES_PER_LINE = 0.26
@@ -42,9 +42,9 @@ def figure(summary: Summary, shown: Sequence[Panel], widths: Sequence[float], to
 
 
 def _positions(lines: Sequence[Line]) -> list[float]:
-    """One unit for each line, and a gap before the first that is biased."""
-    first = lines[0].mean.biased
-    return [i + (GAP if line.mean.biased and not first else 0.0) for i, line in enumerate(lines)]
+    """One unit for each line, and a gap between two groups."""
+    groups = list(dict.fromkeys(line.mean.group for line in lines))
+    return [i + GAP * groups.index(line.mean.group) for i, line in enumerate(lines)]
 
 
 def _dress(panel: Any, heights: Sequence[float], span: float) -> None:
@@ -83,11 +83,12 @@ def _legend(shape: Any, summary: Summary) -> None:
     from matplotlib.lines import Line2D
 
     entries = [
-        (UNBIASED, "o", "no bias seen, by variance × time"),
+        (UNBIASED, "o", "unbiased, by variance × time"),
         (UNBIASED, "|", "a bias of this size would have been seen"),
+        (GENERAL, "D", "biased in general, none seen here"),
         (BIASED, "o", "biased here, by mean squared error"),
     ]
     handles = [Line2D([], [], color=c, marker=m, lw=0, ms=6, mew=1.6, label=text) for c, m, text in entries]
     if summary.several:
         handles.append(Line2D([], [], color=MUTED, marker="o", lw=0, ms=3.2, alpha=0.6, label="a seed"))
-    shape.legend(handles=handles, loc="lower left", ncols=4, fontsize=8.5, frameon=False, labelcolor=INK)
+    shape.legend(handles=handles, loc="lower left", ncols=5, fontsize=8.5, frameon=False, labelcolor=INK)

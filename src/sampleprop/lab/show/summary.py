@@ -53,6 +53,7 @@ class Summary:
 
     @property
     def several(self) -> bool:
+        """Whether there are several runs."""
         return len(self.comparisons) > 1
 
     @property
@@ -67,6 +68,7 @@ class Summary:
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """The headings of the table."""
         return (*COLUMNS, RANKS) if self.several else COLUMNS
 
     def cells(self, line: Line) -> tuple[str, ...]:
