@@ -249,9 +249,7 @@ def _fold(nodes: list[_Node], setting: _Setting) -> Tensor | None:
     return after
 
 
-def _fold_chain(
-    nodes: list[_Node], after: Tensor | None, group: Group | None, paths: list[tuple[str, Tensor]]
-) -> Tensor:
+def _fold_chain(nodes: list[_Node], after: Tensor | None, group: Group | None, paths: list[checks.Path]) -> Tensor:
     """Variables of one chain, the first one first; they have one batch shape."""
     last = nodes[-1].total(after)
     terms = [_total(node.costs, None) for node in nodes[:-1]]
@@ -259,8 +257,10 @@ def _fold_chain(
         torch.stack([torch.zeros_like(last) if c is None else c for c in terms] + [last])
     )  # [t, *batch]
     if nodes[0].chain is ThroughPoints:
-        pathwise = [node for node in nodes if isinstance(node.estimator, ThroughPoints)]
-        paths.extend((n.estimator.name, n.draw.points) for n in pathwise if not n.estimator.allow_unused)
+        for node in nodes:
+            if isinstance(estimator := node.estimator, ThroughPoints):
+                told = estimator.allow_unused, estimator.allow_steps
+                paths.append(checks.Path(estimator.name, node.draw.points, *told))
         return costs.sum(0)
     # DiCE: each cost c_t times the box of x_1 ... x_t.
     log_probs = _log_probs(nodes).cumsum(0)
