@@ -53,6 +53,7 @@ class LAX(Estimator[Variables, Draw]):
 
     Raises:
         ValueError: for arguments out of range, and when the critic returns another shape.
+        RuntimeError: for a critic with a step (round, sign).
 
     Example, for a Normal with μ = 0 and σ = 1, f = 3x, x = 2 and the critic x². The score is 2, and dx/dμ = 1. The
     critic is 4, with the derivative 4, so that the gradient is (6 - 4) · 2 + 4 · 1 = 8:
