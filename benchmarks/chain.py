@@ -22,8 +22,8 @@ LENGTHS = (3, 50, 1000)
 def bits(weight, bias, length):
     x, estimator = torch.zeros(BATCH), sp.ScoreFunction(None)
     for _ in range(length):
-        x = yield Bernoulli(logits=weight * x + bias), estimator
-        yield (x - 0.3).square()
+        x = sp.sample(Bernoulli(logits=weight * x + bias), estimator)
+        sp.charge((x - 0.3).square())
 
 
 def bits_by_hand(weight: Tensor, bias: Tensor, length: int) -> Tensor:
@@ -43,8 +43,8 @@ def bits_by_hand(weight: Tensor, bias: Tensor, length: int) -> Tensor:
 def reals(weight, bias, length):
     x, estimator = torch.zeros(BATCH), sp.Pathwise(None)
     for _ in range(length):
-        x = yield Normal(weight * x + bias, 1.0), estimator
-        yield (x - 0.3).square()
+        x = sp.sample(Normal(weight * x + bias, 1.0), estimator)
+        sp.charge((x - 0.3).square())
 
 
 def reals_by_hand(weight: Tensor, bias: Tensor, length: int) -> Tensor:

@@ -75,7 +75,7 @@ def muprop(q: Distribution, f: Cost, k: int = 1) -> Tensor:
 
 class DoubleCV:
     def __init__(self, size: int) -> None:
-        self.coefficient = torch.tensor(0.5, requires_grad=True)
+        self.coefficient = torch.tensor(0.0, requires_grad=True)
 
     def __call__(self, q: Distribution, f: Cost, k: int = 2) -> Tensor:
         x = q.sample((k,))
@@ -98,7 +98,7 @@ class DoubleCV:
 
 class RODEO:
     def __init__(self, size: int) -> None:
-        self.alpha, self.beta = (torch.tensor(0.25, requires_grad=True) for _ in range(2))
+        self.alpha, self.beta = (torch.tensor(0.0, requires_grad=True) for _ in range(2))
         self.network = nn.Sequential(nn.Linear(2, 8), nn.LeakyReLU(), last := nn.Linear(8, 1))
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)

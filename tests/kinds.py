@@ -80,6 +80,20 @@ def _poisson(phi: Tensor) -> Distribution:
     return Independent(Poisson(phi.exp(), validate_args=False), 1, validate_args=False)
 
 
+def _subsets(phi: Tensor) -> Distribution:
+    return sp.KSubset(phi, 2, validate_args=False)
+
+
+def _rankings(phi: Tensor) -> Distribution:
+    return sp.PlackettLuce(phi, 2, validate_args=False)
+
+
+def _chains(phi: Tensor) -> Distribution:
+    """Three places and two labels, with the same transitions at each place."""
+    unary, transitions = phi.split([6, 4], -1)
+    return sp.LinearChain(unary.unflatten(-1, (3, 2)), transitions.unflatten(-1, (1, 2, 2)), validate_args=False)
+
+
 BITS = Kind("bits", (3,), _bits)
 ONE_BIT = Kind("one bit", (), _one_bit)
 CLASSES = Kind("classes", (4,), _classes)
@@ -88,7 +102,11 @@ INTEGERS = Kind("integers", (2, 3), _integers)
 NORMAL = Kind("normal", (2, 2), _normal)
 GAMMA = Kind("gamma", (2, 2), _gamma)
 POISSON = Kind("poisson", (2,), _poisson)
-KINDS = (BITS, ONE_BIT, CLASSES, ONE_HOTS, INTEGERS, NORMAL, GAMMA, POISSON)
+SUBSETS = Kind("subsets", (5,), _subsets)
+RANKINGS = Kind("rankings", (4,), _rankings)
+CHAINS = Kind("chains", (10,), _chains)
+STRUCTURES = (SUBSETS, RANKINGS, CHAINS)
+KINDS = (BITS, ONE_BIT, CLASSES, ONE_HOTS, INTEGERS, NORMAL, GAMMA, POISSON, *STRUCTURES)
 
 Case = tuple[sp.Estimator[Any, Any], Kind]
 

@@ -57,7 +57,11 @@ def replicates(estimate, kind: str) -> tuple[Tensor, Tensor]:
 
 
 def tilted(estimator):
-    """The estimator, with critics and networks that are not zero."""
+    """The estimator, with coefficients, critics and networks that are not zero."""
+    for name in ("coefficient", "alpha", "beta"):
+        number = getattr(estimator, name, None)
+        if isinstance(number, Tensor):
+            torch.nn.init.constant_(number, 0.3)
     for module in (getattr(estimator, "quadratic", None), getattr(estimator, "network", None)):
         if module is not None:
             with torch.no_grad():

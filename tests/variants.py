@@ -3,16 +3,17 @@ one."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 import sampleprop as sp
 from sampleprop import families
 
 Configurations = tuple[sp.Estimator[Any, Any], ...]
+Learner = TypeVar("Learner", sp.DoubleCV, sp.LAX, sp.RELAX, sp.RODEO)
 
 
 def _ramp(points: Tensor) -> Tensor:
@@ -22,6 +23,9 @@ def _ramp(points: Tensor) -> Tensor:
 
 def _ramp_mean(dist: Distribution) -> Tensor:
     variables = families.recognize(dist)
+    if isinstance(variables, families.Structures):  # not all of which know their mean
+        support = dist.enumerate_support()
+        return (dist.log_prob(support).exp() * _ramp(support)).sum(0)
     if not isinstance(variables, families.Discrete):
         mean = dist.mean
     elif isinstance(variables, families.Integers):
@@ -31,11 +35,19 @@ def _ramp_mean(dist: Distribution) -> Tensor:
     return _ramp(mean.unsqueeze(0)).squeeze(0)
 
 
-def tilted(estimator: sp.LAX | sp.RELAX) -> sp.LAX | sp.RELAX:
-    """The estimator with a quadratic critic that is not zero: a critic of zeros would hide an error in its use."""
-    assert estimator.quadratic is not None
+def tilted(estimator: Learner) -> Learner:
+    """The estimator with control variates that are not zero, as they start: zeros would hide an error in their use."""
+    network: nn.Module | None = None
     with torch.no_grad():
-        for parameter in estimator.quadratic.parameters():
+        if isinstance(estimator, sp.DoubleCV):
+            estimator.coefficient.fill_(0.5)
+        elif isinstance(estimator, sp.RODEO):
+            estimator.alpha.fill_(0.25)
+            estimator.beta.fill_(0.25)
+            network = estimator.network[-1]
+        else:
+            network = estimator.quadratic
+        for parameter in () if network is None else network.parameters():
             parameter.copy_(torch.linspace(0.05, -0.05, parameter.numel()).reshape(parameter.shape))
     return estimator
 
@@ -60,14 +72,14 @@ def _table() -> dict[type[sp.Estimator[Any, Any]], Configurations]:
             tilted(sp.RELAX(use_f=False)),
             tilted(sp.RELAX(use_f=False, coupled=True)),
         ),
-        sp.DoubleCV: (sp.DoubleCV(), sp.DoubleCV(4)),
+        sp.DoubleCV: (tilted(sp.DoubleCV()), tilted(sp.DoubleCV(4))),
         sp.MuProp: (sp.MuProp(), sp.MuProp(2, learn=True)),
         sp.RaoBlackwellized: (
             sp.RaoBlackwellized(3),
             sp.RaoBlackwellized(3, baseline=False),
             sp.RaoBlackwellized(4, drawn=2),
         ),
-        sp.RODEO: (sp.RODEO(), sp.RODEO(3)),
+        sp.RODEO: (tilted(sp.RODEO()), tilted(sp.RODEO(3))),
         sp.ScoreFunction: (
             sp.ScoreFunction(1),
             sp.ScoreFunction(),

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent, TransformedDistribution
 
-from sampleprop import noise
-from sampleprop.families import Bernoullis, Discrete, Integers, OneHots, Other, Variables
+from sampleprop import graph, noise
+from sampleprop.families import (
+    Bernoullis,
+    Discrete,
+    Enumerable,
+    Integers,
+    LogLinears,
+    OneHots,
+    Other,
+    Structures,
+    Variables,
+)
 from sampleprop.tracing import inspectable
 
 Nonfinite = Literal["raise", "drop", "propagate"]
@@ -57,10 +66,19 @@ def kinds(takes: tuple[type[Variables], ...]) -> str:
 
 def kind_refusal(name: str, takes: tuple[type[Variables], ...], variables: Variables) -> str | None:
     """Why an estimator for variables of the kinds `takes` cannot take these, with the fix; None if it can."""
+    if variables.contradiction is not None:
+        return f"{name} needs a distribution whose samples follow its log_prob; got {variables.contradiction}."
     if isinstance(variables, takes):
         return None
     if isinstance(variables, Integers) and OneHots in takes:
         fix = "Use OneHotCategorical: the samples must be points of the simplex, not integers."
+    elif isinstance(variables, LogLinears):
+        fix = (
+            "Use ScoreFunction or UnorderedSet for any f; DoubleCV, MuProp or StraightThrough for a differentiable one."
+        )
+    elif isinstance(variables, Structures):
+        why = "Its marginals have no closed form. " if LogLinears in takes else ""
+        fix = f"{why}Use ScoreFunction, UnorderedSet or RaoBlackwellized; or KSubset, where only the set matters."
     elif isinstance(variables, Discrete):
         fix = "Use ScoreFunction, which takes any distribution."
     else:
@@ -77,6 +95,8 @@ def rsample_refusal(name: str, variables: Variables, instead: str) -> str | None
         )
     if not variables.dist.has_rsample:
         return f"{name} needs a distribution with rsample; got {variables.kind}, which has none. Use {instead}."
+    if variables.no_path is not None:
+        return f"{name} needs an rsample that reparameterizes the distribution; got {variables.no_path}. Use {instead}."
     return None
 
 
@@ -121,8 +141,8 @@ def costs(name: str, variables: Variables | Distribution, given: Tensor, values:
     return noise.promote(values)
 
 
-def keep(name: str, kept: Tensor | None, costs: Tensor, whole: bool) -> None:
-    """Require a mask of the costs' shape; refuse any mask where the samples make sense only together (`whole`)."""
+def keep(name: str, kept: Tensor | None, costs: Tensor, can_drop: bool) -> None:
+    """Require a mask of the costs' shape; refuse any mask where the rest would not estimate E[f | f is finite]."""
     if kept is None:
         return
     if kept.shape != costs.shape or kept.dtype != torch.bool:
@@ -130,10 +150,24 @@ def keep(name: str, kept: Tensor | None, costs: Tensor, whole: bool) -> None:
             f"{name} needs keep of the costs' shape, [k, *batch] = {list(costs.shape)}, and bool; got "
             f"{list(kept.shape)}, {kept.dtype}. Pass keep=costs.isfinite(), say."
         )
-    if whole:
+    droppable(name, can_drop)
+
+
+def droppable(name: str, can_drop: bool) -> None:
+    """Refuse to leave costs out where the rest would not estimate E[f | f is finite]."""
+    if not can_drop:
         raise ValueError(
-            f'{name} needs every cost: its samples make sense only together; got nonfinite="drop", or keep. Fix f, or '
-            "use ScoreFunction, which can leave samples out."
+            f"{name} needs every cost: where x decides which costs are lost, the others alone give a wrong gradient; "
+            'got nonfinite="drop". Fix f, or use ScoreFunction with its leave-one-out baseline, or Enumerate.'
+        )
+
+
+def two_kept(name: str, count: Tensor) -> None:
+    """Refuse batch elements with fewer than two finite costs, [*batch]: one alone has nothing to be compared with."""
+    if inspectable(count) and bool((count < 2).any()):
+        raise ValueError(
+            f"{name} needs two finite costs of each batch element to leave the others out; got fewer at batch index "
+            f"{(count < 2).nonzero()[0].tolist()}. Draw more samples, or fix f."
         )
 
 
@@ -190,7 +224,9 @@ def _numbers(shape: tuple[int, ...]) -> str:
 
 
 def possible(name: str, variables: Variables) -> None:
-    """Refuse a categorical variable all of whose classes are masked: there is nothing to draw."""
+    """Refuse a categorical variable all of whose classes are masked, or such a structure: there is nothing to draw."""
+    if isinstance(variables, Structures) and not variables.base._validate_args:  # else it has looked already
+        variables.base.require_possible()
     if not isinstance(variables, Discrete):
         return
     if isinstance(variables, Bernoullis) and variables.dist._validate_args:
@@ -214,14 +250,57 @@ def possible(name: str, variables: Variables) -> None:
         )
 
 
+def repeated(costs: Tensor, again: Tensor) -> None:
+    """Refuse an f that gives other costs when the backward pass evaluates it again: its gradient would be of those."""
+    tolerance = 1e3 * torch.finfo(costs.dtype).eps if costs.is_floating_point() else 0.0
+    if not torch.allclose(costs, again, rtol=tolerance, atol=tolerance * float(costs.abs().max()), equal_nan=True):
+        raise RuntimeError(
+            "expect with chunk=... needs an f that gives the same costs when the backward pass evaluates it again; got "
+            "others. A parameter of f was changed in between, or f has a state. Call backward() before "
+            "optimizer.step(), or leave chunk out."
+        )
+
+
+def scored(name: str, variables: Variables, log_prob: Tensor) -> None:
+    """Refuse a log-probability without a graph where φ is to get a gradient: it would get none."""
+    if log_prob.requires_grad or not inspectable(log_prob) or not torch.is_grad_enabled() or not variables.attached:
+        return
+    raise RuntimeError(
+        f"{name} needs a log_prob that autograd can follow to φ; {variables.kind} gives one without a graph, so φ "
+        "would get no gradient. Use Pathwise if the samples move with φ, write log_prob in torch without detach, or "
+        "detach the parameters."
+    )
+
+
+def countable(name: str, points: Tensor) -> None:
+    """Refuse counts so large that the next one is the same floating-point number."""
+    if not inspectable(points) or not points.is_floating_point() or not points.numel():
+        return
+    largest, limit = float(points.max()), 2 / torch.finfo(points.dtype).eps
+    if largest >= limit:
+        raise ValueError(
+            f"{name} needs counts below {limit:.3g}, from where on {points.dtype} does not tell neighbours apart; got "
+            f"{largest:.3g}. Use float64, or ScoreFunction."
+        )
+
+
 def unchanged(name: str, points: Tensor, version: int) -> None:
     """Refuse an f that wrote into its input: the estimator still needs the points."""
     if points._version != version:
         raise RuntimeError(f"{name} needs f to leave its input as it is; f wrote into it. Let f work on x.clone().")
 
 
-def path(name: str, variables: Variables, costs: Tensor, points: Tensor, allow_unused: bool) -> None:
-    """Refuse points or a cost that autograd cannot follow back to φ, where its gradient would be silently zero."""
+class Path(NamedTuple):
+    """Which path an estimator needs: from the costs to its points, and through which operations."""
+
+    name: str
+    points: Tensor
+    allow_unused: bool = False
+    allow_steps: bool = False
+
+
+def path(name: str, variables: Variables, costs: Tensor, points: Tensor, allow_unused: bool, allow_steps: bool) -> None:
+    """Refuse points or a cost that autograd cannot follow back to φ, where its gradient would be silently wrong."""
     if not inspectable(costs) or not torch.is_grad_enabled():
         return
     if points.grad_fn is None:
@@ -232,19 +311,18 @@ def path(name: str, variables: Variables, costs: Tensor, points: Tensor, allow_u
             "gradient for φ would be zero. Propose with gradients on, or use ScoreFunction, whose draws are plain "
             "numbers."
         )
-    if allow_unused:
-        return
+    wanted = Path(name, points, allow_unused, allow_steps)
     gathered = _GATHERED.get()
     if gathered is not None:
-        gathered.append((name, points))
-    elif _unreached(costs, {points.grad_fn: name}):
-        raise _no_path(name)
+        gathered.append(wanted)
+    else:
+        paths(costs, [wanted])
 
 
 @contextmanager
-def gathered_paths() -> Iterator[list[tuple[str, Tensor]]]:
+def gathered_paths() -> Iterator[list[Path]]:
     """Gather what `path` would look for, so that `paths` finds all of it in one walk through one graph."""
-    gathered: list[tuple[str, Tensor]] = []
+    gathered: list[Path] = []
     token = _GATHERED.set(gathered)
     try:
         yield gathered
@@ -252,13 +330,24 @@ def gathered_paths() -> Iterator[list[tuple[str, Tensor]]]:
         _GATHERED.reset(token)
 
 
-def paths(costs: Tensor, wanted: list[tuple[str, Tensor]]) -> None:
-    """Refuse costs whose graph does not reach the points of each estimator, given as (name, points)."""
+def paths(costs: Tensor, wanted: Iterable[tuple[Any, ...]]) -> None:
+    """Refuse costs whose graph does not lead to the points of each estimator, or only across a step."""
     if not inspectable(costs) or not torch.is_grad_enabled():
         return
-    targets = {points.grad_fn: name for name, points in wanted if points.grad_fn is not None}
-    for name in _unreached(costs, targets).values():
-        raise _no_path(name)
+    asked = {
+        each.points.grad_fn: each
+        for each in (Path(*fields) for fields in wanted)
+        if each.points.grad_fn is not None and not (each.allow_unused and each.allow_steps)
+    }
+    if not asked:
+        return
+    found = graph.search(costs, asked)
+    for node, why in found.flat.items():
+        if not asked[node].allow_steps:
+            raise RuntimeError(_across(asked[node].name, why))
+    for node in found.unreached:
+        if not asked[node].allow_unused:
+            raise _no_path(asked[node].name)
 
 
 def _no_path(name: str) -> RuntimeError:
@@ -269,37 +358,49 @@ def _no_path(name: str) -> RuntimeError:
     )
 
 
-def relaxed_path(name: str, costs: Tensor, points: Tensor) -> None:
-    """Refuse costs at relaxed points that autograd cannot follow back to them: their derivative would be wrong."""
-    if inspectable(costs) and points.requires_grad and not has_path(costs, points):
+def _across(name: str, why: str) -> str:
+    return (
+        f"{name} needs a cost that is differentiable in x; got one whose path to x passes {why}, so the gradient for φ "
+        "would be wrong. Use ScoreFunction for a cost with steps, replace the operation by a smooth one, or, if the "
+        f"derivative of the rest is what you want, say so: {name}(allow_steps=True)."
+    )
+
+
+def relaxed_path(name: str, costs: Tensor, points: Tensor, allow_steps: bool = False) -> None:
+    """Refuse costs at relaxed points whose derivative autograd cannot follow back to them: it would be wrong."""
+    if not (inspectable(costs) and points.requires_grad):
+        return
+    found = graph.search(costs, {graph.node_of(points)})
+    if found.unreached:
         raise RuntimeError(
             f"{name} needs a cost that is differentiable in x; got one with no path to x, so its derivative would be "
             "zero and the gradient for φ wrong. Use ScoreFunction for a black-box f, and do not detach x or leave "
             "torch inside f."
         )
+    for why in found.flat.values():
+        if not allow_steps:
+            raise RuntimeError(_across(name, why))
 
 
-def has_path(costs: Tensor, points: Tensor) -> bool:
-    """Whether the graph of `costs` reaches `points`."""
+def critic_path(name: str, values: Tensor, points: Tensor) -> None:
+    """Refuse a critic with a step: its values and its derivative do not belong together. It may ignore the points."""
+    if not (inspectable(values) and points.requires_grad):
+        return
+    for why in graph.search(values, {graph.node_of(points)}).flat.values():
+        raise RuntimeError(
+            f"{name} needs a critic that is differentiable in x; got one whose path to x passes {why}, so the gradient "
+            "for φ would be wrong. Replace the operation by a smooth one."
+        )
+
+
+def obstacle(costs: Tensor, points: Tensor) -> str | None:
+    """What keeps a derivative of the costs from reaching the points, as a clause; None where nothing does."""
     if not points.requires_grad:
-        return False
-    return not _unreached(costs, {torch.autograd.graph.get_gradient_edge(points).node: ""})
-
-
-def _unreached(costs: Tensor, targets: dict[Node, str]) -> dict[Node, str]:
-    """Those nodes of the autograd graph that cannot be reached from the costs."""
-    root: Any = costs.grad_fn
-    left = {node: name for node, name in targets.items() if node is not root}
-    stack, seen = ([], {None}) if root is None else ([root], {None, root})
-    while stack and left:
-        for following, _ in stack.pop().next_functions:
-            if following in seen:
-                continue
-            seen.add(following)
-            stack.append(following)
-            if left.pop(following, None) is not None and not left:
-                return left
-    return left
+        return "no path to them"
+    found = graph.search(costs, {graph.node_of(points)})
+    if found.unreached:
+        return "no path to them"
+    return next((f"a path that passes {why}" for why in found.flat.values()), None)
 
 
 def finite_derivative(name: str, derivative: Tensor) -> None:
@@ -315,8 +416,22 @@ def finite_derivative(name: str, derivative: Tensor) -> None:
         )
 
 
-def finite(name: str, costs: Tensor, policy: Nonfinite) -> tuple[Tensor, Tensor | None]:
+def finite_critic(name: str, critic: Tensor, by_points: Tensor) -> None:
+    """Refuse a critic that overflows: it would make φ's gradient NaN."""
+    for x in (critic.detach(), by_points.detach()):
+        if inspectable(x) and not x.is_cuda and first_nonfinite(x) is not None:
+            raise ValueError(
+                f"{name} needs a critic that is finite, with a finite derivative, at the samples; got one that is not. "
+                "Scale the samples inside the critic, or use ScoreFunction."
+            )
+
+
+def finite(
+    name: str, costs: Tensor, policy: Nonfinite, variables: Variables | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Apply the policy for non-finite costs: the costs, and where to keep them (None for everywhere).
+
+    The message names the variables' part in it, if they are given.
 
     Raises:
         ValueError: under "raise" with the first index; under "drop" where a batch element has no finite cost left.
@@ -326,7 +441,7 @@ def finite(name: str, costs: Tensor, policy: Nonfinite) -> tuple[Tensor, Tensor 
     if policy == "raise":
         if not costs.is_cuda and math.isfinite(costs.detach().sum().item()):
             return costs, None  # a finite sum proves finite terms in one pass
-        _raise_nonfinite(name, costs.detach())
+        _raise_nonfinite(name, costs.detach(), "" if variables is None else _inverse_advice(variables.dist))
         return costs, None
     keep = costs.detach().isfinite()  # [k, *batch]
     empty = ~keep.any(0)
@@ -338,7 +453,7 @@ def finite(name: str, costs: Tensor, policy: Nonfinite) -> tuple[Tensor, Tensor 
     return torch.where(keep, costs, 0.0), keep
 
 
-def _raise_nonfinite(name: str, costs: Tensor) -> None:
+def _raise_nonfinite(name: str, costs: Tensor, advice: str) -> None:
     if costs.is_cuda:
         _raise_later(
             costs.isfinite().all(),
@@ -351,7 +466,21 @@ def _raise_nonfinite(name: str, costs: Tensor) -> None:
         raise ValueError(
             f"{name} needs finite costs; f returned {costs[tuple(index)].item()} at [sample, *batch] = {index}. "
             'Fix f, or pass nonfinite="drop" to leave such samples out, or nonfinite="propagate" to let them through.'
+            + advice
         )
+
+
+def _inverse_advice(dist: Distribution) -> str:
+    """What to do where f asks a transformed distribution for the log-probability of points at the edge."""
+    while isinstance(dist, Independent):
+        dist = dist.base_dist
+    if not isinstance(dist, TransformedDistribution) or all(t.with_cache(0) is not t for t in dist.transforms):
+        return ""
+    return (
+        " If f calls log_prob of this distribution, the inverse of a transform is infinite for points that were "
+        "rounded to the edge: build it with a cache, TanhTransform(cache_size=1), say. Dropping these points would be "
+        "a bias."
+    )
 
 
 def first_nonfinite(x: Tensor, keep: Tensor | None = None) -> list[int] | None:
@@ -388,10 +517,13 @@ def _raise_later(flag: Tensor, message: str) -> None:
     _DEFERRED.append(_Deferred(on_host, event.query, message))
 
 
-_GATHERED: ContextVar[list[tuple[str, Tensor]] | None] = ContextVar("gathered paths", default=None)
+_GATHERED: ContextVar[list[Path] | None] = ContextVar("gathered paths", default=None)
 
 _KIND_NAMES: dict[Any, str] = {
     Variables: "any distribution",
+    Enumerable: "Bernoulli, OneHotCategorical, Categorical or a structure (KSubset, say)",
+    LogLinears: "a structure with known marginals (KSubset, say)",
+    Structures: "a structure (KSubset, say)",
     Discrete: "Bernoulli, OneHotCategorical or Categorical",
     Bernoullis: "Bernoulli",
     OneHots: "OneHotCategorical",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from sampleprop import checks
 from sampleprop.tracing import transforms_active
@@ -18,6 +18,9 @@ def chunked(f: Callable[[Tensor], Any], chunk: int) -> Callable[[Tensor], Any]:
 
     Where a gradient is recorded, only the points and costs are kept: the backward pass calls f again, piece by piece,
     with the random numbers that it had. So f is evaluated twice, and its memory is that of one piece.
+
+    Raises:
+        RuntimeError: in the backward pass, where f then gives other costs than before.
     """
 
     def pieces(points: Tensor) -> Any:
@@ -27,10 +30,28 @@ def chunked(f: Callable[[Tensor], Any], chunk: int) -> Callable[[Tensor], Any]:
         recompute = torch.is_grad_enabled() and not transforms_active()
         parts = []
         for piece in points.split(chunk):
-            costs = checkpoint(f, piece, use_reentrant=False) if recompute else f(piece)
+            costs = _recomputed(f, piece) if recompute else f(piece)
             parts.append(costs if isinstance(costs, Tensor) else checks.as_tensor("expect", costs, points.device))
         if any(part.dim() == 0 for part in parts):
             return parts[0]  # the check of the shape says what is wrong
         return torch.cat(parts)  # [k, *batch]
 
     return pieces
+
+
+def _recomputed(f: Callable[[Tensor], Any], points: Tensor) -> Any:
+    """f(points), of which nothing is kept: the backward pass evaluates it again, and compares the costs."""
+    before: list[Tensor] = []
+
+    def evaluate(points: Tensor) -> Any:
+        # Another tensor object each time: a transform with a cache would recognize its own result the second time.
+        costs = f(points.view_as(points))
+        if not isinstance(costs, Tensor):
+            return costs
+        if before and not torch.compiler.is_compiling():
+            checks.repeated(before[0], costs.detach())
+        before.append(costs.detach())
+        return costs
+
+    with set_checkpoint_early_stop(False):  # to the end, so that the costs can be compared
+        return checkpoint(evaluate, points, use_reentrant=False)

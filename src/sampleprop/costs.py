@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,6 +19,37 @@ if TYPE_CHECKING:
 F = Callable[[Tensor], Tensor]
 
 
+class Softening(NamedTuple):
+    """How points were relaxed, for an f that relaxes further variables likewise: the rest of a program.
+
+    Attributes:
+        log_temperature: log τ, a number or [*batch].
+        mean_field: whether the logits τ / (τ + 1) are added to the noisy logits over τ.
+    """
+
+    log_temperature: Tensor
+    mean_field: bool = False
+
+    def scores(self, logits: Tensor, noisy: Tensor, event_ndim: int) -> Tensor:
+        """The logits of the relaxed points: noisy logits [m, *batch, *event] over the temperature.
+
+        With `mean_field` they become the logits as τ grows, and not 0 (Tucker et al., 2017, appendix on MuProp).
+        """
+        temperature = self.log_temperature.to(noisy).exp()
+        if temperature.dim():
+            temperature = unsqueeze_to(temperature, temperature.dim() + event_ndim)
+        scores = noisy / temperature
+        return scores + logits * (temperature / (temperature + 1)) if self.mean_field else scores
+
+
+class Soft(ABC):
+    """An f that asks how its points were relaxed."""
+
+    @abstractmethod
+    def __call__(self, points: Tensor, softening: Softening | None = None) -> Tensor:
+        """From points [m, *batch, *event] to costs [m, *batch]."""
+
+
 @dataclass(eq=False)
 class Costs:
     """What `combine` was told, checked: the costs of the points and of the probes of a draw.
@@ -25,9 +57,10 @@ class Costs:
     Attributes:
         points: [k, *batch], f(draw.points), attached to θ; float32 at least.
         probe_costs: [m, *batch], f(draw.probes), without graph; None where the draw has no probes.
-        relaxed_f: f itself, for estimators that evaluate it at points of their own.
+        relaxed_f: f itself, for estimators that evaluate it at points of their own. The rest of a program also takes
+            how they were relaxed, as `Softening`.
         context: [*batch, ...], for learned baselines and critics.
-        keep: [k, *batch], False for samples that are left out; None for all.
+        keep: [k, *batch], False for samples that are left out, for estimators that `can_drop`; None for all.
         group: further samples of the same distribution; None where there are none.
     """
 
@@ -55,23 +88,16 @@ class Costs:
         assert self.relaxed_f is not None
         return self.relaxed_f
 
-    @property
-    def alone(self) -> bool:
-        """Whether these samples are all there are, and each of them counts."""
-        return self.keep is None and self.group is None
-
     def shared(self, x: Tensor) -> Tensor:
-        """Each number times its share in the average, [k, *batch]: the sum over the samples is then the average."""
-        if self.keep is None:
-            return x if x.shape[0] == 1 else x / x.shape[0]
-        return torch.where(self.keep, x, 0.0) * kept_weights(self.keep, x.dtype, self.group)
+        """Each number divided by the number of samples, [k, *batch]: the sum over the samples is then the average."""
+        return x if x.shape[0] == 1 else x / x.shape[0]
 
     def beyond_others(self) -> Tensor:
         """[k, *batch], how much each cost exceeds the mean of the others, times its share; without graph."""
         x = self.points.detach()
         k = x.shape[0]
-        if not self.alone:
-            return self.shared(x - others(x, self.keep, self.group))
+        if self.group is not None:
+            return self.shared(x - others(x, group=self.group))
         # Differences are small numbers: the result sums to 0 up to their rounding, not up to that of the costs.
         x = x - x[:1]
         beyond = torch.sub(x, x.sum(0), alpha=1 / k)
@@ -83,11 +109,11 @@ class Costs:
 
     def mean(self) -> Tensor:
         """[*batch], the mean cost: what most estimators return as the value."""
-        return average(self.points, self.keep, self.group)
+        return self.average(self.points)
 
     def average(self, x: Tensor) -> Tensor:
-        """The mean over the samples that are kept: [k, *batch, ...] -> [*batch, ...]."""
-        return average(x, self.keep, self.group)
+        """The mean over the samples: [k, *batch, ...] -> [*batch, ...]."""
+        return x.squeeze(0) if x.shape[0] == 1 else x.mean(0)
 
 
 class Group(NamedTuple):
@@ -96,12 +122,15 @@ class Group(NamedTuple):
     Attributes:
         dim: a batch dimension of the costs over which a program runs independent particles, counted from the right (-1
             is the last one), so that it holds for [k, *batch] and [*batch] alike.
+        particles: how many particles that dimension holds one after the other, where each has several rows:
+            [particles * rows]. None where the whole dimension is particles.
         process_group: the ranks that hold further samples of the same batch elements, as many each. The average over
             the ranks, of the values as of the gradients, is then what one process would have with all samples.
     """
 
     dim: int | None = None
     process_group: ProcessGroup | None = None
+    particles: int | None = None
 
     def size(self, costs: Tensor) -> int:
         """The number of samples of one batch element, for costs [k, *batch] on this rank.
@@ -115,21 +144,9 @@ class Group(NamedTuple):
                 f"got {self.dim} for costs {list(costs.shape)}."
             )
         ranks = 1 if self.process_group is None else distributed.get_world_size(self.process_group)
-        return costs.shape[0] * ranks * (1 if self.dim is None else costs.shape[self.dim])
-
-
-def average(x: Tensor, keep: Tensor | None = None, group: Group | None = None) -> Tensor:
-    """The mean over the samples that are kept: [k, *batch, ...] -> [*batch, ...].
-
-    Args:
-        x: [k, *batch, ...].
-        keep: [k, *batch] or None for all.
-        group: as for `kept_weights`.
-    """
-    if keep is None:
-        return x.squeeze(0) if x.shape[0] == 1 else x.mean(0)
-    kept = torch.where(unsqueeze_to(keep, x.dim()), x, 0.0)  # not a product: what is left out may be NaN
-    return (unsqueeze_to(kept_weights(keep, x.dtype, group), x.dim()) * kept).sum(0)
+        if self.dim is None:
+            return costs.shape[0] * ranks
+        return costs.shape[0] * ranks * (self.particles or costs.shape[self.dim])
 
 
 def others(x: Tensor, keep: Tensor | None = None, group: Group | None = None) -> Tensor:
@@ -137,7 +154,7 @@ def others(x: Tensor, keep: Tensor | None = None, group: Group | None = None) ->
 
     Args:
         x: [k, *batch, ...] of two samples or more; [k, ..., *batch] with a group.
-        keep: [k, *batch] or None for all.
+        keep: [k, *batch], or None for all.
         group: further samples; with ranks the result is detached.
     """
     if keep is None and group is None:
@@ -151,23 +168,17 @@ def others(x: Tensor, keep: Tensor | None = None, group: Group | None = None) ->
 def totals(*xs: Tensor, group: Group | None = None) -> tuple[Tensor, ...]:
     """The sum of each tensor over all samples, in one collective: [k, *batch, ...] -> [1, *batch, ...].
 
-    The size of the dimension `group.dim` becomes 1 as well.
+    The size of the dimension `group.dim` becomes 1 as well; where it holds several rows of each particle, every row
+    gets the sum over its particles.
     """
     sums = torch.stack(xs).sum(1, keepdim=True)
     if group is not None and group.dim is not None:
-        sums = sums.sum(group.dim, keepdim=True)
+        if group.particles is None:
+            sums = sums.sum(group.dim, keepdim=True)
+        else:
+            rows = sums.shape[group.dim] // group.particles
+            apart = sums.unflatten(group.dim, (group.particles, rows))  # the particles are at dim - 1
+            sums = apart.sum(group.dim - 1, keepdim=True).expand_as(apart).flatten(group.dim - 1, group.dim)
     if group is not None and group.process_group is not None:
         sums = parallel.total(sums, group.process_group)
     return sums.unbind(0)
-
-
-def kept_weights(keep: Tensor, dtype: torch.dtype, group: Group | None = None) -> Tensor:
-    """Equal weights for the samples that are kept, 0 for the others: [k, *batch], summing to 1 over the samples.
-
-    Where ranks hold further samples, the weights sum to 1 averaged over the ranks; a rank with fewer kept samples has a
-    smaller sum.
-    """
-    if group is None or group.process_group is None:
-        return keep.to(dtype) / keep.sum(0)
-    ranks = distributed.get_world_size(group.process_group)
-    return keep.to(dtype) * (ranks / parallel.total(keep.sum(0).to(dtype), group.process_group))

@@ -57,8 +57,10 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
             f is log p(x, z).
         compiles: whether `torch.compile(fullgraph=True)` takes it; a string says why it does not.
         source: the paper, or None.
-        whole: whether the samples make sense only together, so that no cost can be left out.
+        can_drop: whether costs that are not finite can be left out: the result then estimates E[f | f is finite].
         calls_f: whether `estimate` evaluates f itself, at points that it chooses.
+        moves: whether an average in it follows the costs by itself in training mode, without an optimizer.
+        allow_steps: whether f may have a step (round, sign) where `estimate` differentiates it.
         grouped: whether samples of other particles of a program, and of other ranks, improve the estimate. An estimator
             without this needs no process group: averaging over the ranks is already correct.
         samples: k, the number of true samples at which f is evaluated. Set it in `__init__` if it can be chosen; None
@@ -73,8 +75,10 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
     objective: ClassVar[Objective] = "mean"
     compiles: ClassVar[Literal[True] | str] = True
     source: ClassVar[Source | None] = None
-    whole: bool = False
+    can_drop: bool = False
     calls_f: bool = False
+    moves: bool = False
+    allow_steps: bool = False
     grouped: ClassVar[bool] = False
     samples_step: ClassVar[int] = 1
     takes: ClassVar[tuple[type[Variables], ...]] = (Variables,)
@@ -127,7 +131,8 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
     ) -> Tensor:
         """Return [*batch]: its value estimates L, and its gradient is the estimator's.
 
-        This is not random and changes nothing: the same numbers give the same result.
+        This is not random and changes nothing: the same numbers give the same result. What learns, or moves by itself,
+        does so in the result's backward pass.
 
         Args:
             dist: p_φ, attached to φ; need not be the object that proposed.
@@ -136,19 +141,21 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
             probe_costs: f(draw.probes), [m, *batch], where the draw has probes.
             relaxed_f: f, for estimators that evaluate f themselves (`calls_f`).
             context: [*batch, ...], for learned control variates.
-            keep: [k, *batch], False where a cost is to be left out (it is then finite and otherwise ignored).
+            keep: [k, *batch], False where a cost is to be left out, for estimators that `can_drop`. Such a cost must be
+                finite and is ignored.
             group: further samples; only estimators that are `grouped` use them.
         """
         checks.own_draw(self.name, self._draw_type, draw)
         variables = self._recognized(dist)
         checks.points(self.name, variables, draw.points)
         values = checks.costs(self.name, variables, draw.points, costs)
-        checks.keep(self.name, keep, values, self.whole)
+        checks.keep(self.name, keep, values, self.can_drop)
         if self.calls_f and relaxed_f is None:
             raise ValueError(f"{self.name} needs f itself; got its costs only. Pass relaxed_f=f.")
         probes = None if draw.probes is None else checks.probe_costs(self.name, variables, draw.probes, probe_costs)
+        f = None if relaxed_f is None else self._checked(variables, relaxed_f)
         further = group if self.grouped else None
-        return self.estimate(variables, draw, Costs(values, probes, relaxed_f, context, keep, further))
+        return self.estimate(variables, draw, Costs(values, probes, f, context, keep, further))
 
     def refusal(self, dist: Distribution) -> str | None:
         """Why this estimator cannot take `dist`, with the fix; None if it can."""
@@ -219,6 +226,16 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         known: V = variables
         return known
 
+    def _checked(self, variables: V, f: F) -> F:
+        """f at further points, refused where a derivative by them would be wrong."""
+
+        def checked(points: Tensor) -> Tensor:
+            values = checks.costs(self.name, variables, points, f(points))
+            checks.relaxed_path(self.name, values, points, self.allow_steps)
+            return values
+
+        return checked
+
     @property
     def learns(self) -> tuple[str, ...]:
         """The names of the trained parameters."""
@@ -234,10 +251,11 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         """How many samples are drawn: `samples`, or one where that is None."""
         return 1 if self.samples is None else self.samples
 
-    @property
-    def adds_dimension(self) -> bool:
-        """Whether a program's variable gets a sample dimension; without one, it is drawn once."""
-        return self.samples is not None
+    def adds_dimension(self, variables: V) -> bool:
+        """Whether a program's variable gets a sample dimension. One sample that nothing goes with adds none."""
+        if "samples" not in vars(self) or self.samples not in (None, 1):
+            return True
+        return not self.calls_f and self.calls(variables)[0] != 1
 
     def for_budget(self, dist: Distribution, evaluations: int) -> Self | None:
         """The configuration that spends the most forward evaluations within the budget, or None if none fits."""

@@ -16,7 +16,7 @@ from sampleprop.estimator import Estimator
 from sampleprop.estimators.exact.enumerate import Enumerate
 from sampleprop.estimators.pathwise.pathwise import Pathwise
 from sampleprop.estimators.score.score_function import ScoreFunction
-from sampleprop.families import Discrete, Variables, recognize
+from sampleprop.families import Enumerable, Variables, recognize
 from sampleprop.surrogate import unsqueeze_to
 from sampleprop.tracing import inspectable
 
@@ -49,12 +49,16 @@ def expect(
             `Independent(q, n)` makes n of them parts of one draw.
         estimator: how to estimate ∇_φ L. None chooses one that is unbiased: enumeration for up to 16 joint states,
             else `Pathwise` where the distribution has `rsample` and f is seen to be differentiable in x, else
-            `ScoreFunction` with its leave-one-out baseline. A jump in f cannot be seen: `check` finds it.
+            `ScoreFunction` with its leave-one-out baseline, and f is called again. An f that leaves torch is not
+            differentiable, nor one with an operation on the way from x that has no derivative (round, sign). A jump
+            in f that is made otherwise, by a comparison, cannot be seen: `check` finds it.
         context: [\*batch, ...], given to learned baselines and critics.
         generator: the source of all noise; the same state gives the same result.
-        nonfinite: what to do with NaN and infinite costs: "raise" (with the index; on CUDA at the next call, so that
-            the host need not wait), "drop" those samples from every average, or "propagate". Not looked at under
-            `torch.compile` and `torch.func`.
+        nonfinite: what to do with NaN and infinite costs. "raise" names the index (on CUDA at the next call, so that
+            the host need not wait). "propagate" lets them through. "drop" leaves them out and estimates E[f | f is
+            finite],
+            value and gradient: for `ScoreFunction` with its leave-one-out baseline, which needs two finite costs of
+            each batch element, and for `Enumerate`. Costs are not looked at under `torch.compile` and `torch.func`.
         process_group: ranks that draw further samples of the same batch elements, as many each and from noise of their
             own: their costs are in one leave-one-out group, and the average over the ranks, of the result as of the
             gradients, is what one process would have with all samples. For `ScoreFunction`; other estimators need no
@@ -71,7 +75,8 @@ def expect(
     Raises:
         TypeError: when the estimator does not take the distribution, or no process group.
         ValueError: for costs of another shape, and for non-finite costs.
-        RuntimeError: when f writes into its input, when a pathwise cost has no path to x, and when ranks share noise.
+        RuntimeError: when f writes into its input, when a pathwise cost has no path to x or a step on it, and when
+            ranks share noise.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -99,8 +104,10 @@ def expect(
     if not isinstance(dist, Distribution):
         raise TypeError(checks.no_distribution(name, dist))
     variables = recognize(dist)
-    for chosen in _defaults(variables) if estimator is None else (estimator,):
+    for chosen in _defaults(variables, nonfinite) if estimator is None else (estimator,):
         name = chosen.name
+        if nonfinite == "drop":
+            checks.droppable(name, chosen.can_drop)
         refusal = chosen.refusal_of(variables)
         if refusal is not None:
             raise TypeError(refusal)
@@ -109,18 +116,22 @@ def expect(
         draw = chosen.draw(variables, generator)
         if process_group is not None and eager:
             parallel.check_streams(generator, process_group=process_group, device=draw.points.device)
-        values = _call(f, draw.points, name)
-        if estimator is not None or _right(chosen, draw.points, values):
+        tried = estimator is None and isinstance(chosen, Pathwise)
+        try:
+            values = _call(f, draw.points, name)
+        except (RuntimeError, TypeError, BufferError) as error:
+            if tried and not isinstance(error, torch.OutOfMemoryError):
+                continue  # numpy, say, takes no points that are attached to φ
+            raise
+        if not tried or _differentiable(draw.points, values):
             break
     costs, keep = checks.costs(name, variables, draw.points, values), None
     if eager:
         costs = costs if costs.requires_grad else costs.clone()  # f may use its buffer again, for the probes
-        costs, keep = checks.finite(name, costs, nonfinite)
-    if keep is not None:
-        checks.keep(name, keep, costs, chosen.whole)
-        if _dropped(keep, process_group):
-            # Once more, at kept points only: what a bad cost was made of would give θ the gradient 0 * NaN.
-            costs = checks.costs(name, variables, draw.points, _call(f, _kept(draw.points, keep), name))
+        costs, keep = checks.finite(name, costs, nonfinite, variables)
+    if keep is not None and _dropped(keep, process_group):
+        # Once more, at kept points only: what a bad cost was made of would give θ the gradient 0 * NaN.
+        costs = checks.costs(name, variables, draw.points, _call(f, _kept(draw.points, keep), name))
     probe_costs = None
     if draw.probes is not None:
         with torch.no_grad():
@@ -130,7 +141,7 @@ def expect(
 
     def relaxed_f(points: Tensor) -> Tensor:
         values = checks.costs(name, variables, points, _call(f, points, name))
-        checks.relaxed_path(name, values, points)
+        checks.relaxed_path(name, values, points, chosen.allow_steps)
         if nonfinite != "propagate":
             checks.finite(name, values, "raise")
             if points.requires_grad and inspectable(points):
@@ -174,17 +185,17 @@ def _kept(points: Tensor, keep: Tensor) -> Tensor:
     return torch.where(unsqueeze_to(keep, points.dim()), points, points.take_along_dim(first, 0))
 
 
-def _defaults(variables: Variables) -> Iterator[Estimator[Any, Any]]:
+def _defaults(variables: Variables, nonfinite: checks.Nonfinite) -> Iterator[Estimator[Any, Any]]:
     """Estimators that are unbiased, the least noisy first; the last one takes any f."""
-    if isinstance(variables, Discrete) and variables.support_size <= TINY_SUPPORT:
+    if isinstance(variables, Enumerable) and variables.support_size <= TINY_SUPPORT:
         yield Enumerate()
-    if Pathwise().refusal_of(variables) is None:
-        yield Pathwise()
+    if nonfinite != "drop" and Pathwise().refusal_of(variables) is None:
+        yield Pathwise(allow_unused=True, allow_steps=True)  # `_differentiable` looks
     yield ScoreFunction()
 
 
-def _right(estimator: Estimator[Any, Any], points: Tensor, values: Any) -> bool:
-    """Whether the estimator is unbiased for this f, as far as its values show: a pathwise one needs a path to x."""
-    if not (isinstance(estimator, Pathwise) and points.requires_grad):
+def _differentiable(points: Tensor, values: Any) -> bool:
+    """Whether the gradient through the points is right for this f, as far as the graph of its values shows."""
+    if not points.requires_grad:
         return True
-    return isinstance(values, Tensor) and inspectable(values) and checks.has_path(values, points)
+    return isinstance(values, Tensor) and inspectable(values) and checks.obstacle(values, points) is None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sampleprop.tracing import transforms_active
 
@@ -78,16 +80,43 @@ def normal(shape: Sequence[int], like: Tensor, generator: Generator | None = Non
 
 
 @contextmanager
-def seed_global(generator: Generator | None) -> Iterator[None]:
-    """Seed the global random state from `generator`, for code that can draw from nothing else.
+def draw_from(generator: Generator | None) -> Iterator[None]:
+    """Let every random operation of torch in the block draw from `generator`, in this thread alone.
 
-    One seed is drawn from the generator. The former global state is restored at the end of the block.
+    It is for code that cannot be given a generator, such as the samplers of `torch.distributions`. The global random
+    state is neither read nor moved, so that threads with generators of their own do not disturb each other.
     """
     if generator is None:
         yield
         return
-    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    # torch.manual_seed seeds every device, so every device is restored.
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+    with _DrawFrom(generator):
         yield
+
+
+class _DrawFrom(TorchDispatchMode):
+    """Gives a generator to each random operation."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.generator = generator
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            func = _with_generator(func)
+            kwargs = {**kwargs, "generator": self.generator}
+        return func(*args, **kwargs)
+
+
+@functools.cache
+def _with_generator(func: Any) -> Any:
+    """The overload of a random operation that takes a generator: `aten.rand.generator` for `aten.rand.default`."""
+    if any(argument.name == "generator" for argument in func._schema.arguments):
+        return func
+    name = "generator" if func._overloadname == "default" else f"{func._overloadname}_generator"
+    if name not in func.overloadpacket.overloads():
+        raise TypeError(
+            f"Noise from a generator needs random operations that take one; got {func}. Draw it by another operation, "
+            f"or pass no generator."
+        )
+    return getattr(func.overloadpacket, name)

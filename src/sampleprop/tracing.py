@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, Variable
 from torch.overrides import TorchFunctionMode
+
+C = TypeVar("C", bound=Callable[..., Any])
 
 
 def transforms_active() -> bool:
@@ -40,9 +42,29 @@ def unwrapped(x: Tensor) -> Tensor:
     return x.detach()
 
 
+def mapped(x: Tensor) -> bool:
+    """Whether `torch.vmap` runs and `x` differs between its rows, so that it is no single number."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        if torch._C._functorch.is_batchedtensor(x):
+            return True
+        x = torch._C._functorch.get_unwrapped(x)
+    return False
+
+
 def differentiable_backward() -> bool:
     """Whether the backward pass itself is recorded. A compiled one never is: torch refuses to differentiate it."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def in_backward() -> bool:
+    """Whether this code runs inside of a backward pass, as that of activation checkpointing does."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def constant_when_compiled(function: C) -> C:
+    """Mark a function of constants: `torch.compile` calls it while it traces. The public decorator imports Dynamo."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def apply(function: type[Function], *arguments: Any) -> Any:
@@ -50,6 +72,47 @@ def apply(function: type[Function], *arguments: Any) -> Any:
     if torch.compiler.is_compiling() or transforms_active():
         return function.apply(*arguments)
     return super(Function, function).apply(*arguments)  # type: ignore[misc]
+
+
+def after_backward(x: Tensor, action: Callable[[], None]) -> None:
+    """Call `action` once, at the end of the first backward pass through `x`; never if `x` requires no gradient.
+
+    At the end, and not at once: what activation checkpointing computes again in the meantime must see the same state.
+    """
+    if not x.requires_grad:
+        return
+
+    def queue(gradient: Tensor) -> None:
+        handle.remove()
+        Variable._execution_engine.queue_callback(action)
+
+    handle = x.register_hook(queue)
+
+
+def lose_numerators_of_zero(quotients: Tensor) -> bool:
+    """Make the gradient with respect to each numerator of exactly 0 NaN, and leave all other gradients as they are.
+
+    Args:
+        quotients: numbers that were divided by their sum, perhaps several times, and perhaps expanded or cast since.
+
+    Returns:
+        Whether such a division was found in the graph.
+    """
+    node: Any = quotients.grad_fn
+    while node is not None and node.name() != "DivBackward0":
+        node = node.next_functions[0][0] if len(node.next_functions) == 1 else None
+    if node is None:
+        return False
+    while (inner := node.next_functions[0][0]) is not None and inner.name() == "DivBackward0":
+        node = inner
+    if "sampleprop" not in node.metadata:  # the same graph may be met again
+        node.metadata["sampleprop"] = zero = node._saved_self.detach() == 0
+
+        def lose(gradients: tuple[Tensor, ...], _: Any) -> tuple[Tensor, ...]:
+            return (gradients[0].masked_fill(zero, torch.nan), *gradients[1:])
+
+        node.register_hook(lose)
+    return True
 
 
 def vjp(function: Callable[..., Tensor], *primals: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:

@@ -90,57 +90,6 @@ def test_control_variate_ten_times_too_big(variant: sp.Estimator[Any, Any], prob
     assert max(certificate.z["φ"], certificate.z["along"]) < THRESHOLD, str(certificate)
 
 
-def _several(variant: sp.Estimator[Any, Any]) -> sp.Estimator[Any, Any]:
-    """The variant with samples to spare."""
-    several = copy.deepcopy(variant)
-    several.samples = 4 * several.samples_step
-    return several
-
-
-def _takes_gaps(variant: sp.Estimator[Any, Any], problem: Problem) -> bool:
-    """Whether the variant can leave samples out at all."""
-    phi, theta = problem.rows(3)
-    dist = problem.dist(phi)
-    draw = variant.propose(dist)
-
-    def f(x: Tensor) -> Tensor:
-        return problem.f(x, phi, theta)
-
-    costs = f(draw.points)
-    probe_costs = None if draw.probes is None else f(draw.probes)
-    keep = torch.ones_like(costs, dtype=torch.bool)
-    try:
-        variant.combine(dist, draw, costs, probe_costs=probe_costs, relaxed_f=f, keep=keep)
-    except ValueError as refusal:
-        assert "needs every cost" in str(refusal)  # noqa: PT017  any other refusal is an error
-        return False
-    return True
-
-
-GAPS = [
-    (_several(variant), problem)
-    for variant, problem in VARIED
-    if "samples" in vars(variant) and _takes_gaps(variant, problem)
-]
-
-
-@pytest.mark.parametrize(("variant", "problem"), GAPS, ids=_name)
-def test_unbiased_with_gaps(variant: sp.Estimator[Any, Any], problem: Problem) -> None:
-    """Half of the rows lose their first sample, whatever it is."""
-    generator = Generator().manual_seed(0)
-    combine = variant.combine
-
-    def with_gaps(dist: Any, draw: Any, costs: Tensor, **arguments: Any) -> Tensor:
-        keep = torch.ones_like(costs, dtype=torch.bool)
-        keep[0] = torch.rand(keep.shape[1:], generator=generator) < 0.5
-        return combine(dist, draw, torch.where(keep, costs, 0.0), **arguments | {"keep": keep})
-
-    gappy = copy.deepcopy(variant)
-    gappy.combine = with_gaps  # type: ignore[method-assign]
-    certificate = certified(gappy, problem)
-    assert max(certificate.z.values()) < THRESHOLD, str(certificate)
-
-
 def _gradients(variant: sp.Estimator[Any, Any], problem: Problem, scale: float, shift: float) -> Tensor:
     """[replicates, coordinates] of the gradient for scale * f + shift, with the same noise at each call."""
     replicates = 20_011

@@ -24,7 +24,7 @@ from sampleprop.families import Variables
 from sampleprop.surrogate import surrogate
 
 BY_NAME = {problem.name: problem for problem in PROBLEMS}
-BITS, CLASSES = "six coupled bits", "five classes"
+BITS, CLASSES, SUBSETS = "six coupled bits", "five classes", "three of six items"
 
 
 def rejected(estimator: sp.Estimator[Any, Any], problem: str, parts: tuple[str, ...] = ("φ", "along")) -> bool:
@@ -93,10 +93,10 @@ def _first(points: Tensor) -> Tensor:
 
 
 def _first_mean(dist: Distribution) -> Tensor:
-    return 2 * families.recognize(dist).probs[..., 0]
+    return 2 * families.recognize(dist).mean[..., 0]
 
 
-@pytest.mark.parametrize("problem", [BITS, CLASSES])
+@pytest.mark.parametrize("problem", [BITS, CLASSES, SUBSETS])
 @pytest.mark.parametrize(
     "mutant",
     [
@@ -256,6 +256,28 @@ def test_wrong_law_of_conditional_noise(
 ) -> None:
     monkeypatch.setattr(conditional, "latent", mutation)
     assert rejected(sp.REBAR(), problem)
+
+
+def _largest_perturbed(self: sp.KSubset, shape: torch.Size, generator: Any = None) -> Tensor:
+    """Gumbel-top-k, which draws sets of another distribution."""
+    return sp.gumbel_top_k(self.logits.detach().expand(*shape, *self.logits.shape), self.k, generator=generator).sum(-2)
+
+
+def test_perturbed_logits_as_the_sampler_of_subsets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sp.KSubset, "draw", _largest_perturbed)
+    assert rejected(sp.ScoreFunction(4), SUBSETS)
+
+
+def _means_alone(self: families.LogLinears, direction: Tensor) -> Tensor:
+    """The derivative of the mean of independent bits in the place of that of the subset."""
+    mean = self.mean.detach()
+    return direction * mean * (1 - mean)
+
+
+@pytest.mark.parametrize("estimator", [sp.DoubleCV(), sp.MuProp()], ids=str)
+def test_wrong_derivative_of_the_marginals(estimator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families.LogLinears, "through_mean", _means_alone)
+    assert rejected(estimator, SUBSETS)
 
 
 class StateForgotten(sp.Enumerate):

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -148,7 +148,7 @@ def expectations() -> Iterator[tuple[str, float]]:
 def dropped_costs() -> Iterator[tuple[str, float]]:
     """Costs left out, more on one rank than on the other."""
     for kind, make in KINDS.items():
-        for baseline in (None, sp.OptimalCoefficient(), sp.MovingAverage(0.3)):
+        for baseline in (None, sp.LeaveOneOut()):
             phi, theta = leaves()
             seen: list[Tensor] = []
 
@@ -248,33 +248,62 @@ def models() -> Iterator[tuple[str, float]]:
     yield "FSDP2, accumulated", difference(sharded)
 
 
+THETA = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64, requires_grad=True)
+
+
 @sp.program
-def two_bits(phi: Tensor, theta: Tensor, samples: int | None) -> Generator[Any, Tensor, Tensor]:
-    x = yield KINDS["bits"](phi), sp.ScoreFunction(None)
-    yield f(x, theta)
-    y = yield KINDS["bits"](phi * x - 0.3), sp.ScoreFunction(samples)
+def two_bits(phi: Tensor) -> Tensor:
+    theta = THETA
+    x = sp.sample(KINDS["bits"](phi))
+    sp.charge(f(x, theta))
+    y = sp.sample(KINDS["bits"](phi * x - 0.3))
     return f(y, theta) * x[..., 0]
 
 
 def programs() -> Iterator[tuple[str, float]]:
     """Particles on two ranks; the noise of both is drawn before."""
     everyone = distributed.group.WORLD
-    for samples in (None, 2):
-        generator = torch.Generator().manual_seed(3)
-        both = torch.rand(2, 4, samples or 1, ROWS, SIZE, dtype=torch.float64, generator=generator)
+    generator = torch.Generator().manual_seed(3)
+    both = torch.rand(2, 4, ROWS, SIZE, dtype=torch.float64, generator=generator)
 
-        def run(drawn: Tensor, samples: int | None = samples, **setting: Any) -> list[Tensor]:
-            parts = iter([drawn[0].transpose(0, 1)[:1], drawn[1].transpose(0, 1)])
-            uniform, noise.uniform = noise.uniform, lambda *_: next(parts).clone()
-            phi, theta = leaves()
-            value = two_bits.using(own_noise(), particles=drawn.shape[1], **setting)(
-                phi.expand(drawn.shape[1], -1, -1), theta, samples
-            )
-            noise.uniform = uniform
-            return [value.detach(), *derivatives(value, [phi, theta])]
+    def run(drawn: Tensor, **setting: Any) -> list[Tensor]:
+        parts = iter(drawn.flatten(1, 2).unsqueeze(1))  # [1, particles * rows, size] for each site
+        uniform, noise.uniform = noise.uniform, lambda *_: next(parts).clone()
+        phi, _ = leaves()
+        value = two_bits.using(generator=own_noise(), particles=drawn.shape[1], **setting)(phi)
+        noise.uniform = uniform
+        return [value.detach(), *derivatives(value, [phi, THETA])]
 
-        mine = run(part(both.transpose(0, 1)).transpose(0, 1), process_group=everyone)
-        yield f"program, samples={samples}", largest(mine, run(both))
+    mine = run(part(both.transpose(0, 1)).transpose(0, 1), process_group=everyone)
+    yield "program, particles", largest(mine, run(both))
+    phi, _ = leaves()
+    value = two_bits.using(generator=own_noise(), process_group=everyone)(phi)  # one run on each rank
+    first, second = (x.sum() for x in derivatives(value, [phi, THETA]))
+    yield "program, one run on each rank: no gradient", float(first == 0 or second == 0)
+
+
+def programs_in_modules() -> Iterator[tuple[str, float]]:
+    """`DistributedDataParallel` averages what the ranks' programs give, each from noise of its own."""
+
+    class Walk(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.phi = nn.Parameter(torch.tensor([0.3, -0.2, 0.4], dtype=torch.float64))
+
+        @sp.program
+        def loss(self, x: Tensor) -> Tensor:
+            b = sp.sample(KINDS["bits"](self.phi + x))
+            return f(b, THETA.detach()) + sp.sample(Bernoulli(logits=b.sum(-1)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.loss.using(generator=own_noise(), particles=2)(x).mean()
+
+    x = leaves()[0].detach()
+    wrapped = DistributedDataParallel(Walk())
+    wrapped(x).backward()
+    alone = Walk()
+    alone(x).backward()
+    yield "program in DistributedDataParallel", largest([gradient(alone.phi)], [gradient(wrapped.module.phi)])
 
 
 def refusals() -> Iterator[tuple[str, str]]:
@@ -298,11 +327,8 @@ def refusals() -> Iterator[tuple[str, str]]:
     yield "one default generator on all ranks", text(lambda: run(sp.ScoreFunction(2), None))
     torch.manual_seed(distributed.get_rank())
     yield "default generators of their own", text(lambda: run(sp.ScoreFunction(2), None))
-    program = two_bits.using(same, particles=2, process_group=world)
-    yield (
-        "one generator for a program on all ranks",
-        text(lambda: program(leaves()[0].expand(2, -1, -1), leaves()[1], None)),
-    )
+    program = two_bits.using(generator=same, particles=2, process_group=world)
+    yield "one generator for a program on all ranks", text(lambda: program(leaves()[0]))
     yield "another estimator", text(lambda: run(sp.DisARM(2), own_noise()))
     yield "no estimator", text(lambda: run(None, own_noise()))
     yield "streams of one seed", text(lambda: parallel.check_streams(own_noise()))
@@ -312,7 +338,7 @@ def refusals() -> Iterator[tuple[str, str]]:
     )
 
 
-CASES = (split_draws, expectations, dropped_costs, second_derivatives, models, programs, refusals)
+CASES = (split_draws, expectations, dropped_costs, second_derivatives, models, programs, programs_in_modules, refusals)
 
 if __name__ == "__main__":
     warnings.simplefilter("error")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Independent, Normal
+from torch.distributions import Bernoulli, Independent, Normal, TanhTransform, TransformedDistribution
 
 import sampleprop as sp
 
@@ -99,3 +99,40 @@ def test_a_million_evaluations_in_bounded_memory():
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**22), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", MILLION], env=environment, capture_output=True, text=True, check=True)
     assert float(done.stdout) < 400
+
+
+def test_a_parameter_that_changes_before_the_backward_pass_is_noticed() -> None:
+    w = torch.tensor([1.0, -2.0, 0.5], requires_grad=True)
+    q = Independent(Normal(torch.zeros(3, requires_grad=True), 1.0), 1)
+    value = sp.expect(lambda x: (x @ w).square(), q, sp.ScoreFunction(8), chunk=3)
+    with torch.no_grad():
+        w.mul_(1.01)
+    with pytest.raises(RuntimeError, match="needs an f that gives the same costs when the backward pass evaluates it"):
+        value.backward()
+
+
+def test_an_f_with_a_state_is_noticed() -> None:
+    calls = 0
+
+    def f(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return (x * theta).sum(-1) * calls
+
+    theta = torch.ones(3, requires_grad=True)
+    q = Independent(Bernoulli(logits=torch.zeros(3, requires_grad=True)), 1)
+    value = sp.expect(f, q, sp.ScoreFunction(8), chunk=3)
+    with pytest.raises(RuntimeError, match="or f has a state"):
+        value.backward()
+
+
+def test_a_transform_with_a_cache_is_recomputed_as_it_was() -> None:
+    loc = torch.zeros(3, requires_grad=True)
+    q = TransformedDistribution(Normal(loc, 1.0), [TanhTransform(cache_size=1)])
+    values = []
+    for chunk in (None, 3):
+        value = sp.expect(
+            lambda x: x - q.log_prob(x), q, sp.Pathwise(8), generator=Generator().manual_seed(0), chunk=chunk
+        )
+        values.append((value.detach(), *torch.autograd.grad(value.sum(), loc)))
+    torch.testing.assert_close(*values)

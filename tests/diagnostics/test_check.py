@@ -11,15 +11,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import (
+    AffineTransform,
     Bernoulli,
+    Beta,
     Binomial,
     Categorical,
+    Chi2,
     Distribution,
     Exponential,
+    HalfCauchy,
+    HalfNormal,
     Independent,
+    InverseGamma,
+    LKJCholesky,
+    LogisticNormal,
+    LogNormal,
+    Multinomial,
     Normal,
     OneHotCategorical,
+    RelaxedBernoulli,
+    RelaxedOneHotCategorical,
     TransformedDistribution,
+    constraints,
 )
 
 from sampleprop import (
@@ -35,6 +48,7 @@ from sampleprop import (
     ReweightedWakeSleep,
     ScoreFunction,
     StickingTheLanding,
+    StraightThrough,
 )
 from sampleprop.diagnostics import Check, check
 
@@ -60,9 +74,13 @@ def names(result: Check) -> list[str]:
 class TooLong(ScoreFunction):
     """A user's own estimator whose gradient is a tenth too long."""
 
+    def __init__(self, samples: int = 2, length: float = 1.1) -> None:
+        super().__init__(samples)
+        self.length = length
+
     def estimate(self, *args: Any, **kwargs: Any) -> Tensor:
         value = super().estimate(*args, **kwargs)
-        return value + 0.1 * (value - value.detach())
+        return value + (self.length - 1) * (value - value.detach())
 
 
 class Reduced(ScoreFunction):
@@ -181,6 +199,30 @@ def test_a_jump_that_few_draws_reach() -> None:
     assert names(check(lambda x: (x > 2.5).to(x.dtype), q, ScoreFunction(4))) == []
 
 
+def test_a_cost_that_depends_on_the_place_of_its_sample() -> None:
+    def f(x: Tensor) -> Tensor:
+        weights = 1 / (1 + torch.arange(len(x))).float()
+        return smooth(x) * weights.reshape(-1, 1)
+
+    result = check(f, bits(), ScoreFunction(4))
+    assert names(result) == ["f counts samples"]
+    assert result.ok is False
+    per_element = torch.arange(5.0)
+    assert check(lambda x: smooth(x) * per_element, bits(), ScoreFunction(4)).ok
+
+
+def test_a_cost_over_the_number_of_samples() -> None:
+    assert names(check(lambda x: smooth(x) / len(x), bits(), ScoreFunction(4))) == ["f counts samples"]
+
+
+def test_what_is_biased_in_general_is_said_where_no_bias_is_seen() -> None:
+    linear = lambda x: x @ torch.tensor([1.0, -2.0, 0.5, 1.0])  # noqa: E731
+    result = check(linear, bits(), StraightThrough())  # right for a linear cost
+    assert result.ok is True
+    assert names(result) == ["biased in general"]
+    assert "StraightThrough is biased for most f" in repr(result)
+
+
 def test_an_f_that_ignores_x() -> None:
     fixed = torch.rand(5)
     result = check(lambda x: fixed.expand(x.shape[:2]), bits(), ScoreFunction(4))
@@ -270,27 +312,122 @@ class Tilted(Bernoulli):
 
 
 class Shifted(Normal):
-    """A subclass that needs more than its parameters."""
+    """A subclass that needs more than its parameters, and cannot be expanded."""
 
     def __init__(self, loc: Tensor, scale: Tensor, shift: float) -> None:
         super().__init__(loc, scale)
         self.shift = shift
 
 
+def leaf(*shape: int) -> Tensor:
+    return torch.linspace(-0.5, 0.7, math.prod(shape)).reshape(shape).requires_grad_()
+
+
+class Bare(Distribution):
+    """A user's own distribution that states neither its parameters nor how it is expanded; `spread` is 0-dim."""
+
+    support = constraints.real
+    has_rsample = True
+
+    def __init__(self, loc: Tensor, spread: Tensor) -> None:
+        self.loc, self.spread = loc, spread
+        super().__init__(loc.shape, validate_args=False)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        return self.loc + self.spread * torch.randn(*sample_shape, *self.batch_shape)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return -((value - self.loc) / self.spread).square() / 2 - self.spread.log()
+
+
+class Named(Bare):
+    """One that names its parameters, of which one has no batch dimension."""
+
+    arg_constraints = {"loc": constraints.real, "spread": constraints.positive}  # noqa: RUF012
+
+
+def below() -> dict[str, Distribution]:
+    """Distributions that cannot be rebuilt from parameters under their names, so that the leaves below them count."""
+    half = torch.tensor(0.5)
+    return {
+        "LogNormal": LogNormal(leaf(3), 0.5 * leaf(3).exp()),
+        "HalfNormal": HalfNormal(leaf(3).exp()),
+        "HalfCauchy": HalfCauchy(leaf(3).exp()),
+        "Chi2": Chi2(3 + leaf(3)),
+        "InverseGamma": InverseGamma(3 + leaf(3), leaf(3).exp()),
+        "Beta": Beta(leaf(3).exp(), 2 * leaf(3).exp()),
+        "LogisticNormal": LogisticNormal(leaf(2), leaf(2).exp()),
+        "RelaxedBernoulli": RelaxedBernoulli(half, logits=leaf(3)),
+        "RelaxedOneHotCategorical": RelaxedOneHotCategorical(half, logits=leaf(3)),
+        "LKJCholesky": LKJCholesky(2, torch.tensor(1.5, requires_grad=True)),
+        "Multinomial": Multinomial(4, logits=leaf(3)),
+        "TransformedDistribution": TransformedDistribution(Normal(leaf(3), 1.0), [AffineTransform(leaf(3), 2.0)]),
+        "Tilted": Tilted(leaf(3), 1.0),
+        "Shifted": Shifted(leaf(3), leaf(3).exp(), 1.0),
+        "Bare": Bare(leaf(3), torch.tensor(1.5, requires_grad=True)),
+        "Named": Named(leaf(3), torch.tensor(1.5, requires_grad=True)),
+    }
+
+
+def bounded(dist: Distribution) -> Any:
+    """A cost that is bounded whatever the tails."""
+    event = tuple(range(-len(dist.event_shape), 0))
+    return lambda x: (torch.atan(x) - 0.4).square().sum(event) if event else (torch.atan(x) - 0.4).square()
+
+
+class Longer(Pathwise):
+    """Twice the pathwise gradient, on purpose."""
+
+    def estimate(self, *args: Any, **kwargs: Any) -> Tensor:
+        value = super().estimate(*args, **kwargs)
+        return 2 * value - value.detach()
+
+
+@pytest.mark.parametrize("name", below())
+def test_the_gradient_is_compared_with_respect_to_the_leaves_below(name: str) -> None:
+    dist = below()[name]
+    right = check(bounded(dist), dist, ScoreFunction(4), replicates=1024)
+    assert right.ok is True, right
+    assert right.bias is not None
+    assert right.bias.visible_along < 1
+    doubled = Longer(4) if dist.has_rsample else TooLong(4, length=2)
+    wrong = check(bounded(dist), dist, doubled, replicates=1024)
+    assert wrong.ok is False
+    assert names(wrong) == ["wrong gradient"]
+
+
+def test_the_leaves_of_an_encoder_and_tensors_of_the_users_own() -> None:
+    encoder = nn.Linear(2, 3)
+    mean = encoder(torch.ones(4, 2))
+    dist = LogNormal(mean, 0.5)
+    for parameters in (None, [mean], [encoder.bias]):
+        result = check(bounded(dist), dist, Pathwise(2), parameters=parameters, replicates=512)
+        assert result.ok is True, result
+        assert names(check(bounded(dist), dist, Longer(2), parameters=parameters, replicates=512)) == ["wrong gradient"]
+    assert encoder.weight.grad is None
+    assert check(smooth, bits(), ScoreFunction(2), parameters=[mean]).bias is None  # no path from there to the bits
+
+
 @pytest.mark.parametrize(
     ("dist", "words"),
     [
-        (Independent(Tilted(torch.zeros(3), 1.0), 1), "would have tilt=0.0, not 1.0"),
-        (Shifted(torch.zeros(3), torch.ones(3), 1.0), "parameters of Shifted.*constructor does not take loc"),
+        (Independent(Tilted(torch.zeros(3), 1.0), 1), "there are none. Build the distribution from parameters that"),
+        (LogNormal(torch.zeros(3), torch.ones(3)), "there are none. Build the distribution from parameters that"),
+        (LogNormal(torch.zeros(3, 2**17, requires_grad=True)[:, 0], 1.0), "Pass parameters=, the tensors of interest"),
         (Independent(Bernoulli(logits=torch.zeros(0, 3)), 1), "the batch is empty"),
     ],
-    ids=["state", "arguments", "empty"],
+    ids=["state", "detached", "many", "empty"],
 )
-def test_what_cannot_be_copied_is_said(dist: Distribution, words: str) -> None:
+def test_what_cannot_be_compared_is_neither_right_nor_wrong(dist: Distribution, words: str) -> None:
     result = check(lambda x: x.sum(-1) if dist.event_shape else x, dist, ScoreFunction(2))
-    assert result.ok
+    assert result.ok is None
     assert result.bias is None
     assert re.search(words, " ".join(result.unchecked))
+    assert "the gradient was not compared" in repr(result)
 
 
 def test_an_f_bound_to_one_number_of_points_is_a_finding() -> None:
@@ -367,11 +504,6 @@ def test_errors_of_f_are_findings() -> None:
 
 
 def test_what_could_not_be_checked_is_said() -> None:
-    transformed = TransformedDistribution(Normal(torch.zeros(3, requires_grad=True), 1.0), [])
-    result = check(lambda x: x.square(), transformed, Pathwise())
-    assert result.ok
-    assert result.bias is None
-    assert any("keeps them under the names" in text for text in result.unchecked)
     certain = check(lambda x: x.double(), Categorical(logits=torch.tensor([0.0, -200.0])), ScoreFunction())
     assert any("same point" in text for text in certain.unchecked)
 

@@ -19,6 +19,7 @@ from sampleprop import (
     LearnedBaseline,
     MovingAverage,
     Pathwise,
+    ReinMax,
     ScoreFunction,
     StickingTheLanding,
     StraightThrough,
@@ -113,7 +114,7 @@ def test_200_latents_have_a_reference_and_a_rank_at_equal_time_and_at_equal_eval
     for rank, cost in (("rank", "variance_time"), ("rank_by_evaluations", "variance_evaluations")):
         assert [getattr(row, rank) for row in sorted(right, key=lambda row: getattr(row, cost))] == [1, 2]
         assert getattr(table.rows[-1], rank) is None
-    assert told[-1] == ("measuring", 32, 32)
+    assert told[-1] == ("measuring", 96, 96)
 
 
 def test_an_estimator_that_does_not_use_its_budget_is_not_ranked_as_if_it_did() -> None:
@@ -155,9 +156,11 @@ def test_what_is_no_estimator_is_refused(wrong: Any, words: str) -> None:
 def test_what_cannot_be_measured_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="batch that is not empty"):
         compare(smooth, bits(3, (0,)), [ScoreFunction()])
-    with pytest.raises(RuntimeError) as caught:
-        compare(lambda x: smooth(x.reshape(4, 3)), bits(3, ()), [ScoreFunction()], budget=4)
-    assert any("x.shape[0]" in note for note in caught.value.__notes__)
+    table = compare(lambda x: smooth(x.reshape(4, 3)), bits(3, ()), [ScoreFunction()], budget=4)
+    assert table.rows == ()
+    assert "RuntimeError: shape '[4, 3]' is invalid" in table.skipped[0].reason
+    assert "(test_compare.py, line " in table.skipped[0].reason
+    assert "Let f read k from x.shape[0]" in table.skipped[0].reason
 
 
 def test_the_statistic_is_standard_under_no_bias() -> None:
@@ -351,7 +354,24 @@ def test_what_is_biased_in_general_is_named_where_no_bias_was_seen() -> None:
     dist = Independent(Bernoulli(logits=torch.zeros(3, requires_grad=True)), 1)
     found = compare(lambda x: x.sum(-1), dist, [StraightThrough(), ScoreFunction()], budget=4, replicates=128)
     assert not any(row.biased for row in found.rows)
-    assert "Biased in general, though no bias was seen here: StraightThrough(samples=4)." in found.notes()
+    assert "In brackets: biased in general, though no bias was seen here: StraightThrough(samples=4)." in found.notes()
+
+
+def test_what_is_biased_in_general_has_no_rank_where_no_bias_was_seen() -> None:
+    """For a quadratic f ReinMax has the least variance, and no bias that a long run could show."""
+    dist = Independent(Bernoulli(logits=torch.full((3,), 0.4, requires_grad=True)), 1)
+    given = [ReinMax(), ScoreFunction(), DisARM()]
+    table = compare(lambda x: (x.sum(-1) - 0.3).square(), dist, given, budget=4, replicates=512)
+    assert [row.rank for row in table.rows] == [1, 2, None]
+    assert [row.rank_by_evaluations is None for row in table.rows] == [False, False, True]
+    rows = {row.name: row for row in table.rows}
+    least = min(table.rows, key=lambda row: row.variance_time)
+    assert (least.name, least.biased, least.group) == ("ReinMax", False, "biased in general")
+    assert rows["DisARM"].group == "unbiased"
+    bias = {row.name: row.cells()[3] for row in table.rows}
+    assert bias["ReinMax"].startswith("(< ")
+    assert bias["DisARM"].startswith("< ")
+    assert '"group": "biased in general"' in table.to_json()
 
 
 def test_many_refusals_are_only_named(small: Comparison) -> None:

@@ -82,7 +82,7 @@ def whole(w: World) -> Tensor:
 LOSSES: dict[str, Callable[[World], Tensor]] = {
     "whole": lambda w: sp.score_function_loss(w.log_prob, whole(w), time_dim=1, mask=w.mask),
     "steps": lambda w: sp.score_function_loss(w.log_prob, w.costs, time_dim=1, mask=w.mask),
-    "draws": lambda w: sp.score_function_loss(torch.where(w.mask, w.log_prob, 0).sum(1), whole(w)),
+    "draws": lambda w: sp.score_function_loss(torch.where(w.mask, w.log_prob, 0).sum(1), whole(w), time_dim=None),
     "whole, leave one out": lambda w: sp.score_function_loss(
         w.log_prob, whole(w), baseline="leave-one-out", group_dim=0, time_dim=1, mask=w.mask
     ),
@@ -228,7 +228,7 @@ RATIOS: dict[str, Callable[[World, Tensor], Tensor]] = {
         sp.importance_ratio(w.log_prob, mu, time_dim=1, mask=w.mask) * (whole(w) - sp.leave_one_out(whole(w), 0))
     ).mean(),
     "steps": lambda w, mu: (
-        (sp.importance_ratio(w.log_prob, mu, time_dim=1, cumulative=True, mask=w.mask) * w.costs.where(w.mask, 0))
+        (sp.importance_ratio(w.log_prob, mu, time_dim=1, level="prefix", mask=w.mask) * w.costs.where(w.mask, 0))
         .sum(1)
         .mean()
     ),
@@ -311,7 +311,7 @@ def test_self_normalized_ratios_average_to_one() -> None:
     ratio = sp.importance_ratio(log_prob, log_mu, time_dim=1, self_normalize=2)
     assert ratio.shape == (3, 5)
     close(ratio.mean(1), torch.ones(3, dtype=torch.float64))
-    cumulative = sp.importance_ratio(log_prob, log_mu, time_dim=1, cumulative=True, self_normalize=2)
+    cumulative = sp.importance_ratio(log_prob, log_mu, time_dim=1, level="prefix", self_normalize=2)
     close(cumulative[:, -1], ratio)
 
 
@@ -320,6 +320,7 @@ def test_dimensions_may_stand_in_any_order() -> None:
     log_prob.requires_grad_()
     mask = torch.rand(3, 4, 5) < 0.7
     mask[..., 0] = True
+    costs = torch.where(mask, costs, 0)
     expected = sp.score_function_loss(log_prob, costs, baseline="leave-one-out", group_dim=1, time_dim=2, mask=mask)
     (gradient,) = torch.autograd.grad(expected, log_prob)
     for order, group, time in (((2, 0, 1), 2, 0), ((1, 2, 0), 0, -2), ((0, 2, 1), -1, 1)):
@@ -333,7 +334,7 @@ def test_dimensions_may_stand_in_any_order() -> None:
         )
         close(found, expected)
         close(torch.autograd.grad(found, log_prob)[0], gradient)
-    total = torch.where(mask, costs, 0).sum(2)
+    total = costs.sum(2)
     for cost, order, group, time in ((total, (0, 1, 2), 1, 2), (total.T, (2, 1, 0), 1, 0), (total, (0, 2, 1), 2, 1)):
         found = sp.score_function_loss(
             log_prob.permute(order),
@@ -354,9 +355,9 @@ def test_masked_draws_do_not_count() -> None:
     mask = torch.tensor([[True, True, True, False]]).expand(3, 4)
     full, short = log_prob.clone().requires_grad_(), log_prob[:, :3].clone().requires_grad_()
     costs[:, 3] = torch.nan
-    group = {"baseline": "leave-one-out", "group_dim": 1}
-    found = sp.score_function_loss(full, costs, mask=mask, **group)  # type: ignore[arg-type]
-    expected = sp.score_function_loss(short, costs[:, :3], **group)  # type: ignore[arg-type]
+    group: dict[str, Any] = {"baseline": "leave-one-out", "group_dim": 1, "time_dim": None}
+    found = sp.score_function_loss(full, costs, mask=mask, **group)
+    expected = sp.score_function_loss(short, costs[:, :3], **group)
     close(found, expected)
     close(torch.autograd.grad(found, full)[0][:, :3], torch.autograd.grad(expected, short)[0])
 
@@ -413,7 +414,7 @@ def test_loss_precision(dtype: torch.dtype, options: dict[str, Any]) -> None:
 
 def test_a_value_alone_needs_no_graph() -> None:
     with torch.no_grad():
-        assert sp.score_function_loss(torch.zeros(2), torch.tensor([1.0, 2.0])).item() == 1.5
+        assert sp.score_function_loss(torch.zeros(2), torch.tensor([1.0, 2.0]), time_dim=None).item() == 1.5
 
 
 def test_compile_and_vmap() -> None:
@@ -426,6 +427,7 @@ def test_compile_and_vmap() -> None:
         plain: dict[str, Any] = {"time_dim": 1, "mask": mask}
         group: dict[str, Any] = plain | {"baseline": "leave-one-out", "group_dim": 0}
         total = torch.where(mask, costs, 0).sum(1)
+        costs = torch.where(mask, costs, 0)
         given = sp.reward_to_go(costs, 0.9, dim=1, done=~mask)
         ratio = sp.importance_ratio(log_prob, log_mu, clip=(0.5, 2.0), **plain)
         return (
@@ -452,16 +454,20 @@ A = torch.zeros(2, 3, requires_grad=True)
 NAN = torch.tensor([[0.0, torch.nan, 0.0], [0.0, 0.0, 0.0]])
 MASK = torch.tensor([[True, False, False], [True, True, True]])
 REFUSED: list[tuple[Callable[[], Tensor], type[Exception], str]] = [
-    (lambda: sp.score_function_loss(X, X), RuntimeError, "log_prob that is attached .* Compute it with gradients on"),
     (
-        lambda: sp.score_function_loss(A.long(), X),
+        lambda: sp.score_function_loss(X, X, time_dim=None),
+        RuntimeError,
+        "log_prob that is attached .* Compute it with gradients on",
+    ),
+    (
+        lambda: sp.score_function_loss(A.long(), X, time_dim=None),
         TypeError,
         r"log_prob as a tensor of real floating.*; got torch\.int64",
     ),
-    (lambda: sp.score_function_loss(A, 1.0), TypeError, "cost as a tensor of real numbers; got float"),  # type: ignore[arg-type]
-    (lambda: sp.score_function_loss(A, X[:, 0]), ValueError, r"got \[2\]\. If .* time_dim=-1"),
+    (lambda: sp.score_function_loss(A, 1.0, time_dim=None), TypeError, "cost as a tensor of real numbers; got float"),  # type: ignore[arg-type]
+    (lambda: sp.score_function_loss(A, X[:, 0], time_dim=None), ValueError, r"got \[2\]\. If .* time_dim=-1"),
     (
-        lambda: sp.score_function_loss(A, X[:, :1]),
+        lambda: sp.score_function_loss(A, X[:, :1], time_dim=None),
         ValueError,
         r"cost in the shape of log_prob, \[2, 3\].*; got \[2, 1\]",
     ),
@@ -471,74 +477,153 @@ REFUSED: list[tuple[Callable[[], Tensor], type[Exception], str]] = [
         ValueError,
         r"time_dim to be a dimension of shape \[2, 3\]; got 2",
     ),
-    (lambda: sp.score_function_loss(A, X, mask=MASK[0]), ValueError, r"mask in the shape of log_prob, .*; got \[3\]"),
     (
-        lambda: sp.score_function_loss(A, X, mask=MASK.float()),
+        lambda: sp.score_function_loss(A, X, mask=MASK[0], time_dim=None),
+        ValueError,
+        r"mask in the shape of log_prob, .*; got \[3\]",
+    ),
+    (
+        lambda: sp.score_function_loss(A, X, mask=MASK.float(), time_dim=None),
         TypeError,
         r"mask as a tensor of booleans; got torch\.float32",
     ),
     (
         lambda: sp.score_function_loss(A, X, time_dim=0, mask=~MASK & MASK),
         ValueError,
-        r"a step .* each draw; got none at \[0\]",
+        "a draw that the mask keeps; got none.* skip the batch",
     ),
     (
-        lambda: sp.score_function_loss(A, X, time_dim=1, mask=~MASK),
+        lambda: sp.score_function_loss(A, X + 0.25, time_dim=1, mask=MASK),
         ValueError,
-        r"a step .* each draw; got none at \[1\]",
+        r"every cost at a step \(or draw\) that exists; got 0\.25 at \[0, 1\], where mask is False.*drawn=; else put 0",
     ),
-    (lambda: sp.score_function_loss(A, X, mask=~MASK & MASK), ValueError, "a draw that the mask keeps; got none"),
     (
-        lambda: sp.score_function_loss(A, NAN),
+        lambda: sp.score_function_loss(A, X[:, 0] + 2, time_dim=1, mask=torch.tensor([[False] * 3, [True] * 3])),
+        ValueError,
+        r"every cost .*; got 2 at \[0\]",
+    ),
+    (
+        lambda: sp.score_function_loss(A, X, time_dim=1, mask=MASK, drawn=torch.ones_like(MASK)),
+        ValueError,
+        r"drawn steps to exist; got one that mask leaves out at \[0, 1\]",
+    ),
+    (
+        lambda: sp.score_function_loss(A, X, time_dim=1, drawn=X),
+        TypeError,
+        r"drawn as a tensor of booleans; got torch\.float32",
+    ),
+    (lambda: sp.score_function_loss(A, X, time_dim=1, divisor=0), ValueError, r"a finite divisor above 0; got 0"),
+    (lambda: sp.score_function_loss(A, X, time_dim=1, divisor="8"), TypeError, "divisor as a number .* got str"),  # type: ignore[arg-type]
+    (lambda: sp.score_function_loss(A, X, time_dim=1, divisor=X[0]), ValueError, r"divisor as one number .*\[3\]"),
+    (
+        lambda: sp.score_function_loss(
+            A, X, time_dim=1, baseline="leave-one-out", group_dim=0, mask=torch.tensor([[False] * 3, [True] * 3])
+        ),
+        ValueError,
+        "two draws or more that the mask keeps",
+    ),
+    (
+        lambda: sp.score_function_loss(A, X, mask=~MASK & MASK, time_dim=None),
+        ValueError,
+        "a draw that the mask keeps; got none",
+    ),
+    (
+        lambda: sp.score_function_loss(A, NAN, time_dim=None),
         ValueError,
         r"finite numbers in cost; got nan at \[0, 1\]\. Fix the cost",
     ),
-    (lambda: sp.score_function_loss(A + NAN, X), ValueError, r"in log_prob; got nan at \[0, 1\]\. .* mask padding"),
-    (lambda: sp.score_function_loss(A - torch.inf, X), ValueError, "finite numbers in log_prob; got -inf"),
-    (lambda: sp.score_function_loss(A, X, baseline=NAN), ValueError, "finite numbers in baseline; got nan"),
     (
-        lambda: sp.score_function_loss(A, X, baseline=A.exp()),
+        lambda: sp.score_function_loss(A + NAN, X, time_dim=None),
+        ValueError,
+        r"in log_prob; got nan at \[0, 1\]\. .* mask padding",
+    ),
+    (
+        lambda: sp.score_function_loss(A - torch.inf, X, time_dim=None),
+        ValueError,
+        "finite numbers in log_prob; got -inf",
+    ),
+    (
+        lambda: sp.score_function_loss(A, X, baseline=NAN, time_dim=None),
+        ValueError,
+        "finite numbers in baseline; got nan",
+    ),
+    (
+        lambda: sp.score_function_loss(A, X, baseline=A.exp(), time_dim=None),
         ValueError,
         r"baseline without a gradient.*baseline\.detach",
     ),
-    (lambda: sp.score_function_loss(A, X, baseline=X[0]), ValueError, r"baseline in the shape of cost, .* got \[3\]"),
-    (lambda: sp.score_function_loss(A, X, baseline=0.5), ValueError, r"got 0\.5\. .* torch\.full_like"),  # type: ignore[arg-type]
-    (lambda: sp.score_function_loss(A, X, baseline="leave-one-out"), ValueError, "got group_dim=None"),
-    (lambda: sp.score_function_loss(A, X, group_dim=0), ValueError, "group_dim for .* only; got group_dim=0"),
+    (
+        lambda: sp.score_function_loss(A, X, baseline=X[0], time_dim=None),
+        ValueError,
+        r"a baseline for each draw, .* got \[3\]",
+    ),
+    (lambda: sp.score_function_loss(A, X, baseline=0.5, time_dim=None), ValueError, r"got 0\.5\. .* torch\.full_like"),  # type: ignore[arg-type]
+    (lambda: sp.score_function_loss(A, X, baseline="leave-one-out", time_dim=None), ValueError, "got group_dim=None"),
+    (
+        lambda: sp.score_function_loss(A, X, group_dim=0, time_dim=None),
+        ValueError,
+        "group_dim for .* only; got group_dim=0",
+    ),
     (
         lambda: sp.score_function_loss(A, X, baseline="leave-one-out", group_dim=1, time_dim=-1),
         ValueError,
         "steps of one draw are not independent",
     ),
     (
-        lambda: sp.score_function_loss(A[:1], X[:1], baseline="leave-one-out", group_dim=0),
+        lambda: sp.score_function_loss(A[:1], X[:1], baseline="leave-one-out", group_dim=0, time_dim=None),
         ValueError,
         r"groups of two draws or more along group_dim=0; got shape \[1, 3\]",
     ),
     (
-        lambda: sp.score_function_loss(A, X, baseline="leave-one-out", group_dim=1, mask=MASK),
+        lambda: sp.score_function_loss(A, X, baseline="leave-one-out", group_dim=1, mask=MASK, time_dim=None),
         ValueError,
         r"two draws or more that the mask keeps .*; got one at \[0\]",
     ),
-    (lambda: sp.score_function_loss(A, A.exp(), as_weights=True), ValueError, r"cost without a gradient.*cost\.detach"),
-    (lambda: sp.score_function_loss(A, X, normalize="sum"), ValueError, "normalize=\"draws\".*; got 'sum'"),  # type: ignore[arg-type]
-    (lambda: sp.score_function_loss(A, X, normalize="length"), ValueError, "normalize by length; got time_dim=None"),
+    (
+        lambda: sp.score_function_loss(A, A.exp(), as_weights=True, time_dim=None),
+        ValueError,
+        r"cost without a gradient.*cost\.detach",
+    ),
+    (
+        lambda: sp.score_function_loss(A, X, normalize="sum", time_dim=None),
+        ValueError,
+        "normalize as one of 'draws', .*; got 'sum'",
+    ),  # type: ignore[arg-type]
+    (
+        lambda: sp.score_function_loss(A, X, normalize="length", time_dim=None),
+        ValueError,
+        "normalize by length; got time_dim=None",
+    ),
     (lambda: sp.leave_one_out(X[:1], 0), ValueError, r"two draws or more along dim=0; got shape \[1, 3\]"),
     (lambda: sp.leave_one_out(NAN, 0), ValueError, "finite numbers in costs; got nan"),
     (lambda: sp.leave_one_out(X, 2), ValueError, "dim to be a dimension of shape"),
     (lambda: sp.leave_one_out(X, 1, MASK), ValueError, r"got one at \[0\] of the others"),
-    (lambda: sp.reward_to_go(NAN), ValueError, "finite numbers in rewards; got nan"),
-    (lambda: sp.reward_to_go(X, 1.1), ValueError, r"discount from 0 to 1; got 1\.1"),
-    (lambda: sp.reward_to_go(X, torch.nan), ValueError, "discount from 0 to 1; got nan"),
-    (lambda: sp.reward_to_go(X, done=X), TypeError, r"done as a tensor of booleans; got torch\.float32"),
-    (lambda: sp.reward_to_go(X, done=MASK[:1]), ValueError, r"done in the shape of rewards, .*; got \[1, 3\]"),
+    (lambda: sp.reward_to_go(NAN, dim=0), ValueError, "finite numbers in rewards; got nan"),
+    (lambda: sp.reward_to_go(X, 1.1, dim=0), ValueError, r"discount from 0 to 1; got 1\.1"),
+    (lambda: sp.leave_one_out(X), ValueError, "or groups=ids; got neither"),
+    (lambda: sp.leave_one_out(X, 0, groups=torch.zeros(2, dtype=torch.int64)), ValueError, "or groups=ids; got both"),
+    (lambda: sp.leave_one_out(X, groups=torch.zeros(2)), ValueError, r"int64 ids, .* 2 entries .*; got torch\.float32"),
+    (lambda: sp.leave_one_out(X, groups=torch.tensor([0, 1])), ValueError, r"got one at \[0, 0\]\. .*shrinkage"),
+    (lambda: sp.leave_one_out(X, 0, weight=X - 1), ValueError, r"weights of 0 or more; got -1"),
+    (lambda: sp.reward_to_go(X + 1, dim=1, mask=MASK), ValueError, r"every reward .* exists; got 1 at \[0, 1\]"),
+    (lambda: sp.reward_to_go(X, X[0], dim=1), ValueError, "discount in the shape of rewards"),
+    (lambda: sp.reward_to_go(X, torch.nan, dim=0), ValueError, "discount from 0 to 1; got nan"),
+    (lambda: sp.reward_to_go(X, dim=0, done=X), TypeError, r"done as a tensor of booleans; got torch\.float32"),
+    (lambda: sp.reward_to_go(X, dim=0, done=MASK[:1]), ValueError, r"done in the shape of rewards, .*; got \[1, 3\]"),
     (lambda: sp.importance_ratio(A, X[0]), ValueError, "behaviour_log_prob in the shape of log_prob"),
     (lambda: sp.importance_ratio(A, A), ValueError, "behaviour_log_prob without a gradient.*would cancel"),
     (lambda: sp.importance_ratio(A, X - torch.inf), ValueError, "in behaviour_log_prob; got -inf"),
     (lambda: sp.importance_ratio(A, X - 200), ValueError, "in the ratio; got inf .* too far apart"),
     (lambda: sp.importance_ratio(A + NAN, X), ValueError, "in the ratio; got nan"),
-    (lambda: sp.importance_ratio(A, X, cumulative=True), ValueError, "got time_dim=None"),
-    (lambda: sp.importance_ratio(A, X, clip=(1.2, 0.8)), ValueError, r"0 <= low < high; got \(1\.2, 0\.8\)"),
+    (lambda: sp.importance_ratio(A, X, level="prefix"), ValueError, "got time_dim=None"),
+    (lambda: sp.importance_ratio(A, X, clip=(1.2, 0.8)), ValueError, r"low <= 1 <= high, .*; got clip=\(1\.2, 0\.8\)"),
+    (lambda: sp.importance_ratio(A, X, clip=(0.2, 0.28)), ValueError, r"clip=\(0\.2, 0\.28\)\. Epsilons"),
+    (lambda: sp.importance_ratio(A, X, clip=(0.0, 0.5)), ValueError, "low <= 1 <= high"),
+    (lambda: sp.importance_ratio(A, X, clip=(-0.1, None)), ValueError, "0 <= low"),
+    (lambda: sp.importance_ratio(A, X, clip=0.2), TypeError, r"clip=\(low, high\).*; got 0\.2\. PPO's"),  # type: ignore[arg-type]
+    (lambda: sp.importance_ratio(A, X, outside="mask"), ValueError, "outside as one of"),  # type: ignore[arg-type]
+    (lambda: sp.importance_ratio(A, X, level="token"), ValueError, "level as one of"),  # type: ignore[arg-type]
+    (lambda: sp.importance_ratio(A, X, time_dim=0, level="draw", self_normalize=0), ValueError, "over draws"),
     (lambda: sp.importance_ratio(A, X, clip=(0.8, 1.2), self_normalize=0), ValueError, "not both"),
     (lambda: sp.importance_ratio(A, X, time_dim=0, self_normalize=0), ValueError, "normalize over draws"),
     (lambda: sp.importance_ratio(A[:1], X[:1], self_normalize=0), ValueError, "groups of two draws"),
@@ -585,20 +670,20 @@ def test_reward_to_go(length: int, discount: float) -> None:
     done = torch.rand(length, 5) < 0.2
     weights = torch.randn(length, 5, dtype=torch.float64)
     for ends in (done, torch.zeros_like(done)):
-        found = sp.reward_to_go(rewards, discount, done=ends)
+        found = sp.reward_to_go(rewards, discount, dim=0, done=ends)
         expected = naive(rewards, discount, ends)
         close(found, expected)
         gradient, expected_gradient = (torch.autograd.grad(x, rewards, weights)[0] for x in (found, expected))
         close(gradient, expected_gradient)
-    close(sp.reward_to_go(rewards, discount), found)
+    close(sp.reward_to_go(rewards, discount, dim=0), found)
     close(sp.reward_to_go(rewards.T, discount, dim=1, done=done.T), naive(rewards, discount, done).T)
 
 
 def test_reward_to_go_of_a_long_episode() -> None:
     """Where γ^t underflows, and where a sum in float32 from the end would have lost four digits."""
     rewards = torch.ones(200_000, 1)
-    torch.testing.assert_close(sp.reward_to_go(rewards, 0.5)[:1000], torch.full((1000, 1), 2.0))
+    torch.testing.assert_close(sp.reward_to_go(rewards, 0.5, dim=0)[:1000], torch.full((1000, 1), 2.0))
     expected = torch.arange(200_000, 0, -1).unsqueeze(1) * 0.1
-    found = sp.reward_to_go(rewards * 0.1)
+    found = sp.reward_to_go(rewards * 0.1, dim=0)
     torch.testing.assert_close(found.double(), expected.double(), rtol=1e-6, atol=0)
-    assert sp.reward_to_go(torch.ones(3, 1, dtype=torch.int64)).dtype == torch.float32
+    assert sp.reward_to_go(torch.ones(3, 1, dtype=torch.int64), dim=0).dtype == torch.float32

@@ -113,7 +113,7 @@ def test_half_precision_logits_are_not_copied_to_be_kept() -> None:
     logits = torch.randn(64, 1000, dtype=torch.bfloat16, requires_grad=True)
     tokens = torch.randint(1000, (64,))
     _, kept = footprint(lambda: sp.token_log_prob(logits, tokens))
-    assert kept == 2 * logits.numel() + 8 * tokens.numel()
+    assert kept == 2 * logits.numel() + (8 + 4) * tokens.numel()  # and the norm of each row
     _, kept = footprint(lambda: reference(logits.float(), tokens))
     assert kept > 4 * logits.numel()
 

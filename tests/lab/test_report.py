@@ -4,14 +4,18 @@ import re
 import statistics
 from dataclasses import replace
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from sampleprop.diagnostics.comparing.row import Row
 from sampleprop.lab.command.app import app
-from sampleprop.lab.show import curves, panels, plot, svg
+from sampleprop.lab.show import curves, panels, plot, svg, terminal
+from sampleprop.lab.show.page import page
+from sampleprop.lab.show.section import Section
 from sampleprop.lab.show.summary import Summary
 
 NAMES = "ScoreFunction,StraightThrough,DisARM"
@@ -76,7 +80,7 @@ def test_every_plot_and_number_is_there(text: str, out: Path) -> None:
     # Straight-through is right for the fair bits at the start of the path, and biased at its end.
     for label in ("ScoreFunction(samples=16)", "StraightThrough(samples=16)", "DisARM(samples=16)"):
         assert f'<th scope="row">{label}</th>' in text
-    assert len(re.findall(r'<th scope="col"[^>]*>estimator</th>', text)) == 5 + 3
+    assert len(re.findall(r'<th scope="col"[^>]*>estimator</th>', text)) == 6 + 3
     assert (out / "comparison.md").read_text().count("\n# ") == 1
 
 
@@ -113,6 +117,34 @@ def comparison(seed: int, *rows: Row) -> object:
     from sampleprop.diagnostics import Comparison
 
     return Comparison(rows, (), 4, seed, "exact", ("logits",), 2.0, problem=f"Digits: 10 bits ({seed} nats)")
+
+
+def test_each_group_has_a_color_and_a_marker_of_its_own() -> None:
+    general = replace(row("Lucky", variance=0.1), claims_unbiased=False)
+    summary = Summary([comparison(3, row("Right", variance=1.0, rank=1), general, row("Wrong", variance=1.0, z=9.0))])
+    groups = [line.mean.group for line in summary.lines]
+    assert groups == ["unbiased", "biased in general", "biased here"]
+    assert len({panels.color(line.mean) for line in summary.lines}) == 3
+    shape = plot.figure(summary, (panels.variance,) * 2, (4, 4))
+    dots = {
+        dot.get_ydata()[0]: (dot.get_color(), dot.get_marker())
+        for dot in shape.axes[0].get_lines()
+        if dot.get_marker() in ("o", "D")
+    }
+    assert [dots[y] for y in sorted(dots)] == [panels.MARKERS[group] for group in groups]
+    heights = sorted(dots)
+    assert heights[1] - heights[0] > 1.5  # a gap between two groups
+    assert heights[2] - heights[1] > 1.5
+    console = Console(width=200, force_terminal=True, record=True, file=StringIO())
+    terminal.show(summary, console)
+    shown = {label: next(line for line in console.export_text(styles=True, clear=False).splitlines() if label in line)
+             for label in ("Right", "Lucky", "Wrong")}  # fmt: skip
+    assert "\x1b[35m(< 10 %)" in shown["Lucky"]
+    assert "\x1b[32m" in shown["Right"].replace("1;32m", "32m")
+    assert "\x1b[32m" not in shown["Lucky"].replace("1;32m", "32m")
+    text = page([Section(summary, (), (), (), (0.0, 0.0))])
+    assert '<tr class="biased-in-general"><td>–</td><th scope="row">Lucky</th>' in text
+    assert "Of the unbiased, <strong>Right</strong>" in text
 
 
 def test_means_and_spreads_over_seeds() -> None:

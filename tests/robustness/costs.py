@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from kinds import NORMAL
 from robustness.matrix import RIGHT, Verdict, condition, refusal, said
-from robustness.subject import BATCH, ROWS, Subject, same, theta
+from robustness.subject import BATCH, ROWS, Outcome, Subject, close_in_mean, gradients, same, theta
+from sampleprop import families
 
 OTHERS = torch.arange(BATCH) != 2
 
@@ -70,61 +70,59 @@ def nan_propagates(subject: Subject) -> Verdict:
     return RIGHT
 
 
-@condition("costs lost, drop")
+@condition("costs lost where x says so, drop")
 def lost(subject: Subject) -> Verdict:
-    """Up to two samples of a row are lost, whatever they are: the mean stays exact (z-test), so every count follows;
-    for a biased or continuous one: the result is the mean of those of the samples kept, each taken alone."""
-    several = subject.several()
-    if several is None:
-        return _belong_together(subject)
-    row = torch.arange(ROWS)
-    keep = torch.ones(_points(several), ROWS, dtype=torch.bool)
-    keep[0, row % 2 == 1] = False
-    keep[1, row % 3 == 0] = False
-    return _dropped(several, keep)
+    """Value and gradient of E[f | f is finite] against the sum over the states (z-test, 32 samples); or refused."""
+    if not subject.estimator.can_drop:
+        return _every_cost_is_needed(subject)
+    estimator = copy.deepcopy(subject.estimator)
+    if "samples" in vars(estimator):
+        estimator.samples = 32
+    case, weights = Subject(estimator, subject.kind), theta(torch.float64)
+    phi = case.kind.phi().detach().double()
+    one = phi.unsqueeze(0).requires_grad_()
+    rows = phi.expand(ROWS // 8, *phi.shape).clone().requires_grad_()
+    variables = families.recognize(case.kind.dist(one))
+    assert isinstance(variables, families.Discrete)
+    states = variables.support().unsqueeze(1)
+    probs = torch.where(_is_lost(states), 0.0, variables.support_log_prob().exp())  # [states, 1]
+    value = (probs * case.f(weights)(states)).sum(0) / probs.sum(0)
+    estimate = case.value(rows, lambda x: torch.where(_is_lost(x), math.nan, case.f(weights)(x)), nonfinite="drop")
+    close_in_mean(estimate.detach(), value.detach()[0])
+    close_in_mean(gradients(estimate, rows)[0], gradients(value, one)[0][0])
+    return RIGHT
+
+
+def _is_lost(x: Tensor) -> Tensor:
+    """[k, *batch]: the first coordinate is not 0."""
+    return x.flatten(2)[..., 0] != 0
 
 
 @condition("all costs but one lost, drop")
 def all_but_one(subject: Subject) -> Verdict:
-    """Only one sample of each row is left, chosen beforehand: as above, or refused where nothing is left to compare
-    with."""
-    several = subject.several()
-    if several is None:
-        return _belong_together(subject)
-    keep = torch.zeros(_points(several), ROWS, dtype=torch.bool)
+    """Refused: one cost alone has nothing to be compared with. An exact sum is the cost of the state that is left."""
+    if not subject.estimator.can_drop:
+        return _every_cost_is_needed(subject)
+    several = subject.several() or subject
+    keep = torch.zeros(_points(several), BATCH, dtype=torch.bool)
     keep[0] = True
-    return _dropped(several, keep)
 
+    def run() -> Outcome:
+        return several.run(f=_losing(several.f(theta()), keep), nonfinite="drop")
 
-def _belong_together(subject: Subject) -> Verdict:
-    wanted = rf"{subject.name} needs every cost: its samples make sense only together; .* Fix f, or use ScoreFunction"
-    phi = subject.kind.phi(BATCH)
-    return refusal(lambda: subject.run(phi, f=_spoiled(subject.f(theta()), math.nan), nonfinite="drop"), wanted)
-
-
-def _dropped(case: Subject, keep: Tensor) -> Verdict:
-    try:
-        if case.estimator.unbiased and case.kind is not NORMAL:
-            phi = case.kind.phi().detach().double()
-            case.agrees_with_exact(phi, fault=lambda f: _losing(f, keep), nonfinite="drop")
-        else:
-            _is_the_mean_of_those_kept(case, keep[:, :BATCH])
-    except ValueError as error:
-        wanted = rf"^{case.name} needs (every cost|two finite costs|a whole pair).* (Fix f|Use)"
-        return said(error, wanted)
+    if "samples" in vars(several.estimator):
+        return refusal(
+            run, rf"{subject.name} needs two finite costs of each batch element .* Draw more samples, or fix f"
+        )
+    found = run()
+    same([found.by_phi], [torch.zeros_like(found.by_phi)])
     return RIGHT
 
 
-def _is_the_mean_of_those_kept(case: Subject, keep: Tensor) -> None:
-    def run(keep: Tensor) -> Any:
-        return case.run(f=_losing(case.f(theta()), keep), nonfinite="drop")[:2]
-
-    alone = [run(row.unsqueeze(1).expand_as(keep)) for row in torch.eye(len(keep), dtype=torch.bool)]
-    values, slopes = (torch.stack(those) for those in zip(*alone, strict=True))  # [k, BATCH, ...]
-    same((values.mean(0), slopes.mean(0)), case.run()[:2], rtol=1e-4, atol=1e-5)
-    weight = keep / keep.sum(0)
-    expected = [torch.einsum("kb,kb...->b...", weight, those) for those in (values, slopes)]
-    same(run(keep), expected, rtol=1e-4, atol=1e-5)
+def _every_cost_is_needed(subject: Subject) -> Verdict:
+    wanted = rf"{subject.name} needs every cost: where x decides which costs are lost, .* Fix f, or use ScoreFunction"
+    phi = subject.kind.phi(BATCH)
+    return refusal(lambda: subject.run(phi, f=_spoiled(subject.f(theta()), math.nan), nonfinite="drop"), wanted)
 
 
 @condition("all costs lost, raise")
@@ -137,6 +135,8 @@ def all_raise(subject: Subject) -> Verdict:
 @condition("all costs lost, drop")
 def all_dropped(subject: Subject) -> Verdict:
     """Refused: nothing is left to average."""
+    if not subject.estimator.can_drop:
+        return _every_cost_is_needed(subject)
     wanted = rf"{subject.name} needs a finite cost for each batch element; .* \[0\]\. Nothing is left to average: fix f"
     return refusal(lambda: subject.run(f=lambda x: subject.f(theta())(x) * math.nan, nonfinite="drop"), wanted)
 

@@ -99,7 +99,7 @@ class Subject:
         """The estimator's objective, [*batch], by summing over all possible states; differentiable."""
         dist = self.kind.dist(phi)
         variables = families.recognize(dist)
-        assert isinstance(variables, families.Discrete)
+        assert isinstance(variables, families.Enumerable)
         states = variables.support()
         states = states.reshape(-1, *(1,) * len(variables.batch_shape), *states.shape[1:])
         states = states.expand(-1, *variables.batch_shape, *states.shape[1 + len(variables.batch_shape) :])

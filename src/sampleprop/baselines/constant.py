@@ -23,6 +23,7 @@ class Constant(Baseline):
         ValueError: for a number that is not finite.
 
     Example, for p = 1/2 and x = 1, whose score is 1/2, with the cost 3: the gradient is (3 - 2) / 2:
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.score.score_function import Draw
         >>> logit = torch.zeros((), requires_grad=True)

@@ -42,6 +42,7 @@ class KnownMean(Baseline):
 
     Example, for p = 1/2 and x = 1, whose score is 1/2, with the cost 3 and b = 2x. E[b] = 2p has the derivative
     2 p (1 - p) = 1/2, so the gradient is (3 - 2) / 2 + 1/2 = 1:
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.score.score_function import Draw
         >>> logit = torch.zeros((), requires_grad=True)

@@ -21,6 +21,7 @@ class LeaveOneOut(Baseline):
     finite cost, b is 0.
 
     Example, for costs (3, 1, 2): the means of the others are (1 + 2) / 2, (3 + 2) / 2 and (3 + 1) / 2:
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.costs import Costs
         >>> variables = sp.families.recognize(torch.distributions.Bernoulli(torch.tensor(0.5)))
@@ -32,4 +33,4 @@ class LeaveOneOut(Baseline):
     samples_least = 2
 
     def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
-        return others(costs.points, costs.keep, costs.group)
+        return others(costs.points, group=costs.group)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sampleprop.baselines.baseline import Baseline
+from sampleprop.baselines.baseline import Baseline, squared_length
 from sampleprop.costs import Costs, totals
 from sampleprop.families import Variables
 
@@ -26,6 +26,7 @@ class OptimalCoefficient(Baseline):
 
     Example, for p = 1/4, x = (1, 0, 0) and costs (3, 1, 2). The scores are (3/4, -1/4, -1/4), with squares proportional
     to (9, 1, 1). Therefore b is (1 + 2) / 2, (27 + 2) / 10 and (27 + 1) / 10:
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.costs import Costs
         >>> variables = sp.families.recognize(torch.distributions.Bernoulli(torch.tensor(0.25)))
@@ -37,11 +38,7 @@ class OptimalCoefficient(Baseline):
     samples_least = 2
 
     def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
-        scores = variables.scores(points)
-        squares = [s.square().unsqueeze(-1).flatten(costs.points.dim()).sum(-1) for s in scores]
-        weight = torch.stack(squares).sum(0)  # [k, *batch]
-        if costs.keep is not None:
-            weight = weight * costs.keep
+        weight = squared_length(variables.scores(points), costs.points.dim())  # [k, *batch]
         weighted = weight * costs.points
         all_weighted, all_weight = totals(weighted, weight, group=costs.group)
         rest = all_weight - weight

@@ -20,6 +20,7 @@ class SelfCritical(Baseline):
 
     Example, for p = 3/4 and x = 0, whose score is -3/4. The most probable point is 1. With f(0) = 1 and f(1) = 3 the
     gradient is (1 - 3) · (-3/4) = 3/2:
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.score.score_function import Draw
         >>> logit = torch.tensor(3.0).log().requires_grad_()

@@ -2,7 +2,8 @@
 
 `recognize.py` looks at a distribution once and returns a `Variables` object (`variables.py`), which is all that an
 estimator or a baseline may ask. `discrete.py` has the families that are known in full: Bernoulli variables, one-hot
-vectors and integers. For every other distribution, `samplers.py` draws samples with a generator, and `parameters.py`
+vectors and integers. `structured.py` has the base class of structures, such as subsets and trees, and what they are to
+an estimator; `enumerable.py` is what both share. For every other distribution, `samplers.py` draws samples with a generator, and `parameters.py`
 finds the parameters and rebuilds the distribution with others. `reparameterized.py` is the base class of the
 distributions in `sampleprop.distributions`.
 
@@ -14,8 +15,11 @@ from sampleprop.families.discrete import Discrete as Discrete
 from sampleprop.families.discrete import Integers as Integers
 from sampleprop.families.discrete import OneHots as OneHots
 from sampleprop.families.discrete import one_hot as one_hot
+from sampleprop.families.enumerable import Enumerable as Enumerable
 from sampleprop.families.parameters import with_parameters as with_parameters
 from sampleprop.families.recognize import Other as Other
 from sampleprop.families.recognize import recognize as recognize
+from sampleprop.families.structured import LogLinears as LogLinears
+from sampleprop.families.structured import Structures as Structures
 from sampleprop.families.variables import Variables as Variables
 from sampleprop.families.variables import unwrap as unwrap

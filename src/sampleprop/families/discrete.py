@@ -12,7 +12,8 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from sampleprop import noise
-from sampleprop.families.variables import Variables, unwrap
+from sampleprop.families.enumerable import Enumerable
+from sampleprop.families.variables import unwrap
 from sampleprop.surrogate import unsqueeze_to
 
 # Up to this number of classes one uniform number decides, which is fast. Float32 uniforms have spacing 2⁻²⁴, so each
@@ -21,7 +22,7 @@ FEW = 256
 
 
 @dataclass(eq=False)
-class Discrete(Variables):
+class Discrete(Enumerable):
     """Independent discrete variables that together are one draw of a distribution.
 
     Attributes:
@@ -34,8 +35,6 @@ class Discrete(Variables):
     event_ndim: int
     dtype: torch.dtype
     dist: Distribution = None  # type: ignore[assignment]  # None only in a backward pass, which keeps tensors alone
-
-    is_discrete = True
 
     @property
     def base(self) -> Distribution:  # type: ignore[override]
@@ -51,15 +50,8 @@ class Discrete(Variables):
         return self.event_logits_shape
 
     @property
-    def attached(self) -> bool:
-        return self.logits.requires_grad
-
-    @property
     def parameters(self) -> dict[str, Tensor]:
         return {"logits": self.logits}
-
-    def rsample(self, k: int | None, generator: Generator | None = None) -> Tensor:
-        raise TypeError("A discrete sample has no derivative.")
 
     @property
     def event_logits_shape(self) -> torch.Size:
@@ -77,30 +69,25 @@ class Discrete(Variables):
         probs = self.probs.detach()
         return probs * (1 - probs)
 
+    @property
+    def mean(self) -> Tensor:
+        """E[x], attached to φ, for variables whose points have the shape of the logits."""
+        return self.probs
+
+    def centered(self, points: Tensor) -> Tensor:
+        """x - E[x] in the dtype of the logits, without graph; it equals the score, because φ are the logits."""
+        return self.score(points)
+
     def through_mean(self, direction: Tensor) -> Tensor:
         """The gradient of ⟨direction, probs⟩ with respect to the logits, [*batch, *event], without graph."""
         probs = self.probs.detach()
         return probs * (direction - (probs * direction).sum(-1, keepdim=True))
 
-    @property
-    @abstractmethod
-    def support_size(self) -> int:
-        """The number of joint states of one draw."""
-
-    @abstractmethod
-    def states(self, numbers: Tensor) -> Tensor:
-        """The joint states of these numbers from 0 to `support_size` - 1: [...] -> [..., *event]."""
-
     @abstractmethod
     def outcomes(self) -> Tensor:
         """log p_φ of each outcome of each variable, [*batch, *variables, outcomes], attached to φ."""
 
-    def support(self) -> Tensor:
-        """All joint states of one draw: [support_size, *event]."""
-        return self.states(torch.arange(self.support_size, device=self.logits.device))
-
     def support_log_prob(self) -> Tensor:
-        """log p_φ of every joint state, [support_size, *batch], attached to φ, twice differentiable."""
         each = self.outcomes()
         *variables, count = each.shape[len(self.batch_shape) :]
         each = each.reshape(*self.batch_shape, math.prod(variables), count).movedim((-2, -1), (0, 1))
@@ -121,11 +108,7 @@ class Discrete(Variables):
     def decide(self, given: Tensor) -> Tensor:
         """The samples that this noise decides, for noise that broadcasts with `logits`, detached."""
 
-    def scores(self, points: Tensor) -> tuple[Tensor, ...]:
-        return (self.score(points),)
-
     def score(self, points: Tensor) -> Tensor:
-        """The gradient of log p_φ(points) with respect to the logits, [..., *batch, *event], without graph."""
         return self.one_hot(points) - self.probs.detach()
 
     def weighted_score(self, points: Tensor, weights: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.distributions import Distribution
 
 from sampleprop import noise
 from sampleprop.families.variables import unwrap
-from sampleprop.tracing import inspectable
+from sampleprop.tracing import inspectable, lose_numerators_of_zero
 
 
 def named(base: Distribution) -> dict[str, Tensor]:
@@ -22,9 +23,13 @@ def named(base: Distribution) -> dict[str, Tensor]:
         TypeError: for a distribution that does not keep its parameters under their names (a transformed one, say).
     """
     found: dict[str, Tensor] = {}
-    for name, constraint in base.arg_constraints.items():
+    try:
+        constraints = base.arg_constraints
+    except NotImplementedError:
+        constraints = {}
+    for name, constraint in constraints.items():
         value = base.__dict__.get(name)
-        if isinstance(value, Tensor) and not getattr(constraint, "is_discrete", False):
+        if isinstance(value, Tensor) and not _counts(constraint):
             found[name] = value
     # Of several spellings of one parameter the first is kept: the others may have been computed from it later.
     for spellings in ({"probs", "logits"}, {"scale_tril", "covariance_matrix", "precision_matrix"}):
@@ -38,10 +43,20 @@ def named(base: Distribution) -> dict[str, Tensor]:
     return found
 
 
+def _counts(constraint: td.constraints.Constraint) -> bool:
+    """Whether the parameter is a number of things, which has no gradient."""
+    try:
+        return bool(constraint.is_discrete)
+    except NotImplementedError:  # it depends on the object
+        return False
+
+
 def constraint_of(base: Distribution, name: str) -> td.constraints.Constraint:
     """The range of a parameter, by its name in `Variables.parameters`."""
     if isinstance(base, td.MixtureSameFamily) and name not in base.arg_constraints:
         return td.constraints.real if name == "weights" else constraint_of(unwrap(base.component_distribution)[0], name)
+    if name not in base.arg_constraints and isinstance(base, td.Bernoulli | td.OneHotCategorical | td.Categorical):
+        return td.constraints.real  # a subclass with parameters of its own, of which the logits are made
     return base.arg_constraints[name]
 
 
@@ -64,13 +79,13 @@ def with_parameters(dist: Distribution, tensors: dict[str, Tensor]) -> Distribut
             with_parameters(base.component_distribution, components),
             validate_args=False,
         )
-    elif isinstance(base, td.Bernoulli | td.OneHotCategorical | td.Categorical):
+    elif isinstance(base, td.Bernoulli | td.OneHotCategorical | td.Categorical) and "logits" in tensors:
         made = kind(logits=tensors["logits"], validate_args=False)
     else:
         fixed = {
             name: base.__dict__[name]
             for name, constraint in base.arg_constraints.items()
-            if name in base.__dict__ and getattr(constraint, "is_discrete", False)
+            if name in base.__dict__ and _counts(constraint)
         }
         try:
             made = kind(**fixed, **tensors, validate_args=False)
@@ -123,14 +138,22 @@ def moving_support(base: Distribution) -> bool:
     if type(base) is not td.TransformedDistribution:
         return False
     inner = unwrap(base.base_dist)[0]
-    if moving_support(inner):
+    if moving_support(inner) and attached(inner):
         return True
-    bounded = support(inner) not in _UNBOUNDED
-    for transform in _flat(base.transforms):
-        if not isinstance(transform, td.AffineTransform):
-            bounded = bounded or transform.codomain not in _UNBOUNDED
-        elif bounded and any(isinstance(v, Tensor) and v.requires_grad for v in (transform.loc, transform.scale)):
-            return True
+    transforms = flat(base.transforms)
+    if not any(map(_moves, transforms)):
+        return False
+    edges = support(inner)
+    for transform in transforms:
+        if isinstance(transform, td.AffineTransform):
+            if edges not in _UNBOUNDED and _moves(transform):
+                return True
+        elif edges in _UNBOUNDED or _same_range(edges, transform.domain):
+            edges = transform.codomain
+        elif transform.codomain in _UNBOUNDED:
+            edges = None  # a part of the line, whose ends are not worked out
+        else:
+            edges = transform.codomain
     return False
 
 
@@ -140,8 +163,12 @@ def bernoulli_logits(dist: td.Bernoulli) -> Tensor:
     raised = noise.promote(given)
     if given is not dist.__dict__.get("probs"):
         return raised
-    _refuse_saturated(dist, raised)
-    return torch.logit(raised)  # not dist.logits: torch clamps, which loses the gradient near 0 and 1
+    logits = torch.logit(raised)  # not dist.logits: torch clamps, which loses the gradient near 0 and 1
+    if raised.requires_grad and inspectable(raised):
+        certain = logits.detach().isinf()
+        if bool(certain.any()):  # their derivative is lost, and becomes NaN: 0 divided by p (1 - p) = 0
+            logits.register_hook(lambda gradient: gradient.masked_fill(certain, 0.0))
+    return logits
 
 
 def categorical_logits(dist: td.Categorical) -> Tensor:
@@ -151,31 +178,67 @@ def categorical_logits(dist: td.Categorical) -> Tensor:
     if given is not dist.__dict__.get("probs"):
         # torch normalized them in the dtype that it was given; below float32 that is not exact enough.
         return raised if raised is given else raised.log_softmax(-1)
-    _refuse_saturated(dist, raised)
+    if raised.requires_grad and inspectable(raised):
+        impossible = raised.detach() == 0
+        if bool(impossible.any()):
+            return _log_with_lost(raised, impossible)
     return raised.log()
 
 
+def flat(transforms: Sequence[td.Transform]) -> list[td.Transform]:
+    """The transforms, with those that are composed of others taken apart."""
+    found: list[td.Transform] = []
+    for transform in transforms:
+        if isinstance(transform, td.ComposeTransform):
+            found += flat(transform.parts)
+        elif isinstance(transform, td.IndependentTransform):
+            found += flat([transform.base_transform])
+        else:
+            found.append(transform)
+    return found
+
+
+def bounds(edges: Any) -> tuple[float, float] | None:
+    """The ends of the range of numbers that a constraint allows; None where they are not known, or not one number."""
+    found = []
+    for name, default in (("lower_bound", -math.inf), ("upper_bound", math.inf)):
+        bound = getattr(edges, name, default)
+        if isinstance(bound, Tensor):
+            if not inspectable(bound) or bound.numel() == 0 or bool((bound != bound.flatten()[0]).any()):
+                return None
+            bound = bound.flatten()[0].item()
+        found.append(float(bound))
+    return None if found == [-math.inf, math.inf] else (found[0], found[1])
+
+
 _UNBOUNDED = (td.constraints.real, td.constraints.real_vector)
+
+
+def _moves(transform: td.Transform) -> bool:
+    """Whether an affine transform may be trained."""
+    if not isinstance(transform, td.AffineTransform):
+        return False
+    return any(isinstance(value, Tensor) and value.requires_grad for value in (transform.loc, transform.scale))
+
+
+def _same_range(one: Any, other: Any) -> bool:
+    """Whether two constraints stand for the same part of the line, ends aside."""
+    found = bounds(one)
+    return found is not None and found == bounds(other)
+
+
 _FIXED_SUPPORT = (td.Bernoulli, td.Categorical, td.OneHotCategorical, td.Normal, td.Poisson)
 
 
-def _flat(transforms: list[td.Transform]) -> Iterator[td.Transform]:
-    for transform in transforms:
-        if isinstance(transform, td.ComposeTransform):
-            yield from _flat(transform.parts)
-        elif isinstance(transform, td.IndependentTransform):
-            yield from _flat([transform.base_transform])
-        else:
-            yield transform
+def _log_with_lost(probs: Tensor, impossible: Tensor) -> Tensor:
+    """log p, where the gradient with respect to a probability of exactly 0 is NaN, and no other one.
 
-
-def _refuse_saturated(dist: Distribution, probs: Tensor) -> None:
-    if probs.requires_grad and inspectable(probs) and bool(((probs == 0) | (probs == 1)).any()):
-        raise ValueError(
-            f"The gradient with respect to the probs of {type(dist).__name__} needs probabilities inside (0, 1): the "
-            "score of a saturated probability is lost; got exactly 0 or 1. Give the distribution by its logits, or "
-            "detach probs."
-        )
+    Such a class is never drawn, so its derivative is lost. All probabilities of a row were divided by their sum, so a
+    NaN in the gradient of the quotients would spread over the row. It is put in for the numerator.
+    """
+    if not lose_numerators_of_zero(probs):
+        return probs.log()
+    return torch.where(impossible, 1.0, probs).log().masked_fill(impossible, -math.inf)
 
 
 def _refuse_lost_state(base: Distribution, made: Distribution) -> None:

@@ -1,12 +1,11 @@
 """`recognize`: the only place where the type of a distribution is looked at on its way to an estimator.
 
-Three discrete families are known in full (`discrete.py`). Every other distribution is sampled and scored by its own
-methods, except for the noise of those in `samplers.py`.
+Three discrete families are known in full (`discrete.py`), and structures by what their base class asks of them
+(`structured.py`). Every other distribution is sampled and scored by its own methods, except for the noise of those in
+`samplers.py`.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import torch.distributions as td
@@ -14,26 +13,28 @@ from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
 
 from sampleprop import noise
-from sampleprop.families import parameters, samplers
+from sampleprop.families import densities, laws, parameters, samplers
 from sampleprop.families.discrete import Bernoullis, Integers, OneHots
+from sampleprop.families.rounding import refuse_rounded
+from sampleprop.families.structured import LogLinear, LogLinears, Structured, Structures
 from sampleprop.families.variables import Variables, unwrap
 from sampleprop.tracing import inspectable, value_and_grad
 
 
 def recognize(dist: Distribution) -> Variables:
-    """One of the three discrete families, or `Other` for any other distribution and for one with a `sample` of its own.
-
-    Raises:
-        ValueError: for a probability of exactly 0 or 1 whose gradient is asked for.
-    """
+    """One of the three discrete families, `Structures`, or `Other`, for one with methods of its own too."""
     base, event_ndim = unwrap(dist)
-    if isinstance(base, td.Bernoulli) and type(base).sample is td.Bernoulli.sample:
+    if isinstance(base, td.Bernoulli) and laws.plain(base):
         return Bernoullis(parameters.bernoulli_logits(base), event_ndim, noise.points_dtype(base._param), dist)
-    if isinstance(base, td.OneHotCategorical) and type(base).sample is td.OneHotCategorical.sample:
+    if isinstance(base, td.OneHotCategorical) and laws.plain(base):
         inner = base._categorical
         return OneHots(parameters.categorical_logits(inner), event_ndim + 1, noise.points_dtype(inner._param), dist)
-    if isinstance(base, td.Categorical) and type(base).sample is td.Categorical.sample:
+    if isinstance(base, td.Categorical) and laws.plain(base):
         return Integers(parameters.categorical_logits(base), event_ndim + 1, torch.int64, dist)
+    if isinstance(base, LogLinear):
+        return LogLinears(dist, base, event_ndim)
+    if isinstance(base, Structured):
+        return Structures(dist, base, event_ndim)
     return Other(dist, base, event_ndim)
 
 
@@ -61,6 +62,14 @@ class Other(Variables):
     @property
     def attached(self) -> bool:
         return parameters.attached(self.dist)
+
+    @property
+    def contradiction(self) -> str | None:  # type: ignore[override]
+        return laws.contradiction(self.dist)
+
+    @property
+    def no_path(self) -> str | None:  # type: ignore[override]
+        return laws.no_path(self.dist)
 
     @property
     def is_discrete(self) -> bool:  # type: ignore[override]
@@ -98,13 +107,10 @@ class Other(Variables):
 
     def log_prob(self, points: Tensor) -> Tensor:
         base = self.base
-        _refuse_rounded(base, points)
+        refuse_rounded(base, points)
         # Another tensor object: a transform with a cache would recognize its own result and leave φ out.
         points = points.view_as(points)
-        if isinstance(base, td.Geometric) and type(base).log_prob is td.Geometric.log_prob and not base._validate_args:
-            result = samplers.geometric_log_prob(base, points)
-        else:
-            result = base.log_prob(points)
+        result = densities.log_prob(base, points)
         # Summed here, because Independent reshapes first, which fails for an empty batch.
         return noise.promote(self.sum(result))
 
@@ -120,33 +126,16 @@ class Other(Variables):
 
         def total(*tensors: Tensor) -> Tensor:
             moved = parameters.with_parameters(self.dist, dict(zip(named, tensors, strict=True)))
-            return recognize(moved).log_prob(points).sum()
+            result = recognize(moved).log_prob(points).sum()
+            if inspectable(result) and not result.requires_grad:
+                raise RuntimeError(
+                    f"The score of {self.kind} needs a log_prob that autograd can follow to its parameters; got one "
+                    "without a graph, so the score would be zero. Use Pathwise, or write log_prob without detach."
+                )
+            return result
 
         with torch.no_grad():
             return value_and_grad(total, *copies)[1]
 
 
 _ONE = Size(())
-
-
-def _refuse_rounded(base: Distribution, points: Tensor) -> None:
-    """Refuse samples that torch rounded to the edge of the support: their score is lost.
-
-    One such sample does no visible harm; more than one in a hundred, and at least two, are a bias. On a GPU this makes
-    the host wait for the device, as torch's own validation of these distributions does.
-    """
-    kind: Any = type(base)
-    above = kind in (td.Beta, td.Kumaraswamy, td.Dirichlet, td.RelaxedBernoulli)
-    if not (above or kind in (td.Gamma, td.RelaxedOneHotCategorical)) or not inspectable(points):
-        return
-    least, step = torch.finfo(points.dtype).tiny, torch.finfo(points.dtype).eps
-    rounded = points.detach() <= least
-    if above:
-        rounded = rounded | (points.detach() >= 1 - step)
-    count = int(rounded.sum())
-    if count > max(1, points.numel() / 100):
-        raise ValueError(
-            f"The score of {kind.__name__} needs samples that floating point can tell from the edge of the support; "
-            f"got {count} of {points.numel()} rounded to it in {points.dtype}. Use Pathwise, a milder temperature or "
-            "concentration, or the distribution of the logarithm or the logit."
-        )

@@ -9,6 +9,8 @@ import torch.distributions as td
 from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
 
+from sampleprop.families import laws
+
 
 class Variables(ABC):
     """What `recognize` makes of a distribution, once for each call of `expect`, `propose` or `combine`.
@@ -21,6 +23,8 @@ class Variables(ABC):
         is_discrete: whether samples take values in a countable set, whatever `dist.has_rsample` says.
         smooth: whether `rsample` is an explicit formula that autograd differentiates to any order.
         moving_support: whether the support moves with parameters whose gradient could be asked for.
+        contradiction: how the methods of the distribution contradict each other; None if they do not.
+        no_path: why `rsample` is not known to reparameterize the distribution; None if it is.
     """
 
     dist: Distribution
@@ -30,6 +34,8 @@ class Variables(ABC):
     is_discrete: bool
     smooth: bool = False
     moving_support: bool = False
+    contradiction: str | None = None
+    no_path: str | None = None
 
     @property
     @abstractmethod
@@ -91,9 +97,12 @@ class Variables(ABC):
 
 
 def unwrap(dist: Distribution) -> tuple[Distribution, int]:
-    """The distribution inside (nested) `Independent`, and how many of its batch dimensions are event dimensions."""
+    """The distribution inside (nested) `Independent`, and how many of its batch dimensions are event dimensions.
+
+    A subclass of `Independent` with methods of its own is a distribution of its own.
+    """
     event_ndim = 0
-    while isinstance(dist, td.Independent):
+    while isinstance(dist, td.Independent) and laws.plain(dist):
         event_ndim += dist.reinterpreted_batch_ndims
         dist = dist.base_dist
     return dist, event_ndim

@@ -68,5 +68,42 @@ def finite(name: str, argument: str, x: Tensor, keep: Tensor | None = None, *, f
         raise ValueError(f"{name} needs finite numbers in {argument}; got {x[tuple(index)].item()} at {index}. {fix}")
 
 
+def nothing_lost(name: str, what: str, x: Tensor, mask: Tensor) -> None:
+    """Refuse a number where `mask` says that nothing exists: it would vanish. NaN, infinity and 0 are padding."""
+    if not inspectable(x) or not inspectable(mask):
+        return
+    lost = ~mask & x.isfinite() & (x != 0)
+    if bool(lost.any()):
+        index = lost.nonzero()[0].tolist()
+        raise ValueError(
+            f"{name} needs every {what} at a step (or draw) that exists; got {x[tuple(index)].item():.4g} at {index}, "
+            "where mask is False. If it is an observation that the policy did not draw, keep it in mask and leave it "
+            "out of drawn=; else put 0 there."
+        )
+
+
+def two_masks(name: str, mask: Tensor | None, drawn: Tensor | None, other: str, shape: torch.Size) -> None:
+    """Require booleans: `mask` for what exists, `drawn` for what the policy chose of it."""
+    if mask is not None:
+        flags(name, "mask", mask, other, shape)
+    if drawn is None:
+        return
+    flags(name, "drawn", drawn, other, shape)
+    if mask is None or not inspectable(mask) or not inspectable(drawn):
+        return
+    wrong = drawn & ~mask
+    if bool(wrong.any()):
+        raise ValueError(
+            f"{name} needs drawn steps to exist; got one that mask leaves out at {wrong.nonzero()[0].tolist()}. mask "
+            "is what exists, drawn what the policy chose of it."
+        )
+
+
+def choice(name: str, argument: str, value: Any, options: tuple[str, ...]) -> None:
+    """Require one of some words."""
+    if value not in options:
+        raise ValueError(f"{name} needs {argument} as one of {', '.join(map(repr, options))}; got {value!r}.")
+
+
 def _kind(x: Any) -> str:
     return str(x.dtype) if isinstance(x, Tensor) else type(x).__name__

@@ -2,11 +2,15 @@
 
 Source: Precup, Sutton and Singh (2000), "Eligibility traces for off-policy policy evaluation" (of whole draws, of each
 decision, and self-normalized); clipping by Schulman, Wolski, Dhariwal, Radford and Klimov (2017), "Proximal
-policy optimization algorithms", eq. 7.
-Differences from the papers: none.
+policy optimization algorithms", eq. 7; the geometric mean by Zheng and others (2025), "Group sequence policy
+optimization", eq. 7.
+Differences from the papers: a ratio is compared with its limits before the exponential, in log space.
 """
 
 from __future__ import annotations
+
+import math
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +20,8 @@ from sampleprop.functional import arguments
 from sampleprop.functional.leave_one_out import company
 
 NAME = "importance_ratio"
+Level = Literal["step", "prefix", "draw", "geometric"]
+Clip = tuple[float | None, float | None]
 
 
 def importance_ratio(
@@ -23,9 +29,10 @@ def importance_ratio(
     behaviour_log_prob: Tensor,
     *,
     time_dim: int | None = None,
-    cumulative: bool = False,
+    level: Level | None = None,
     mask: Tensor | None = None,
-    clip: tuple[float, float] | None = None,
+    clip: Clip | None = None,
+    outside: Literal["clip", "drop"] = "clip",
     self_normalize: int | None = None,
 ) -> Tensor:
     r"""How much likelier each draw is under the policy than under the one that drew it, with its gradient.
@@ -35,32 +42,43 @@ def importance_ratio(
 
     So `(ratio * (cost - b)).mean()` is an unbiased loss, to any order, for a detached b that does not depend on the
     draw (its value is short of the mean cost by b). It needs μ > 0 wherever π > 0; its variance grows exponentially
-    with the length of a draw. What lowers it is biased:
+    with the length of a draw. The levels, for a draw of steps t:
 
-    - `clip`: a ratio outside gets the limit's weight, and no gradient. Biased off-policy. PPO's loss for a cost c is
-      `torch.maximum(ratio * c, clipped * c)`, biased likewise.
+    - "draw": :math:`\prod_t \pi_t / \mu_t`. Unbiased, for any cost.
+    - "prefix": the product of the ratios up to each step, itself included. Unbiased for a cost at each step, which
+      depends on nothing later.
+    - "step": :math:`\pi_t / \mu_t` alone, as PPO and GRPO have it. Biased off-policy on sequences: it forgets how the
+      policies differ in what led there and in what follows.
+    - "geometric": :math:`(\prod_t \pi_t / \mu_t)^{1/T}`, as GSPO has it. Biased off-policy.
+
+    What lowers the variance is biased too:
+
+    - `clip`: a ratio outside gets the limit's weight, or with `outside="drop"` weight 0, and no gradient. PPO's loss
+      for a cost c is `torch.maximum(ratio * c, clipped * c)`, biased likewise. CISPO and truncated importance sampling
+      detach the clipped ratio.
     - `self_normalize`: biased by O(1 / n) for n draws, with any b (even none); its weights average to 1.
-    - the ratio of each step alone (no `time_dim`) on sequences, as PPO and GRPO have it: biased off-policy, for it
-      forgets how the policies differ in what led there and in what follows. `cumulative` is right for a cost at each
-      step, which depends on nothing later; the whole draw's ratio for any cost.
 
     Args:
         log_prob: log π of what was drawn, attached to the policy; -inf is legal, and gives 0.
         behaviour_log_prob: log μ of the same, of the same shape, detached, and finite.
-        time_dim: the dimension of the steps of one draw, whose ratios are multiplied; None for none.
-        cumulative: keep the steps: the product of the ratios up to each of them, itself included.
-        mask: booleans of the shape of `log_prob`, False for what was not drawn (padding); the ratio there is 1.
-        clip: (low, high) with 0 ≤ low < high; biased. (0, high) is truncation from above.
+        time_dim: the dimension of the steps of one draw; None where each entry is one ratio.
+        level: as above; None is "draw" with a `time_dim` and "step" without.
+        mask: booleans of the shape of `log_prob`, False for what was not drawn (padding, observations); the ratio of
+            such a step is 1.
+        clip: (low, high), ratios with 0 ≤ low ≤ 1 ≤ high, each may be None; biased. Log ratios are compared, so that
+            nothing overflows.
+        outside: "clip" for the limit's weight, "drop" for 0.
         self_normalize: the dimension of `log_prob` of the draws over which the ratios are divided by their mean;
             biased.
 
     Returns:
-        The ratio, without the dimension `time_dim` unless it is cumulative; in float32 at least.
+        The ratio, without the dimension `time_dim` at the levels "draw" and "geometric"; in float32 at least.
 
     Raises:
-        TypeError: for what is not a tensor of floating-point numbers.
-        ValueError: for different shapes; an attached behaviour; `clip` and `self_normalize` together; NaN, and ratios
-            that are infinite or too large for the dtype (not looked at under `torch.compile` and `torch.func`).
+        TypeError: for what is not a tensor of floating-point numbers, and a `clip` that is not two limits.
+        ValueError: for different shapes; an attached behaviour; limits that leave out 1; `clip` and `self_normalize`
+            together; NaN, and without `clip` ratios that are infinite or too large for the dtype (not looked at under
+            `torch.compile` and `torch.func`).
 
     Example:
         >>> import torch, sampleprop as sp
@@ -77,39 +95,84 @@ def importance_ratio(
         NAME, "behaviour_log_prob", behaviour, "the policy that drew is fixed, and its gradient would cancel"
     )
     time = None if time_dim is None else arguments.dimension(NAME, "time_dim", time_dim, log_prob.shape)
-    group = (
-        None if self_normalize is None else arguments.dimension(NAME, "self_normalize", self_normalize, log_prob.shape)
-    )
-    _refuse_options(time, cumulative, clip, group)
-    if group is not None:
-        company(NAME, "self_normalize", log_prob.shape, group, None)
+    level = _level(time, level)
+    arguments.choice(NAME, "outside", outside, ("clip", "drop"))
+    limits = _limits(clip)
     if mask is not None:
         arguments.flags(NAME, "mask", mask, "log_prob", log_prob.shape)
+    group = None if self_normalize is None else _group(log_prob.shape, self_normalize, time, clip)
     arguments.finite(NAME, "behaviour_log_prob", behaviour, mask, fix="What was drawn had a probability; mask padding.")
-    log_ratio = log_prob - behaviour
-    if mask is not None:
-        log_ratio = torch.where(mask, log_ratio, 0)
-    if time is not None:
-        log_ratio = log_ratio.cumsum(time) if cumulative else log_ratio.sum(time)
+    ratio = _joined(log_prob - behaviour, time, level, mask)  # in log space
     if group is not None:
-        if time is not None and not cumulative and group > time:
+        if time is not None and level in ("draw", "geometric") and group > time:
             group -= 1
-        result = log_ratio.softmax(group) * log_ratio.shape[group]
+        result = ratio.softmax(group) * ratio.shape[group]
+    elif limits is not None:
+        result = _clipped(ratio, limits, (0.0, 0.0) if outside == "drop" else limits)
     else:
-        result = log_ratio.exp()
+        result = ratio.exp()
     fix = (
-        "The policies are too far apart for ratios (or a log-probability is NaN): take shorter draws, or fresher ones."
+        "The policies are too far apart for ratios (or a log-probability is NaN): look at sampleprop.mismatch, clip, "
+        "take shorter draws, or fresher ones."
     )
     arguments.finite(NAME, "the ratio", result, fix=fix)
-    return result if clip is None else result.clamp(*clip)
+    return result
 
 
-def _refuse_options(time: int | None, cumulative: bool, clip: tuple[float, float] | None, group: int | None) -> None:
-    if cumulative and time is None:
-        raise ValueError(f"{NAME} needs the dimension of the steps to be cumulative; got time_dim=None. Name it.")
-    if clip is not None and not 0 <= clip[0] < clip[1]:
-        raise ValueError(f"{NAME} needs clip=(low, high) with 0 <= low < high; got {clip}. PPO's is (1 - ε, 1 + ε).")
-    if clip is not None and group is not None:
+def _joined(log_ratio: Tensor, time: int | None, level: Level, mask: Tensor | None) -> Tensor:
+    """The logarithm of the ratio at that level."""
+    if mask is not None:
+        log_ratio = torch.where(mask, log_ratio, 0)
+    if time is None or level == "step":
+        return log_ratio
+    if level == "prefix":
+        return log_ratio.cumsum(time)
+    total = log_ratio.sum(time)
+    if level == "draw":
+        return total
+    return total / (log_ratio.shape[time] if mask is None else mask.sum(time).clamp_min(1))
+
+
+def _clipped(log_ratio: Tensor, limits: tuple[float, float], weights: tuple[float, float]) -> Tensor:
+    """exp(log_ratio) between the limits; outside a weight, and no gradient."""
+    below = log_ratio < (math.log(limits[0]) if limits[0] else -math.inf)
+    above = log_ratio > math.log(limits[1])
+    inside = torch.where(below | above, 0, log_ratio).exp()  # what is outside never meets the exponential
+    return torch.where(above, weights[1], torch.where(below, weights[0], inside))
+
+
+def _level(time: int | None, level: Level | None) -> Level:
+    if level is None:
+        return "step" if time is None else "draw"
+    arguments.choice(NAME, "level", level, ("step", "prefix", "draw", "geometric"))
+    if level != "step" and time is None:
+        raise ValueError(f"{NAME} needs the dimension of the steps for level={level!r}; got time_dim=None. Name it.")
+    return level
+
+
+def _limits(clip: Any) -> tuple[float, float] | None:
+    """The limits of the ratio."""
+    if clip is None:
+        return None
+    if not isinstance(clip, tuple) or len(clip) != 2:
+        raise TypeError(
+            f"{NAME} needs clip=(low, high), ratios or None; got {clip!r}. PPO's ε = 0.2 is clip=(0.8, 1.2)."
+        )
+    low, high = clip
+    if not (low is None or 0 <= low <= 1) or not (high is None or high >= 1):
+        raise ValueError(
+            f"{NAME} needs 0 <= low <= 1 <= high, because equal policies have ratio 1; got clip={clip}. Epsilons "
+            "(0.2, 0.28) are clip=(0.8, 1.28)."
+        )
+    return (0.0 if low is None else low), (math.inf if high is None else high)
+
+
+def _group(shape: torch.Size, dim: int, time: int | None, clip: Clip | None) -> int:
+    """The dimension of the draws that share a mean."""
+    if clip is not None:
         raise ValueError(f"{NAME} needs clip or self_normalize, not both; got both. Choose one bias.")
-    if group is not None and group == time:
+    group = arguments.dimension(NAME, "self_normalize", dim, shape)
+    if group == time:
         raise ValueError(f"{NAME} needs to normalize over draws; got self_normalize and time_dim both {group}.")
+    company(NAME, "self_normalize", shape, group, None)
+    return group

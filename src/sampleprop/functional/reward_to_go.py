@@ -7,67 +7,89 @@ Differences from them: none.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from sampleprop.functional import arguments
 
 
-def reward_to_go(rewards: Tensor, discount: float = 1.0, dim: int = 0, done: Tensor | None = None) -> Tensor:
+def reward_to_go(
+    rewards: Tensor,
+    discount: float | Tensor = 1.0,
+    *,
+    dim: int,
+    done: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
     r"""For each step, the discounted sum of the rewards from it to the end of its episode.
 
     .. math:: R_t = r_t + \gamma\,(1 - d_t)\,R_{t+1} = \sum_{s \ge t} \gamma^{s - t} r_s
 
     Linear and differentiable in the rewards; costs do as well as rewards. Steps are joined in pairs, then in fours, and
-    so
-    on: the number of operations grows with log2 of the length, nothing is divided by a power of γ, and rounding errors
-    do not pile up along the episode.
+    so on: the number of operations grows with log2 of the length, nothing is divided by a power of γ, and rounding
+    errors do not pile up along the episode. A discount for each step makes this any recurrence
+    R_t = r_t + γ_t R_{t+1}.
 
     R_t weighs the scores of an undiscounted objective. The gradient of :math:`\mathbb{E}[\sum_t \gamma^t r_t]` has
     :math:`\gamma^t R_t` in the place of R_t; without that factor, as practice has it, it is biased, and the gradient of
     no objective (Nota and Thomas, 2020, "Is the policy gradient a gradient?").
 
     An episode that a time limit cut short is not done; it goes on. Add γ times the value of the state it would go on
-    from to its last reward, and mark it done there.
+    from to its last reward, and mark it done there; or take :func:`generalized_advantage`, which is told the two ends
+    apart.
 
     Args:
         rewards: [time, batch], or any shape with the steps along `dim`; finite.
-        discount: γ, from 0 to 1.
+        discount: γ, from 0 to 1; or a tensor of the shape of `rewards`, γ_t, of any size.
         dim: the dimension of the steps.
         done: booleans of the shape of `rewards`, True at the last step of an episode; None for one episode.
+        mask: booleans of the shape of `rewards`, False for padding, whose rewards are 0 or not finite and count as 0.
+            Observations that the policy did not draw exist: their rewards count.
 
     Returns:
         R, of the shape of `rewards`; in float32 at least.
 
     Raises:
-        TypeError: for what is not a tensor of real numbers, and a `done` that is not boolean.
-        ValueError: for another shape of `done`, no such dimension, a discount out of range, and NaN or infinite rewards
-            (not looked at under `torch.compile` and `torch.func`).
+        TypeError: for what is not a tensor of real numbers, and a `done` or `mask` that is not boolean.
+        ValueError: for other shapes, no such dimension, a discount out of range, NaN or infinite rewards, and a reward
+            where the mask is False (values are not looked at under `torch.compile` and `torch.func`).
 
     Example:
         >>> import torch, sampleprop as sp
-        >>> sp.reward_to_go(torch.tensor([1.0, 2.0, 4.0]), discount=0.5)
+        >>> sp.reward_to_go(torch.tensor([1.0, 2.0, 4.0]), discount=0.5, dim=0)
         tensor([3., 4., 4.])
     """
     name = "reward_to_go"
     result = arguments.real(name, "rewards", rewards)
-    if not 0 <= discount <= 1:
+    if isinstance(discount, Tensor):
+        arguments.same_shape(name, "discount", discount, "rewards", result.shape)
+    elif not 0 <= discount <= 1:
         raise ValueError(f"{name} needs a discount from 0 to 1; got {discount}. Beyond 1 the sum need not converge.")
     dim = arguments.dimension(name, "dim", dim, result.shape)
     if done is not None:
         arguments.flags(name, "done", done, "rewards", result.shape)
-    arguments.finite(name, "rewards", result, fix="Fix the reward: it would reach every earlier step.")
-    result = result.movedim(dim, -1)  # [..., time]
-    # What R_{t+step} is multiplied with in R_t: one number, or 0 beyond the end of an episode.
-    factor: float | Tensor = discount
+    if mask is not None:
+        arguments.flags(name, "mask", mask, "rewards", result.shape)
+        arguments.nothing_lost(name, "reward", result, mask)
+    arguments.finite(name, "rewards", result, mask, fix="Fix the reward: it would reach every earlier step.")
+    if mask is not None:
+        result = torch.where(mask, result, 0)
+    factor = arguments.real(name, "discount", discount) if isinstance(discount, Tensor) else discount
     if done is not None:
-        factor = discount * (~done).to(result.dtype).movedim(dim, -1)
+        factor = factor * (~done).to(result.dtype)
+    along = factor.movedim(dim, -1).to(result.dtype) if isinstance(factor, Tensor) else factor
+    return scan(result.movedim(dim, -1), along).movedim(-1, dim)
+
+
+def scan(x: Tensor, factor: float | Tensor) -> Tensor:
+    """R_t = x_t + factor_t R_{t+1} along the last dimension."""
     step = 1
-    while step < result.shape[-1]:
-        result = result + factor * _later(result, step)
+    while step < x.shape[-1]:
+        x = x + factor * _later(x, step)
         factor = factor * (_later(factor, step) if isinstance(factor, Tensor) else factor)
         step *= 2
-    return result.movedim(-1, dim)
+    return x
 
 
 def _later(x: Tensor, step: int) -> Tensor:

@@ -4,7 +4,8 @@ Source: Williams (1992), "Simple statistical gradient-following algorithms for c
 any order by the box of Foerster, Farquhar, Al-Shedivat, Rocktäschel, Xing and Whiteson (2018), "DiCE: The infinitely
 differentiable Monte Carlo estimator", sec. 4; the baseline in it by Farquhar, Whiteson and Foerster (2019), "Loaded
 DiCE: Trading off bias and variance in any-order score function gradient estimators for reinforcement learning".
-Differences from the papers: costs without a step, draws of different lengths, and groups that leave one out.
+Differences from the papers: costs without a step, draws of different lengths, steps that the policy did not draw, and
+groups that leave one out.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from torch import Tensor
 
 from sampleprop import noise
 from sampleprop.functional import arguments
+from sampleprop.functional.aggregate import NORMALIZE, Normalize, divides
 from sampleprop.functional.leave_one_out import company, over_group
-from sampleprop.functional.reward_to_go import reward_to_go
+from sampleprop.functional.reward_to_go import scan
 from sampleprop.surrogate import surrogate
 from sampleprop.tracing import inspectable
 
-Normalize = Literal["draws", "tokens", "length"]
 NAME = "score_function_loss"
 
 
@@ -29,11 +30,13 @@ def score_function_loss(
     log_prob: Tensor,
     cost: Tensor,
     *,
+    time_dim: int | None,
     baseline: Tensor | Literal["leave-one-out"] | None = None,
     group_dim: int | None = None,
-    time_dim: int | None = None,
     mask: Tensor | None = None,
+    drawn: Tensor | None = None,
     normalize: Normalize = "draws",
+    divisor: Tensor | float | None = None,
     as_weights: bool = False,
 ) -> Tensor:
     r"""The mean cost, with the score-function gradient: minimize it.
@@ -42,53 +45,65 @@ def score_function_loss(
 
     .. math::
 
-        \nabla\,\text{loss} = \frac1n \sum_i \Bigl[ \nabla c_i + \sum_t (C_{it} - b_{it})\,\nabla \ell_{it} \Bigr],
-            \qquad C_{it} = \sum_{s \ge t} c_{is}
+        \nabla\,\text{loss} = \frac1n \sum_i \Bigl[ \nabla c_i
+            + \sum_{t \text{ drawn}} (C_{it} - b_{it})\,\nabla \ell_{it} \Bigr],
+            \qquad C_{it} = \sum_{s \ge t,\ s \text{ exists}} c_{is}
 
     C is the whole cost of the draw where there is one cost for each draw, and what it costs from step t on where each
     step has its cost. The loss is made of boxes
     :math:`\square_t = \exp \sum_{s \le t} (\ell_s - \operatorname{stop} \ell_s)`, which are 1:
     :math:`\sum_t c_t \square_t - b_t (\square_t - \square_{t-1})`.
 
+    There are two masks. `mask` says which steps exist, `drawn` which of them the policy chose. Tool output, prompts and
+    forced tokens exist and are not drawn: a cost that arises there is charged to all earlier draws. A draw whose mask
+    is all False does not exist and does not count in n.
+
     Unbiased, to any order, for draws from the distribution that `log_prob` describes and a baseline that does not
     depend on the step it is for, or on later ones; θ in the cost gets its own gradient. For draws from another
     distribution see :func:`importance_ratio`. Rewards are costs with a minus sign; the KL to a reference, if there is
     one, is part of the cost.
 
-    What divides the gradient (the value is the mean cost whatever it is):
+    What divides the gradient (without a divisor the value is the mean cost, whatever it is):
 
     - "draws": the number of draws, as above. Unbiased; no draw counts less for being long (as in "Dr. GRPO", which
       divides by a constant).
-    - "tokens": the number of steps that the mask keeps. Biased where lengths are random, for the number then depends on
+    - "tokens": the number of steps that were drawn. Biased where lengths are random, for the number then depends on
       the draws; the bias vanishes as the batch grows, up to a constant factor.
     - "length": each draw's own length, then the number of draws, as in GRPO. Biased, whatever the number of draws: with
       one cost for a draw it is the gradient of E[(c - b) / length], b held fixed. Long draws are charged less for their
       errors.
 
+    With a `divisor`, which :func:`count` takes of the whole step of the optimizer, value and gradient are sums over it:
+    then micro-batches and ranks add up to what one call for all draws gives. "draws" and "tokens" differ in that number
+    only.
+
     Args:
         log_prob: [*draws], or with one more dimension, that of the steps of one draw: log-probabilities of what was
             drawn, attached to the policy.
         cost: [*draws], the cost of each draw; or of the shape of `log_prob`, the cost that arises at each step.
-        baseline: of the shape of `cost` or of `log_prob`, detached; or "leave-one-out" for the mean of the others in
+        time_dim: the dimension of `log_prob` that holds the steps of one draw; None where each entry is a whole draw.
+            It has no default: a dimension of steps that is taken for one of draws loses every delayed cost.
+        baseline: [*draws], or of the shape of `log_prob`, detached; or "leave-one-out" for the mean of the others in
             the group (step by step, over those that have not ended, where each step has its cost); None for 0.
         group_dim: the dimension of `log_prob` that holds the draws of one group, for "leave-one-out".
-        time_dim: the dimension of `log_prob` that holds the steps of one draw; None where each entry is a whole draw.
-        mask: booleans of the shape of `log_prob`, False for padding, for steps after the end of an episode, and for
-            what the policy did not draw. Log-probability and cost count for nothing there, and may be anything.
+        mask: booleans of the shape of `log_prob`, False for what does not exist: padding, steps after the end of an
+            episode, whole draws. The cost there is 0 or not finite, and counts for nothing.
+        drawn: booleans of the shape of `log_prob`, True for what the policy chose; None for `mask`. Log-probability
+            and baseline count for nothing elsewhere, and may be anything.
         normalize: "draws", "tokens" or "length". The biased two need `time_dim`, and are right to the first order only.
+        divisor: what divides in the place of the number of draws (draws, length) or tokens of this call; above 0.
         as_weights: take `cost` for what is to be multiplied with each ∇ℓ, as it stands: an advantage, or
             `reward_to_go`, whose steps are not to be added up again. The first order only, and no gradient for θ. The
-            value is their sum over
-            the steps, averaged over the draws, which says little: log the cost itself.
+            value is their sum over the drawn steps, averaged over the draws, which says little: log the cost itself.
 
     Returns:
         A number, in float32 at least.
 
     Raises:
-        TypeError: for what is not a tensor of real numbers.
-        ValueError: for shapes that would be broadcast; an attached baseline or weight; a group of one; a draw whose
-            steps are all masked; NaN and infinities where the mask keeps them. Values are not looked at under
-            `torch.compile` and `torch.func`.
+        TypeError: for what is not a tensor of real numbers, and where `time_dim` is not given.
+        ValueError: for shapes that would be broadcast; an attached baseline or weight; a group of one; no draw that
+            exists; a cost where nothing exists; a drawn step that does not exist; NaN and infinities where they would
+            count. Values are not looked at under `torch.compile` and `torch.func`.
         RuntimeError: for a `log_prob` without graph, where the gradient would be zero (use `torch.no_grad()` if only
             the value is wanted); and in a second backward pass, where the first order is all there is.
 
@@ -107,39 +122,43 @@ def score_function_loss(
     time = None if time_dim is None else arguments.dimension(NAME, "time_dim", time_dim, log_prob.shape)
     _refuse_shapes(log_prob, cost, time)
     _refuse_options(log_prob, cost, time, normalize, as_weights)
-    if mask is not None:
-        arguments.flags(NAME, "mask", mask, "log_prob", log_prob.shape)
-    _refuse_values(log_prob, cost, baseline, time, mask)
-    group = _group(log_prob, baseline, group_dim, time, mask)
+    divides(NAME, divisor)
+    arguments.two_masks(NAME, mask, drawn, "log_prob", log_prob.shape)
+    drawn = mask if drawn is None else drawn
+    alive = mask if mask is None or time is None else mask.any(time)  # [*draws]
+    per_step = time is not None and cost.shape == log_prob.shape
+    _refuse_values(
+        log_prob, cost, baseline, mask if per_step else alive, alive, drawn, as_weights, _draws(log_prob, time)
+    )
+    group = _group(log_prob, baseline, group_dim, time, alive)
+    if normalize == "tokens" and divisor is not None:
+        normalize = "draws"  # the same but for the number
 
     # From here on the steps come last; a draw without steps is one of a single step.
-    per_step = time is not None and cost.shape == log_prob.shape
-    log_prob = _steps_last(log_prob, time)  # [*draws, time]
-    keep = None if mask is None else _steps_last(mask, time)
-    alive = None if keep is None else keep.any(-1)  # [*draws]
-    cost = cost.movedim(time, -1) if time is not None and per_step else cost.unsqueeze(-1)  # [*draws, time or 1]
-    if keep is not None and alive is not None:
-        log_prob = torch.where(keep, log_prob, 0)
-        cost = torch.where(keep if per_step else alive.unsqueeze(-1), cost, 0)
-    count = log_prob[..., 0].numel() if alive is None else alive.sum().clamp_min(1)
+    exists, chosen = (None if x is None else _steps_last(x, time) for x in (mask, drawn))  # [*draws, time]
+    log_prob = _where(chosen, _steps_last(log_prob, time))
+    if per_step:
+        cost = _where(chosen if as_weights else exists, _steps_last(cost, time))
+    else:
+        cost = _where(alive, cost).unsqueeze(-1)  # [*draws, 1]
+    count: Tensor | float = log_prob[..., 0].numel() if alive is None else alive.sum().clamp_min(1)
+    if divisor is not None:
+        count = divisor
     charged = cost.detach()
     if per_step and not as_weights:
-        charged = reward_to_go(charged, dim=-1)  # C
+        charged = scan(charged, 1.0)  # C
     b = None
     if isinstance(baseline, Tensor):
         b = baseline.detach().to(charged.dtype)
-        b = _steps_last(b, time) if b.dim() == log_prob.dim() or time is None else b.unsqueeze(-1)
-        b = b if keep is None else torch.where(keep, b, 0)  # [*draws, time]
+        b = _where(chosen, _steps_last(b, time) if time is None or b.dim() == log_prob.dim() else b.unsqueeze(-1))
     elif group is not None:
-        present = keep if per_step or alive is None else alive.unsqueeze(-1)
-        b = over_group(charged, group, present)
+        b = over_group(charged, group, exists if per_step or alive is None else alive.unsqueeze(-1))
 
     if as_weights or normalize != "draws":
-        weights = charged if b is None else charged - b
-        weights = weights.expand_as(log_prob) if keep is None else torch.where(keep, weights, 0)
+        weights = _where(chosen, (charged if b is None else charged - b).expand_as(log_prob))
         how = "as_weights=True" if as_weights else f'normalize="{normalize}"'
-        divisor = _divisor(normalize, log_prob, keep, count)
-        return surrogate(f"{NAME}({how})", cost.sum() / count, (log_prob,), (weights / divisor,))
+        by = _divisor(normalize, log_prob, chosen, count)
+        return surrogate(f"{NAME}({how})", cost.sum() / count, (log_prob,), (weights / by,))
     return _boxed(log_prob, cost, b).sum() / count
 
 
@@ -154,11 +173,15 @@ def _boxed(log_prob: Tensor, cost: Tensor, b: Tensor | None) -> Tensor:
     return result.sum(-1) - (b * change).sum(-1)
 
 
-def _divisor(normalize: Normalize, log_prob: Tensor, keep: Tensor | None, count: int | Tensor) -> int | Tensor:
+def _divisor(normalize: Normalize, log_prob: Tensor, keep: Tensor | None, count: Tensor | float) -> Tensor | float:
     if normalize == "draws":
         return count
     lengths = torch.ones_like(log_prob).sum(-1, keepdim=True) if keep is None else keep.sum(-1, keepdim=True)
     return lengths.sum().clamp_min(1) if normalize == "tokens" else lengths.clamp_min(1) * count
+
+
+def _where(keep: Tensor | None, x: Tensor) -> Tensor:
+    return x if keep is None else torch.where(keep, x, 0)
 
 
 def _steps_last(x: Tensor, time: int | None) -> Tensor:
@@ -178,8 +201,8 @@ def _refuse_shapes(log_prob: Tensor, cost: Tensor, time: int | None) -> None:
     if time is None:
         if cost.dim() == log_prob.dim() - 1:
             raise ValueError(
-                f"{NAME} needs one cost for each log-probability, {list(log_prob.shape)}; got {list(cost.shape)}. If "
-                "log_prob holds the steps of each draw, name their dimension: time_dim=-1, say."
+                f"{NAME} needs one cost for each log-probability, {list(log_prob.shape)}, with time_dim=None; got "
+                f"{list(cost.shape)}. If log_prob holds the steps of each draw, name their dimension: time_dim=-1, say."
             )
         arguments.same_shape(NAME, "cost", cost, "log_prob", log_prob.shape)
     elif cost.shape not in (log_prob.shape, _draws(log_prob, time)):
@@ -191,8 +214,7 @@ def _refuse_shapes(log_prob: Tensor, cost: Tensor, time: int | None) -> None:
 
 
 def _refuse_options(log_prob: Tensor, cost: Tensor, time: int | None, normalize: str, as_weights: bool) -> None:
-    if normalize not in ("draws", "tokens", "length"):
-        raise ValueError(f'{NAME} needs normalize="draws", "tokens" or "length"; got {normalize!r}.')
+    arguments.choice(NAME, "normalize", normalize, NORMALIZE)
     if normalize != "draws" and time is None:
         raise ValueError(
             f"{NAME} needs the dimension of the steps to normalize by {normalize}; got time_dim=None. Name it: "
@@ -208,7 +230,7 @@ def _refuse_options(log_prob: Tensor, cost: Tensor, time: int | None, normalize:
 
 
 def _group(
-    log_prob: Tensor, baseline: Tensor | str | None, group_dim: int | None, time: int | None, mask: Tensor | None
+    log_prob: Tensor, baseline: Tensor | str | None, group_dim: int | None, time: int | None, alive: Tensor | None
 ) -> int | None:
     """The dimension of a group among those of the draws; None where there are no groups."""
     if isinstance(baseline, Tensor) or baseline is None:
@@ -234,34 +256,41 @@ def _group(
             f"{NAME} needs groups of draws; got group_dim and time_dim both {group}: the steps of one draw are not "
             f"independent."
         )
-    company(NAME, "group_dim", log_prob.shape, group, mask if time is None else None)  # with steps, every draw is there
-    return group - 1 if time is not None and group > time else group
+    company(NAME, "group_dim", log_prob.shape, group, None)
+    group = group - 1 if time is not None and group > time else group
+    company(NAME, "group_dim", _draws(log_prob, time), group, alive)
+    return group
 
 
 def _refuse_values(
-    log_prob: Tensor, cost: Tensor, baseline: Tensor | str | None, time: int | None, mask: Tensor | None
+    log_prob: Tensor,
+    cost: Tensor,
+    baseline: Tensor | str | None,
+    exists: Tensor | None,
+    alive: Tensor | None,
+    drawn: Tensor | None,
+    as_weights: bool,
+    draws: torch.Size,
 ) -> None:
-    alive = mask
-    if mask is not None and time is not None:
-        alive = mask.any(time)
-        if inspectable(alive) and not bool(alive.all()):
-            raise ValueError(
-                f"{NAME} needs a step that the mask keeps in each draw; got none at {(~alive).nonzero()[0].tolist()}. "
-                f"Leave that draw out, or fix the mask."
-            )
-    elif mask is not None and inspectable(mask) and not bool(mask.any()):
-        raise ValueError(f"{NAME} needs a draw that the mask keeps; got none. Fix the mask.")
-
-    def kept(x: Tensor) -> Tensor | None:
-        return mask if x.shape == log_prob.shape else alive
-
-    arguments.finite(NAME, "log_prob", log_prob, mask, fix="What was drawn has a finite log-probability; mask padding.")
-    arguments.finite(NAME, "cost", cost, kept(cost), fix="Fix the cost, or mask it.")
+    """`exists` and the cost have one shape; `alive` has that of the draws, `drawn` that of the log-probabilities."""
+    if alive is not None and inspectable(alive) and not bool(alive.any()):
+        raise ValueError(f"{NAME} needs a draw that the mask keeps; got none. Fix the mask, or skip the batch.")
+    if exists is not None and not as_weights:
+        arguments.nothing_lost(NAME, "cost", cost, exists)
+    arguments.finite(
+        NAME, "log_prob", log_prob, drawn, fix="What was drawn has a finite log-probability; mask padding."
+    )
+    counts = drawn if as_weights and cost.shape == log_prob.shape else exists
+    arguments.finite(NAME, "cost", cost, counts, fix="Fix the cost, or mask it.")
     if isinstance(baseline, Tensor):
-        if baseline.shape not in (cost.shape, log_prob.shape):
-            arguments.same_shape(NAME, "baseline", baseline, "cost", cost.shape)
+        if baseline.shape not in (draws, log_prob.shape):
+            raise ValueError(
+                f"{NAME} needs a baseline for each draw, {list(draws)}, or for each step, {list(log_prob.shape)}, "
+                f"nothing is broadcast; got {list(baseline.shape)}. Expand it, or put its dimensions in that order."
+            )
         arguments.real(NAME, "baseline", baseline)
         arguments.detached(
             NAME, "baseline", baseline, "it would change the gradient of the cost; it learns by its own loss"
         )
-        arguments.finite(NAME, "baseline", baseline, kept(baseline), fix="Fix the baseline, or mask it.")
+        where = drawn if baseline.shape == log_prob.shape else alive
+        arguments.finite(NAME, "baseline", baseline, where, fix="Fix the baseline, or mask it.")

@@ -5,6 +5,7 @@ Source: the definition of the softmax.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,9 @@ from torch.autograd import Function
 
 from sampleprop import checks, noise
 from sampleprop.functional import arguments
-from sampleprop.tracing import inspectable
+from sampleprop.tracing import differentiable_backward, inspectable
+
+PIECE, DEVICE_PIECE = 1 << 18, 1 << 26  # numbers in float32 at a time: what a cache holds; what keeps a GPU busy
 
 
 def token_log_prob(logits: Tensor, tokens: Tensor, *, temperature: float = 1.0, mask: Tensor | None = None) -> Tensor:
@@ -21,13 +24,13 @@ def token_log_prob(logits: Tensor, tokens: Tensor, *, temperature: float = 1.0, 
 
     .. math:: \log \pi(x) = \frac{\phi_x}{\tau} - \log \sum_c e^{\phi_c / \tau}
 
-    Computed in float32 at least. The logits are all that the backward pass keeps, in the precision they came in: no
-    log-softmax of their size, and no float32 copy. Right to any order.
+    Computed in float32 at least, a few rows at a time where nothing is compiled. The logits are all of their size that
+    the backward pass keeps, in the precision they came in: no log-softmax and no float32 copy. Right to any order.
+    :func:`token_terms` has the entropy and a divergence from the same pass.
 
     Logits at step t must be those from which token t was drawn; a causal model's come one step earlier than its inputs.
     For the gradient of an expectation, pass the temperature (and the mask of top-k or top-p, as logits of -inf) that
-    the tokens were
-    drawn with: other log-probabilities are those of another policy.
+    the tokens were drawn with: other log-probabilities are those of another policy.
 
     Args:
         logits: [..., vocabulary]; -inf is legal.
@@ -53,7 +56,7 @@ def token_log_prob(logits: Tensor, tokens: Tensor, *, temperature: float = 1.0, 
     name = "token_log_prob"
     arguments.floating(name, "logits", logits)
     tokens = checked(name, "logits", logits, logits.shape[-1], tokens, temperature, mask)
-    value: Tensor = _TokenLogProb.apply(logits, tokens, mask, temperature)  # type: ignore[no-untyped-call]
+    value, _ = _TokenLogProb.apply(logits, tokens, mask, temperature)  # type: ignore[no-untyped-call]
     return certain(name, "logits", value)
 
 
@@ -92,32 +95,99 @@ def certain(name: str, argument: str, value: Tensor) -> Tensor:
 
 def log_prob(logits: Tensor, tokens: Tensor, mask: Tensor | None, temperature: float) -> Tensor:
     """[...], from logits [..., vocabulary], in float32 at least."""
-    scaled = noise.promote(logits) / temperature if temperature != 1 else noise.promote(logits)
-    value = scaled.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - scaled.logsumexp(-1)
-    return value if mask is None else torch.where(mask, value, 0)
+    return _value_and_norm(logits, tokens, mask, temperature)[0]
 
 
 def slope(logits: Tensor, tokens: Tensor, mask: Tensor | None, temperature: float, weight: Tensor) -> Tensor:
     """The derivative of (weight * log_prob).sum() by the logits, [..., vocabulary]; differentiable itself."""
-    scaled = noise.promote(logits) / temperature if temperature != 1 else noise.promote(logits)
     weight = weight.unsqueeze(-1) / temperature
-    result = (-weight * scaled.softmax(-1)).scatter_add(-1, tokens.unsqueeze(-1), weight)
+    result = (-weight * scaled(logits, temperature).softmax(-1)).scatter_add(-1, tokens.unsqueeze(-1), weight)
     return result if mask is None else torch.where(mask.unsqueeze(-1), result, 0)
+
+
+def scaled(logits: Tensor, temperature: float) -> Tensor:
+    """The logits over the temperature, in float32 at least; the same tensor where nothing changes."""
+    return noise.promote(logits) / temperature if temperature != 1 else noise.promote(logits)
+
+
+def pieces(logits: Tensor) -> list[slice]:
+    """Rows of logits [rows, vocabulary] that are worked on at a time: all of them where a compiler fuses the work."""
+    rows, vocabulary = logits.shape
+    if not inspectable(logits):
+        return [slice(0, rows)]
+    step = max(1, (PIECE if logits.device.type == "cpu" else DEVICE_PIECE) // max(vocabulary, 1))
+    return [slice(start, start + step) for start in range(0, max(rows, 1), step)]
+
+
+def by_pieces(logits: Tensor, work: Callable[[slice], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The results of `work` for each piece of the rows, [rows].
+
+    They are written into tensors that exist already: small ones that outlive the large ones of a piece would keep the
+    allocator from using that memory again.
+    """
+    first, *rest = pieces(logits)
+    found = work(first)
+    if not rest:
+        return found
+    results = tuple(x.new_empty(len(logits)) for x in found)
+
+    def keep(rows: slice, found: tuple[Tensor, ...]) -> None:
+        for result, x in zip(results, found, strict=True):
+            result[rows] = x
+
+    keep(first, found)
+    del found
+    for rows in rest:
+        keep(rows, work(rows))
+    return results
+
+
+def _value_and_norm(logits: Tensor, tokens: Tensor, mask: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
+    """The log-probabilities, and the logarithm of the sum of all exponentials."""
+    z = scaled(logits, temperature)
+    norm = z.logsumexp(-1)
+    value = z.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - norm
+    return (value if mask is None else torch.where(mask, value, 0)), norm
 
 
 class _TokenLogProb(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(logits: Tensor, tokens: Tensor, mask: Tensor | None, temperature: float) -> Tensor:
-        return log_prob(logits, tokens, mask, temperature)
+    def forward(logits: Tensor, tokens: Tensor, mask: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
+        flat, numbers = logits.reshape(-1, logits.shape[-1]), tokens.reshape(-1)
+        found = by_pieces(flat, lambda rows: _value_and_norm(flat[rows], numbers[rows], None, temperature))
+        value, norm = (x.view(tokens.shape) for x in found)
+        return (value if mask is None else torch.where(mask, value, 0)), norm
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         *tensors, ctx.temperature = inputs
-        ctx.save_for_backward(*tensors)
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*tensors, output[1])
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        logits, tokens, mask = ctx.saved_tensors
-        return slope(logits, tokens, mask, ctx.temperature, grad_output).to(logits.dtype), None, None, None
+    def backward(ctx: Any, grad_output: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        logits, tokens, mask, norm = ctx.saved_tensors
+        if differentiable_backward() or not inspectable(logits):
+            result = slope(logits, tokens, mask, ctx.temperature, grad_output).to(logits.dtype)
+        else:
+            result = _slope_in_pieces(logits, tokens, mask, norm, ctx.temperature, grad_output)
+        return result, None, None, None
+
+
+def _slope_in_pieces(
+    logits: Tensor, tokens: Tensor, mask: Tensor | None, norm: Tensor, temperature: float, weight: Tensor
+) -> Tensor:
+    """As `slope`, without graph, with float32 numbers for a few rows at a time."""
+    flat, numbers = logits.reshape(-1, logits.shape[-1]), tokens.reshape(-1, 1)
+    weight = (weight / temperature).reshape(-1, 1)
+    if mask is not None:
+        weight = torch.where(mask.reshape(-1, 1), weight, 0)
+    result = torch.empty_like(flat)
+    for rows in pieces(flat):
+        p = scaled(flat[rows], temperature).sub(norm.reshape(-1, 1)[rows]).exp_()
+        if mask is not None:
+            p = torch.where(mask.reshape(-1, 1)[rows], p, 0)  # for 0 times NaN is NaN
+        result[rows] = p.mul_(-weight[rows]).scatter_add_(-1, numbers[rows], weight[rows])
+    return result.view(logits.shape)

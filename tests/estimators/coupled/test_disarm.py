@@ -66,24 +66,6 @@ def test_saturated_bernoullis_are_certain_and_have_no_gradient() -> None:
     assert gradient[:, 6].abs().max() > 0
 
 
-@pytest.mark.parametrize("kind", [ARM, DisARM])
-def test_a_pair_that_loses_one_point_is_left_out_whole(kind: type[sp.Estimator]) -> None:
-    logits = torch.tensor([[0.4, -0.9, 1.3]], dtype=torch.float64, requires_grad=True)
-    q = bernoullis(logits)
-    draw = kind(4).propose(q, generator=torch.Generator().manual_seed(16))
-    costs = rough(draw.points)
-    keep = torch.tensor([[True], [True], [False], [True]])
-    left = draw._replace(points=draw.points[[1, 3]])
-    if kind is ARM:
-        left = left._replace(u=draw.u[[1]])
-    kind(4).combine(q, draw, costs, keep=keep).sum().backward()
-    torch.testing.assert_close(logits.grad, combined(kind(2), left, logits.detach(), bernoullis, costs[[1, 3]]))
-    logits.grad = None
-    keep = torch.tensor([[False], [True], [True], [False]])
-    with pytest.raises(ValueError, match=f"{kind.__name__} needs a whole pair of finite costs"):
-        kind(4).combine(q, draw, costs, keep=keep)
-
-
 @pytest.mark.parametrize("number", [1, 3])
 @pytest.mark.parametrize("make", [ARM, DisARM])
 def test_odd_numbers_of_samples_are_refused(make: type[sp.Estimator], number: int) -> None:

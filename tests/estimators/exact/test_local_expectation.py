@@ -126,23 +126,6 @@ def test_masked_classes_are_not_shown_to_f():
     torch.testing.assert_close(logits.grad, p * (1 - p) * torch.tensor([-1.0, 0.0, 1.0]))
 
 
-def test_a_left_out_pivot_takes_its_changes_with_it():
-    dist = bits(torch.tensor([0.4, -0.9], dtype=torch.float64).requires_grad_())
-    estimator = sp.LocalExpectation(2)
-    draw = estimator.propose(dist, generator=torch.Generator().manual_seed(0))
-    f = lambda x: wave(x.unsqueeze(1)).squeeze(1)  # noqa: E731
-    single = Draw(draw.points[:1], draw.probes.unflatten(0, (2, 1, 2))[:, :, 0].flatten(0, 1))
-    logits = dist.base_dist.logits
-    (kept,) = torch.autograd.grad(
-        estimator.combine(dist, draw, f(draw.points), probe_costs=f(draw.probes), keep=torch.tensor([True, False])),
-        logits,
-    )
-    (alone,) = torch.autograd.grad(
-        sp.LocalExpectation().combine(dist, single, f(single.points), probe_costs=f(single.probes)), logits
-    )
-    torch.testing.assert_close(kept, alone)
-
-
 def test_only_the_pivots_reach_theta():
     theta = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     dist = bits(torch.tensor([0.4, -0.9], dtype=torch.float64))

@@ -502,17 +502,3 @@ def test_functional_transforms_need_f_itself() -> None:
 
     with pytest.raises(ValueError, match=r"DoublyReparameterized needs f itself .*; got costs alone. Pass relaxed_f=f"):
         torch.func.grad(by_hand)(torch.zeros(()))
-
-
-def test_left_out_samples_of_single_bounds() -> None:
-    """The ELBO is an average, from which a sample may be missing."""
-    phi = NORMAL_PHI.clone().requires_grad_()
-    q = normal(phi)
-    draw = StickingTheLanding(3).propose(q)
-    keep = torch.tensor([True, False, True])
-    costs = torch.where(keep, gaussian(draw.points, phi, NORMAL_THETA), 0.0)
-    found = StickingTheLanding(3).combine(q, draw, costs, keep=keep)
-    left = sticking_the_landing.Draw(draw.points[keep])
-    expected = StickingTheLanding(2).combine(q, left, gaussian(left.points, phi, NORMAL_THETA))
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(*(torch.autograd.grad(v, phi, retain_graph=True)[0] for v in (found, expected)))

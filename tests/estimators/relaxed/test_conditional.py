@@ -14,6 +14,7 @@ from torch import Tensor
 
 from estimators.relaxed.problems import PROBLEMS, THRESHOLD, bits, both, estimates, exact, f, largest_z, rebuilt
 from sampleprop import families
+from sampleprop.costs import Softening
 from sampleprop.estimators.relaxed import conditional
 from sampleprop.estimators.relaxed.rebar import REBAR
 from sampleprop.estimators.relaxed.relaxation import harden, soften
@@ -55,7 +56,7 @@ def test_the_correction_is_what_autograd_gives_through_the_noise(problem: str, c
     torch.testing.assert_close(conditional.correction(variables, draw, conditional.with_gradient(c)).mean(0), wanted)
 
     def by_hand(z: Tensor) -> tuple[Tensor, Tensor]:
-        return conditional.squashed(variables, z, torch.tensor(-0.7), conditional.with_gradient(f))
+        return conditional.squashed(variables, z, Softening(torch.tensor(-0.7)), conditional.with_gradient(f))
 
     torch.testing.assert_close(conditional.correction(variables, draw, by_hand).mean(0), wanted)
 

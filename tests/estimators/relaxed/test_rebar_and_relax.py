@@ -325,17 +325,6 @@ def test_any_batch_and_event(estimator: sp.Estimator, batch: tuple[int, ...], ev
     assert phi.grad.abs().min() > 0
 
 
-@pytest.mark.parametrize("estimator", [REBAR(2), RELAX(2, coupled=True), RELAX(2, use_f=False)], ids=str)
-def test_left_out_costs_leave_their_samples_out(estimator: sp.Estimator) -> None:
-    phi = BITS.expand(4, 3)
-    draw = estimator.propose(bits(phi))
-    first = type(draw)(*(x if x is None else x[:1] for x in draw))
-    keep = torch.tensor([True, False])[:, None].expand(2, 4)
-    leaf = phi.clone().requires_grad_()
-    estimator.combine(bits(leaf), draw, f(draw.points), relaxed_f=f, keep=keep).sum().backward()
-    torch.testing.assert_close(leaf.grad, gradient(estimator, bits, phi, first))
-
-
 @pytest.mark.parametrize("estimator", [REBAR(), RELAX(), RELAX(use_f=False)], ids=str)
 def test_state_survives_copies_and_the_draw_can_be_saved(estimator: sp.Estimator) -> None:
     with torch.no_grad():

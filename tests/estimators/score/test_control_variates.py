@@ -6,14 +6,25 @@ import torch
 import sampleprop as sp
 from estimators.score.moments import BITS, PROBLEMS, bits, combined, every_tuple, exact, moments, wave
 from sampleprop import families
-from sampleprop.estimators.score import double_cv, muprop, rodeo
+from sampleprop.estimators.score import double_cv, muprop, rodeo, score_function
+from variants import tilted
 
 
 def with_control_variates():
     yield sp.MuProp(), muprop.Draw
     yield sp.MuProp(2, coefficient=0.3, learn=True), muprop.Draw
-    yield sp.DoubleCV(2), double_cv.Draw
-    yield sp.RODEO(2), rodeo.Draw
+    yield tilted(sp.DoubleCV(2)), double_cv.Draw
+    yield tilted(sp.RODEO(2)), rodeo.Draw
+
+
+@pytest.mark.parametrize("estimator", [sp.DoubleCV(3), sp.RODEO(3)], ids=str)
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_untrained_it_is_leave_one_out(estimator, problem):
+    make, logits = PROBLEMS[problem]
+    rows, _ = every_tuple(estimator._draw_type, make, logits, 3)
+    mine = combined(estimator.double(), make, logits, rows)[1]
+    theirs = combined(sp.ScoreFunction(3), make, logits, score_function.Draw(rows.points))[1]
+    torch.testing.assert_close(mine, theirs)
 
 
 @pytest.mark.parametrize("index", range(4))
@@ -36,7 +47,7 @@ def test_the_mean_is_exact_whatever_the_coefficients(index, problem, scale):
 
 @pytest.mark.parametrize("module", [muprop, double_cv])
 def test_without_the_mean_added_back_as_a_gradient_it_would_be_biased(module, monkeypatch):
-    estimator = sp.MuProp() if module is muprop else sp.DoubleCV()
+    estimator = sp.MuProp() if module is muprop else tilted(sp.DoubleCV())
     rows, probability = every_tuple(module.Draw, bits, BITS, estimator.samples)
     monkeypatch.setattr(families.Bernoullis, "through_mean", lambda variables, slope: torch.zeros_like(slope))
     mean, _ = moments(combined(estimator, bits, BITS, rows)[1], probability)

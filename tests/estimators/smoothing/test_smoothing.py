@@ -31,7 +31,6 @@ from torch.distributions import (
 
 import sampleprop as sp
 from sampleprop.estimators.smoothing.evolution_strategies import EvolutionStrategies
-from sampleprop.estimators.smoothing.perturbation import Draw
 from sampleprop.estimators.smoothing.spsa import SPSA
 
 Z = 5.0
@@ -333,21 +332,6 @@ def test_only_trained_parameters_are_moved(kind: type) -> None:
         make(kind, 1, 0.5).combine(
             Normal(mean, scale.requires_grad_()), draw, draw.points.sin(), probe_costs=draw.probes.sin()
         )
-
-
-def test_samples_left_out_take_their_pair_along() -> None:
-    mean = torch.zeros(1, dtype=torch.float64, requires_grad=True)
-    draw = Draw(
-        torch.tensor([[1.0], [9.0]], dtype=torch.float64),
-        torch.tensor([[3.0], [9.0], [1.0], [7.0]], dtype=torch.float64),  # plus, plus, minus, minus
-        {"loc": torch.tensor([[2.0], [5.0]], dtype=torch.float64)},
-        0.5,  # the draw's own step counts, whatever the estimator would draw next
-    )
-    value = SPSA(2, step=0.1).combine(
-        Normal(mean, 1.0), draw, draw.points, probe_costs=draw.probes, keep=torch.tensor([[True], [False]])
-    )
-    assert value == 1.0
-    assert torch.autograd.grad(value.sum(), mean)[0] == (3 - 1) / (2 * 0.5) * 2
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------

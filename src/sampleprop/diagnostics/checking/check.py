@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,10 +12,11 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from sampleprop import families
-from sampleprop.diagnostics.checking.cost import LINES, Cost, indifference, jump, mixing, randomness, varied
+from sampleprop.diagnostics.checking.cost import LINES, Cost, indifference, jump, mixing, position, randomness, varied
 from sampleprop.diagnostics.checking.findings import Check, Finding, Findings
+from sampleprop.diagnostics.measuring.attached import Attached
 from sampleprop.diagnostics.measuring.reference import Reference, judge, target
-from sampleprop.diagnostics.measuring.replicates import Expectation, describe_error
+from sampleprop.diagnostics.measuring.replicates import Expectation, Measured, describe_error
 from sampleprop.diagnostics.measuring.statistics import POWER, Bias, counted, percent, plus_minus, student
 from sampleprop.diagnostics.measuring.tally import GROUPS, Tally, device_of, devices, require_estimator
 from sampleprop.estimator import Estimator
@@ -28,16 +29,24 @@ def check(
     estimator: Estimator[Any, Any],
     *,
     context: Tensor | None = None,
+    parameters: Iterable[Tensor] | None = None,
     replicates: int = 2048,
     seed: int = 0,
 ) -> Check:
     r"""Find out whether an estimator is right for this f and this distribution, at the present parameters.
 
-    First it calls f at many points. It tests that the cost of a point depends on that point only, that f is not random,
-    that f does not ignore x, and that f has no jump where the estimator differentiates it. Then it compares value and
-    gradient of many independent estimates with the exact ones: by enumeration up to 4096 joint states, otherwise by a
-    long run of an unbiased estimator of the same objective. It also counts the evaluations of f. The result says which
-    bias would have been seen, where outcomes too rare to be drawn count as noise, and what could not be tested.
+    First it calls f at many points. It tests that the cost of a point depends on that point only and not on its place,
+    that f is not random, that f does not ignore x, and that f has no jump where the estimator differentiates it. Then
+    it compares value and gradient of many independent estimates with the exact ones: by enumeration up to 4096 joint
+    states, otherwise by a long run of an unbiased estimator of the same objective. It also counts the evaluations of f.
+    The result says which bias would have been seen, where outcomes too rare to be drawn count as noise, and what could
+    not be tested. Its `ok` is True only if the gradient was compared, False if something is wrong, and None otherwise.
+
+    The gradient is that with respect to the parameters of `dist`. Where `dist` does not keep them under their names
+    (LogNormal, a transformed distribution, a class of your own), it is that with respect to the leaves of the graph
+    from which `dist` was computed. It cannot see what it is not given: an encoder that ran under `torch.no_grad()`, a
+    decoder whose own parameters get no gradient, a KL term outside of f, a cost with the wrong sign, and a mean over
+    the event in place of a sum.
 
     The given objects, every `.grad` and the global random state stay as they are. But an f that counts its calls or
     keeps running averages sees the additional calls.
@@ -47,6 +56,8 @@ def check(
         dist: p_φ.
         estimator: one of the library, or your own.
         context: [\*batch, ...], for learned baselines and critics.
+        parameters: the tensors with respect to which the gradient is compared, each with a path to `dist`; None for
+            those of `dist`, as above.
         replicates: independent estimates, at least 128; rounded up to a multiple of 32. The smallest bias that can be
             seen is proportional to one over their square root.
         seed: for all noise.
@@ -66,14 +77,18 @@ def check(
     """
     if replicates < 4 * GROUPS:
         raise ValueError(f"check needs at least {4 * GROUPS} replicates to judge a bias; got {replicates}.")
-    refusal = require_estimator("check", estimator).refusal(dist)
+    require_estimator("check", estimator)
+    try:
+        refusal = estimator.refusal(dist)
+    except ValueError as error:  # parameters at the edge of what they may be
+        refusal = str(error)
     if refusal is not None:
         return Check(estimator.label, (Finding("refused", "error", refusal),), (), (), None)
     estimator = copy.deepcopy(estimator).eval()
     found, bias = Findings(), None
     with torch.random.fork_rng(devices=devices(dist)):
         try:
-            bias = _run(found, f, dist, estimator, context, -(-replicates // GROUPS), seed)
+            bias = _run(found, f, dist, estimator, context, parameters, -(-replicates // GROUPS), seed)
         except Exception as error:
             found.add(Finding("fails", "error", f"{type(error).__name__}: {describe_error(error)}"))
     return found.result(estimator, bias)
@@ -85,6 +100,7 @@ def _run(
     dist: Distribution,
     estimator: Estimator[Any, Any],
     context: Tensor | None,
+    parameters: Iterable[Tensor] | None,
     size: int,
     seed: int,
 ) -> Bias | None:
@@ -95,28 +111,53 @@ def _run(
         return None
     _check_cost(found, Cost(estimator.name, f, dist, seed), estimator, seed)
     found.unchecked.append("what φ does inside f other than through x, and the gradient for θ: f is held fixed")
-    if any(finding.name == "f mixes rows" for finding in found.findings):
-        found.unchecked.append("the gradient: costs that depend on other points have none to compare with")
+    if not families.recognize(dist).attached:
+        found.unchecked.append("whether φ gets the gradient: no tensor of the distribution requires one")
+    if any(finding.name in ("f mixes rows", "f counts samples") for finding in found.findings):
+        found.unchecked.append(
+            "the gradient: costs that depend on other points or on a place have none to compare with"
+        )
         return None
+    expectation: Measured
     try:
-        expectation = Expectation(f, dist, context)
+        expectation = _measured(f, dist, context, parameters)
     except TypeError as error:
-        found.unchecked.append(f"the gradient: {error}")
+        found.unchecked.append(f"the gradient: {error}.")
         return None
     return _check_gradient(found, expectation, estimator, size, seed)
+
+
+def _measured(
+    f: Callable[[Tensor], Any], dist: Distribution, context: Tensor | None, parameters: Iterable[Tensor] | None
+) -> Measured:
+    """The expectation with copies of its parameters where that can be, and otherwise attached to the leaves below it.
+
+    Raises:
+        TypeError: where neither is possible.
+    """
+    if parameters is not None:
+        return Attached(f, dist, context, parameters)
+    try:
+        return Expectation(f, dist, context)
+    except TypeError:
+        return Attached(f, dist, context)
 
 
 def _check_cost(found: Findings, cost: Cost, estimator: Estimator[Any, Any], seed: int) -> None:
     dist = cost.dist
     generator = Generator(device_of(dist)).manual_seed(seed + 1)
     points = families.recognize(dist).sample(2 * LINES, generator)
-    finding, repeatable = randomness(cost, points)
-    found.add(finding, "f gives the same points the same costs")
+    noisy, repeatable = randomness(cost, points)
+    found.add(noisy, "f gives the same points the same costs")
     if not repeatable:
         found.unchecked.append("whether f mixes rows, ignores x or jumps: it is random beyond torch's generator")
         return
     finding, tested = mixing(cost, points, generator)
     _add_if_tested(found, finding, tested, "the cost of a point depends on that point only", "f mixes rows")
+    if noisy is not None:
+        found.unchecked.append("whether f depends on a point's place among the samples: it is random")
+    elif finding is None:
+        found.add(position(cost, points), "the cost of a point does not depend on its place among the samples")
     points = varied(cost, points, generator)
     finding, tested = indifference(cost, points)
     _add_if_tested(found, finding, tested, "the cost depends on x", "f ignores x")
@@ -138,7 +179,7 @@ def _add_if_tested(found: Findings, finding: Finding | None, tested: bool, passe
 
 
 def _check_gradient(
-    found: Findings, expectation: Expectation, estimator: Estimator[Any, Any], size: int, seed: int
+    found: Findings, expectation: Measured, estimator: Estimator[Any, Any], size: int, seed: int
 ) -> Bias | None:
     tally = Tally(estimator, expectation.generator(seed + 2))
     reference = Reference(expectation, None, expectation.generator(seed + 3), target(estimator))
@@ -203,6 +244,13 @@ def _check_bias(found: Findings, bias: Bias, estimator: Estimator[Any, Any], ref
             f"along it; {power}"
         )
     if not bias.seen:
+        if not estimator.unbiased:
+            text = (
+                f"{estimator.name} is biased for most f and most distributions. Its bias at this f and these "
+                f"parameters is too small to be seen (z = {bias.z:.1f}); {power}."
+            )
+            found.add(Finding("biased in general", "note", text))
+            return
         found.passed.append(f"no bias of the gradient was seen (z = {bias.z:.1f}); {power}")
         return
     along = f"{percent(bias.along)} along it, z = {bias.z:.1f}"

@@ -92,6 +92,24 @@ def mixing(cost: Cost, points: Tensor, generator: Generator) -> tuple[Finding | 
     return None, replaced_one
 
 
+def position(cost: Cost, points: Tensor) -> Finding | None:
+    """Whether a point costs the same at another place of the sample dimension, and when it is called with fewer."""
+    costs = cost(points)
+    turned = cost(points.roll(1, 0)).roll(-1, 0)
+    fewer = cost(points[:1])
+    change = max(float((turned - costs).abs().max()), float((fewer - costs[:1]).abs().max()))
+    if change <= tolerance(costs, points):
+        return None
+    return Finding(
+        "f counts samples",
+        "error",
+        f"f gives the same point another cost at another place of the sample dimension, or among fewer samples: up to "
+        f"{change:.3g} more or less. The samples are exchangeable, so the gradient is that of no f. Let the cost "
+        "depend on the point and the batch element only, not on the index or the number of the samples (a mask or "
+        "weights of shape [k], say).",
+    )
+
+
 def varied(cost: Cost, points: Tensor, generator: Generator) -> Tensor:
     """The points. Where all cost the same, half of them are replaced by others, if a search finds another cost."""
     costs, half = cost(points), len(points) // 2

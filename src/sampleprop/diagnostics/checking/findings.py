@@ -49,9 +49,14 @@ class Check:
     bias: Bias | None
 
     @property
-    def ok(self) -> bool:
-        """Whether there is no error. Warnings and notes leave it True."""
-        return not any(finding.severity == "error" for finding in self.findings)
+    def ok(self) -> bool | None:
+        """False if something is wrong; True if not and the gradient was compared; None if it could not be compared.
+
+        Warnings and notes change nothing.
+        """
+        if any(finding.severity == "error" for finding in self.findings):
+            return False
+        return None if self.bias is None else True
 
     def __repr__(self) -> str:
         return "\n".join([self._title(), *(f"  {kind}: {text}" for kind, text in self._lines())])
@@ -64,12 +69,21 @@ class Check:
         return f"<table><caption>{html.escape(self._title())}</caption><tbody>{rows}</tbody></table>"
 
     def _title(self) -> str:
-        return f"{self.estimator}: {'nothing wrong was found' if self.ok else 'something is wrong'}"
+        blind = self.ok and self.bias is not None and self.bias.visible_along > 1
+        return f"{self.estimator}: {_TITLES[self.ok]}{_BLIND if blind else ''}"
 
     def _lines(self) -> list[tuple[str, str]]:
         lines: list[tuple[str, str]] = [(finding.severity, finding.message) for finding in self.findings]
         lines += [("right", text) for text in self.passed]
         return lines + [("not checked", text) for text in self.unchecked]
+
+
+_TITLES = {
+    True: "nothing wrong was found",
+    False: "something is wrong",
+    None: "nothing wrong was found, but the gradient was not compared",
+}
+_BLIND = ", but the noise would have hidden a gradient twice as long: more replicates or samples see more"
 
 
 class Findings:

@@ -6,6 +6,7 @@ import html
 import json
 import math
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,7 +23,8 @@ class Comparison:
     """What `compare` measured.
 
     Attributes:
-        rows: the estimators by rank; then those that are biased here, by mean squared error.
+        rows: the unbiased estimators by rank; then those that are biased in general, and those whose bias was seen
+            here, both by mean squared error.
         skipped: those that could not take part, with the reason.
         budget: evaluations of f allowed for one estimate.
         seed: for all noise.
@@ -63,7 +65,7 @@ class Comparison:
         """A table for a README or a notebook."""
         lines = [_markdown(COLUMNS), _markdown(("---:", ":---", *["---:"] * (len(COLUMNS) - 2)))]
         lines += [_markdown(row.cells()) for row in self.rows]
-        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes())])
+        return "\n".join([*lines, "", *(f"- {plain(note)}" for note in self.notes())])
 
     def notes(self) -> list[str]:
         """Sentences that explain the table."""
@@ -77,11 +79,11 @@ class Comparison:
             f"Bias against: {self.reference}. “< x” says that no bias was seen, and that one of x would have been "
             "seen.",
             "Ranked by variance × time; “rank by f” is by variance × evaluations, for an f that takes all the time. "
-            "Biased rows follow by mean squared error: no number of samples removes a bias.",
+            "Biased rows follow without a rank, by mean squared error: no number of samples removes a bias.",
         ]
-        lucky = ", ".join(row.label for row in self.rows if not (row.claims_unbiased or row.biased))
+        lucky = ", ".join(row.label for row in self.rows if row.group == "biased in general")
         if lucky:
-            notes.append(f"Biased in general, though no bias was seen here: {lucky}.")
+            notes.append(f"In brackets: biased in general, though no bias was seen here: {lucky}.")
         steps = {row.trained for row in self.rows if row.trained}
         if steps:
             names = ", ".join(row.label for row in self.rows if row.trained)
@@ -91,8 +93,11 @@ class Comparison:
         refused = [s for s in self.skipped if s.refused]
         if len(refused) > FEW:
             notes.append(f"Do not take this distribution: {', '.join(s.label for s in refused)}.")
-        explained = [s for s in self.skipped if not s.refused or len(refused) <= FEW]
-        return notes + [f"Not compared: {s.label}: {s.reason}" for s in explained]
+        explained: dict[str, list[str]] = {}
+        for skipped in self.skipped:
+            if not skipped.refused or len(refused) <= FEW:
+                explained.setdefault(skipped.reason, []).append(skipped.label)
+        return notes + [f"Not compared: {', '.join(labels)}: {reason}" for reason, labels in explained.items()]
 
     def __repr__(self) -> str:
         table = [COLUMNS, *(row.cells() for row in self.rows)]
@@ -121,13 +126,19 @@ def versions() -> dict[str, str]:
 def _derived(row: Row) -> dict[str, Any]:
     return {
         "biased": row.biased,
+        "group": row.group,
         "variance_time": row.variance_time,
         "variance_evaluations": row.variance_evaluations,
     }
 
 
 def _markdown(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(plain(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def plain(text: str) -> str:
+    """Text for Markdown, in which nothing is taken for an HTML tag."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
 
 
 def _finite(value: Any) -> Any:

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from sampleprop.diagnostics.measuring.statistics import THRESHOLD, Bias, percent, plus_minus, rounded
 from sampleprop.diagnostics.measuring.tally import Tally
@@ -23,6 +24,9 @@ COLUMNS = (
     "variance × time",
     "rank by f",
 )
+
+
+Group = Literal["unbiased", "biased in general", "biased here"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,9 @@ class Row:
         error: the mean squared error of one estimate, bias² + variance.
         trained: how many steps its own parameters were trained before; 0 for none.
         replicates: the number of independent estimates that were measured.
-        rank: 1 for the lowest variance × time; None where a bias was seen, since no number of samples removes it.
-        rank_by_evaluations: 1 for the lowest variance × evaluations; None where a bias was seen.
+        rank: 1 for the lowest variance × time among the unbiased; None for the others, since no number of samples
+            removes a bias.
+        rank_by_evaluations: 1 for the lowest variance × evaluations among the unbiased; None for the others.
     """
 
     label: str
@@ -69,6 +74,13 @@ class Row:
     def biased(self) -> bool:
         """Whether a bias was seen."""
         return self.bias_z is not None and self.bias_z > THRESHOLD
+
+    @property
+    def group(self) -> Group:
+        """Whether it is unbiased; biased in general, though no bias was seen here; or biased here."""
+        if self.biased:
+            return "biased here"
+        return "unbiased" if self.claims_unbiased else "biased in general"
 
     @property
     def variance_time(self) -> float:
@@ -138,12 +150,13 @@ def row(tally: Tally, bias: Bias | None, gradient: float | None) -> Row:
 
 
 def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The rows without a visible bias by variance × time, numbered both ways; then the others by mean squared error."""
-    right = sorted((row for row in rows if not row.biased), key=lambda row: row.variance_evaluations)
+    """The unbiased by variance × time, numbered both ways; then the others by mean squared error, group by group."""
+    right = sorted((row for row in rows if row.group == "unbiased"), key=lambda row: row.variance_evaluations)
     right = [replace(row, rank_by_evaluations=rank) for rank, row in enumerate(right, start=1)]
     right.sort(key=lambda row: row.variance_time)
-    biased = sorted((row for row in rows if row.biased), key=lambda row: row.error)
-    return (*(replace(row, rank=rank) for rank, row in enumerate(right, start=1)), *biased)
+    others = [row for row in rows if row.group != "unbiased"]
+    others.sort(key=lambda row: (row.biased, row.error))
+    return (*(replace(row, rank=rank) for rank, row in enumerate(right, start=1)), *others)
 
 
 def table(rows: Sequence[Row], caption: str = "") -> str:
@@ -158,4 +171,7 @@ def table(rows: Sequence[Row], caption: str = "") -> str:
 def _bias_text(row: Row) -> str:
     if row.bias is None or row.bias_visible is None or not math.isfinite(row.bias_visible):
         return "?"
-    return percent(row.bias) if row.biased else f"< {percent(row.bias_visible)}"
+    if row.biased:
+        return percent(row.bias)
+    unseen = f"< {percent(row.bias_visible)}"
+    return unseen if row.group == "unbiased" else f"({unseen})"

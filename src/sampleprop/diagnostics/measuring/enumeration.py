@@ -38,9 +38,8 @@ class Enumeration:
         gradients = torch.autograd.grad(result.sum(), leaves)
         self.value = result.detach().double().reshape(expectation.batch)
         self.gradient = torch.cat([g.reshape(-1) for g in gradients]).double()
-        assert isinstance(expectation.variables, families.Discrete)
+        assert isinstance(expectation.variables, families.Enumerable)
         self._variables = expectation.variables
-        self._base = self._outcome_probs().shape[-1]
 
     @property
     def states(self) -> int:
@@ -55,9 +54,8 @@ class Enumeration:
                 not count as unseen.
             draws: how many true samples all replicates have drawn together.
         """
-        probs = self._outcome_probs()
-        rare = (probs > 0) & (probs * draws < FEW)  # [*batch, *outcomes]
-        if not bool(rare.any()):
+        rare = self._rare_states(draws)
+        if rare is None:
             return NOTHING
         # The value uses the points alone; the gradient may use the probes too.
         drawn = torch.stack([self._shown(draw.points) for draw in examples]).all(0)  # [states, *batch]
@@ -65,10 +63,9 @@ class Enumeration:
         gradient, along, value = (torch.zeros((), dtype=torch.float64, device=rare.device) for _ in range(3))
         direction = self.gradient.reshape(self._variables.logits.shape)
         at_once = max(1, MOST_NUMBERS // max(1, direction.numel()))
-        for points, costs, is_drawn, is_shown in zip(
-            *(x.split(at_once) for x in (self._points, self._costs, drawn, shown)), strict=True
+        for points, costs, missed, is_drawn, is_shown in zip(
+            *(x.split(at_once) for x in (self._points, self._costs, rare, drawn, shown)), strict=True
         ):
-            missed = (self._outcomes(points) & rare).flatten(1 + len(self._variables.batch_shape)).any(-1)
             excess = (costs.double() - self.value).square() * self._variables.log_prob(points).detach().double().exp()
             excess = torch.where(missed & ~is_drawn, excess, 0.0)  # [states, *batch]
             value += excess.sum()
@@ -78,26 +75,52 @@ class Enumeration:
             along += (excess * self._variables.sum(score * direction).square()).sum()
         return Unseen(float(gradient) / draws, float(along) / draws, float(value) / draws)
 
+    def _rare_states(self, draws: int) -> Tensor | None:
+        """Which states have an outcome that is too rare to be drawn, [states, *batch]; None where there is none."""
+        variables = self._variables
+        if not isinstance(variables, families.Discrete):  # one variable, whose outcomes are the states
+            probs = variables.support_log_prob().detach().exp()
+            rare = (probs > 0) & (probs * draws < FEW)
+            return rare if bool(rare.any()) else None
+        probs = _outcome_probs(variables)
+        rare = (probs > 0) & (probs * draws < FEW)  # [*batch, *outcomes]
+        if not bool(rare.any()):
+            return None
+        batch_ndim = len(variables.batch_shape)
+        at_once = max(1, MOST_NUMBERS // max(1, rare.numel()))
+        parts = self._points.split(at_once)
+        return torch.cat([(_outcomes(variables, part) & rare).flatten(1 + batch_ndim).any(-1) for part in parts])
+
     def _shown(self, points: Tensor) -> Tensor:
         """Which states are among the points: [states, *batch]."""
+        if not isinstance(self._variables, families.Discrete):
+            event = 1 + len(self._variables.batch_shape)
+            found = torch.zeros(self._points.shape[:event], dtype=torch.bool, device=self._points.device)
+            for point in points:
+                found |= (self._points == point).flatten(event).all(-1)
+            return found
         codes, own = self._codes(points), self._codes(self._points)
         found = torch.zeros(int(own.max()) + 1, *own.shape[1:], dtype=torch.bool, device=own.device)
         return found.scatter(0, codes, True).gather(0, own)
 
     def _codes(self, points: Tensor) -> Tensor:
         """A number for each joint outcome: [n, *batch]."""
-        outcomes = self._outcomes(points).to(torch.uint8).argmax(-1)
-        batch_ndim = len(self._variables.batch_shape)
-        outcomes = outcomes.reshape(*outcomes.shape[: 1 + batch_ndim], -1)  # [n, *batch, variables]
-        return (outcomes * self._base ** torch.arange(outcomes.shape[-1], device=outcomes.device)).sum(-1)
+        assert isinstance(self._variables, families.Discrete)
+        outcomes = _outcomes(self._variables, points)
+        base, batch_ndim = outcomes.shape[-1], len(self._variables.batch_shape)
+        chosen = outcomes.to(torch.uint8).argmax(-1)
+        chosen = chosen.reshape(*chosen.shape[: 1 + batch_ndim], -1)  # [n, *batch, variables]
+        return (chosen * base ** torch.arange(chosen.shape[-1], device=chosen.device)).sum(-1)
 
-    def _outcomes(self, points: Tensor) -> Tensor:
-        """Which outcome each variable has: [n, *batch, *event, outcomes]."""
-        ones = self._variables.one_hot(points) > 0.5
-        return torch.stack([ones, ~ones], -1) if isinstance(self._variables, families.Bernoullis) else ones
 
-    def _outcome_probs(self) -> Tensor:
-        logits = self._variables.logits.detach()
-        if isinstance(self._variables, families.Bernoullis):
-            return torch.stack([logits.sigmoid(), (-logits).sigmoid()], -1)
-        return logits.exp()
+def _outcomes(variables: families.Discrete, points: Tensor) -> Tensor:
+    """Which outcome each variable has: [n, *batch, *event, outcomes]."""
+    ones = variables.one_hot(points) > 0.5
+    return torch.stack([ones, ~ones], -1) if isinstance(variables, families.Bernoullis) else ones
+
+
+def _outcome_probs(variables: families.Discrete) -> Tensor:
+    logits = variables.logits.detach()
+    if isinstance(variables, families.Bernoullis):
+        return torch.stack([logits.sigmoid(), (-logits).sigmoid()], -1)
+    return logits.exp()

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from sampleprop import families
 from sampleprop.diagnostics.measuring.enumeration import ENUMERABLE, Enumeration
-from sampleprop.diagnostics.measuring.replicates import Expectation
+from sampleprop.diagnostics.measuring.replicates import Expectation, Measured, describe_error, place
 from sampleprop.diagnostics.measuring.statistics import LEAST_GROUPS, NOTHING, Bias, Unseen, bias, signal
 from sampleprop.diagnostics.measuring.tally import Tally
 from sampleprop.estimator import Estimator, Objective
@@ -46,7 +46,7 @@ def target(estimator: Estimator[Any, Any]) -> Target:
     return Target("elbo" if estimator.objective == "log-mean-exp" else estimator.objective)
 
 
-def unbiased(expectation: Expectation, wanted: Target, samples: int) -> tuple[Expectation, Estimator[Any, Any]] | None:
+def unbiased(expectation: Measured, wanted: Target, samples: int) -> tuple[Measured, Estimator[Any, Any]] | None:
     """An unbiased estimator of the target, and the expectation to give it; None where no estimator is known."""
     candidates: tuple[Estimator[Any, Any], ...] = (ScoreFunction(samples), Pathwise(samples))
     if wanted.objective == "log-mean-exp":
@@ -67,30 +67,40 @@ class Reference:
         text: where the gradient comes from, in words.
     """
 
-    def __init__(
-        self, expectation: Expectation, exact: Exact | None, generator: Generator, wanted: Target = MEAN
-    ) -> None:
+    def __init__(self, expectation: Measured, exact: Exact | None, generator: Generator, wanted: Target = MEAN) -> None:
         self._expectation = expectation
         self._gradient: Tensor | None = None
         self._enumeration: Enumeration | None = None
         self._tally: Tally | None = None
         self.text = f"none: no estimator that is unbiased for every f takes this distribution and objective ({wanted})"
-        if exact is not None:
-            self._gradient = _flat(expectation, exact)
+        copied = expectation if isinstance(expectation, Expectation) else None
+        if exact is not None and copied is not None:
+            self._gradient = _flat(copied, exact)
         variables = expectation.variables
-        small = isinstance(variables, families.Discrete) and variables.support_size <= ENUMERABLE
-        if small and wanted.objective == "mean" and _repeatable(expectation):
-            self._enumeration = Enumeration(expectation)
-            self.text = f"exact, by enumeration of {self._enumeration.states} states"
-            if self._gradient is None:
-                self._gradient = self._enumeration.gradient
+        small = isinstance(variables, families.Enumerable) and variables.support_size <= ENUMERABLE
+        if copied is not None and small and wanted.objective == "mean":
+            self._enumerate(copied)
         if exact is not None:
             self.text = "the exact gradient that was given"
         if self._gradient is None:
-            found = unbiased(expectation, wanted, 32)
+            found = unbiased(expectation, wanted, expectation.long_run)
             if found is not None:
                 self._expectation, estimator = found
                 self._tally = Tally(estimator, generator)
+
+    def _enumerate(self, expectation: Expectation) -> None:
+        """Find the exact gradient, unless f is random or raises an error at some state."""
+        try:
+            if not _repeatable(expectation):
+                return
+            self._enumeration = Enumeration(expectation)
+        except Exception as error:
+            if not place(error):
+                raise
+            return  # f's own error; a long run may never meet that state
+        self.text = f"exact, by enumeration of {self._enumeration.states} states"
+        if self._gradient is None:
+            self._gradient = self._enumeration.gradient
 
     @property
     def exact(self) -> bool:
@@ -104,10 +114,18 @@ class Reference:
 
     def round(self, evaluations: int) -> None:
         """Add a group to the long run, in proportion to `evaluations`; do nothing where the reference is exact."""
-        if self._tally is not None:
-            count = max(2, LONG_RUN * evaluations // self._tally.estimator.draws)
-            estimator, generator = self._tally.estimator, self._tally.generator
+        if self._tally is None:
+            return
+        count = max(2, LONG_RUN * evaluations // self._tally.estimator.draws)
+        estimator, generator = self._tally.estimator, self._tally.generator
+        try:
             self._tally.add(self._expectation.estimates(estimator, count, generator))
+        except Exception as error:
+            if not place(error):
+                raise
+            # f's own error: other estimators may still be measured, without their bias.
+            self._tally = None
+            self.text = f"none: a long run of {estimator.label} failed: {describe_error(error)}"
 
     def means(self, groups: int) -> Tensor:
         """[groups, coordinates]."""
@@ -166,7 +184,7 @@ def judge(tally: Tally, reference: Reference, rounding: float) -> Bias | None:
     return bias(torch.stack(tally.means), means, rounded, reference.unseen(tally))
 
 
-def _repeatable(expectation: Expectation) -> bool:
+def _repeatable(expectation: Measured) -> bool:
     """Whether f gives equal costs twice. One enumeration of a random f is not the mean over its noise."""
     points = expectation.variables.sample(2, expectation.generator(0))
     with torch.no_grad():

@@ -12,10 +12,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution
 
-from sampleprop import checks, families, noise
+from sampleprop import checks, families
 from sampleprop.diagnostics.measuring.reference import target, unbiased
-from sampleprop.diagnostics.measuring.replicates import Estimates, Expectation
-from sampleprop.diagnostics.measuring.tally import require_estimator
+from sampleprop.diagnostics.measuring.replicates import Estimates, Expectation, Measured
+from sampleprop.diagnostics.measuring.tally import devices, require_estimator
 from sampleprop.diagnostics.monitoring.running import Average, Drift
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.exact.enumerate import Enumerate
@@ -166,8 +166,11 @@ class Monitor:
             # A probe draws more than the training, and its costs that are not finite must not end the training.
             expectation = Expectation(f, dist, context, "drop" if nonfinite == "drop" else "propagate")
             found = None if self.probes % self.bias_every else self._unbiased(expectation, estimator)
-            generator = expectation.generator((self.seed << 32) + self.probes + self.skipped)
-            with noise.seed_global(generator):
+            seed = (self.seed << 32) + self.probes + self.skipped
+            generator = expectation.generator(seed)
+            # What f draws itself must not move the random state of the training.
+            with torch.random.fork_rng(devices=devices(dist)):
+                torch.manual_seed(seed)
                 # One estimate in a call, as in the training, so that it needs no more memory than that.
                 own = expectation.estimates(estimator, 2, generator, at_once=1)
                 other = None if found is None else found[0].estimates(found[1], 2, generator, at_once=1)
@@ -227,7 +230,7 @@ class Monitor:
 
     def _unbiased(
         self, expectation: Expectation, estimator: Estimator[Any, Any]
-    ) -> tuple[Expectation, Estimator[Any, Any]] | None:
+    ) -> tuple[Measured, Estimator[Any, Any]] | None:
         wanted = target(estimator)
         if self.reference is not None:
             refusal = self.reference.refusal(expectation.dist)
@@ -239,7 +242,7 @@ class Monitor:
         variables = expectation.variables
         if (
             wanted.objective == "mean"
-            and isinstance(variables, families.Discrete)
+            and isinstance(variables, families.Enumerable)
             and variables.support_size <= FEW_STATES
         ):
             return expectation, Enumerate()

@@ -9,7 +9,6 @@ import torch
 from torch import Generator, Tensor
 
 from sampleprop import noise
-from sampleprop.estimators.coupled import comparable
 from sampleprop.families import Discrete
 
 
@@ -31,18 +30,7 @@ def differences(x: Tensor) -> Tensor:
     return first - second
 
 
-def weights(name: str, costs: Tensor, keep: Tensor | None) -> Tensor:
-    """f(b) - f(b̃) divided by the number of pairs, [samples / 2, *batch], so that a sum over the pairs is their mean.
-
-    Where one point of a pair is left out, so is the other one.
-
-    Raises:
-        ValueError: where no pair is left.
-    """
+def weights(costs: Tensor) -> Tensor:
+    """f(b) - f(b̃) divided by the number of pairs, [samples / 2, *batch], so that a sum over the pairs is their mean."""
     difference = differences(costs.detach())
-    if keep is None:
-        return difference if difference.shape[0] == 1 else difference / difference.shape[0]
-    first, second = keep.chunk(2)
-    whole = first & second
-    comparable.require(name, whole.sum(0) > 0, "a whole pair of finite costs")
-    return difference * whole / whole.sum(0)
+    return difference if difference.shape[0] == 1 else difference / difference.shape[0]

@@ -44,6 +44,7 @@ class ARM(Estimator[Bernoullis, Draw]):
 
     Example, for p = 3/4 and u = 0.9: b = 1[0.9 > 1/4] = 1, b̃ = 1[0.9 < 3/4] = 0 and f = (3, 1) give
     (3 - 1) (0.9 - 1/2):
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.tensor(3.0).log().requires_grad_()
         >>> q = torch.distributions.Bernoulli(logits=logit)
@@ -69,6 +70,6 @@ class ARM(Estimator[Bernoullis, Draw]):
         return Draw(*antithetic.pairs(variables, self.draws, generator))
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
-        weights = antithetic.weights(self.name, costs.points, costs.keep)  # [samples / 2, *batch]
+        weights = antithetic.weights(costs.points)  # [samples / 2, *batch]
         gradient = (unsqueeze_to(weights, draw.u.dim()) * (draw.u - 0.5)).sum(0)  # [*batch, *event]
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))

@@ -15,7 +15,7 @@ from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.coupled import comparable, copulas
+from sampleprop.estimators.coupled import copulas
 from sampleprop.families import Bernoullis
 from sampleprop.surrogate import surrogate
 
@@ -47,6 +47,7 @@ class ARMS(Estimator[Bernoullis, Draw]):
     Example, for k = 3 and p = 1/4: the number of ones is 0 or 1, with mean 3/4 and variance 3/16, which is
     3 · 3/16 · (1 + 2ρ), so 1 - ρ = 4/3. x = (1, 0, 0) and f = (4, 1, 1), with mean 2, give
     3/4 · 1/2 · (2 · 3/4 + 1 · 1/4 + 1 · 1/4):
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.tensor(1 / 3).log().requires_grad_()
         >>> q = torch.distributions.Bernoulli(logits=logit)
@@ -79,10 +80,7 @@ class ARMS(Estimator[Bernoullis, Draw]):
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
         value = costs.mean()
         beyond_mean = costs.fixed - value.detach()  # [samples, *batch]
-        if costs.keep is None:
-            weights = beyond_mean / (costs.points.shape[0] - 1)
-        else:
-            weights = costs.keep * beyond_mean / (comparable.require_two(self.name, costs.keep) - 1)
+        weights = beyond_mean / (costs.points.shape[0] - 1)
         with torch.no_grad():
             gradient = variables.weighted_score(draw.points, weights)  # [*batch, *event]
         rarer = _rarer(variables.logits.detach())

@@ -17,7 +17,7 @@ from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.coupled import comparable, copulas
+from sampleprop.estimators.coupled import copulas
 from sampleprop.families import OneHots
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
@@ -55,6 +55,7 @@ class CARMS(Estimator[OneHots, Draw]):
     Example, for p = (3, 2, 1)/6, with sticks 1/6 and 2/5 in the order (2, 1, 0). Samples of the classes 1 and 0 both
     pass the first stick with probability 1 - 2/6, and part at the second with 2/5. So P = 4/15 and r = (1/6) / P = 5/8;
     f = (4, 1) gives 1/2 · 5/8 · 3 for class 1, and the negative of it for class 0:
+
         >>> import torch, sampleprop as sp
         >>> logits = torch.tensor([3.0, 2.0, 1.0]).log().requires_grad_()
         >>> q = torch.distributions.OneHotCategorical(logits=logits)
@@ -93,17 +94,14 @@ class CARMS(Estimator[OneHots, Draw]):
         value = costs.mean()
         centered = costs.fixed - value.detach()  # changes no difference, and keeps the digits of a large common cost
         chosen = variables.one_hot(draw.points)
-        if costs.keep is not None:
-            comparable.require_two(self.name, costs.keep)
-            chosen = chosen * unsqueeze_to(costs.keep, chosen.dim())
         # In the order of the sticks: the number of samples in each class, and the sum of their costs.
         number = chosen.sum(0).gather(-1, draw.order)  # [*batch, *variables, classes]
         total = (unsqueeze_to(centered, chosen.dim()) * chosen).sum(0).gather(-1, draw.order)
         weight = _weights(self.copula, draw.points.shape[0], _sticks(variables.logits.detach(), draw.order))
-        kept = number.sum(-1, keepdim=True)  # [*batch, *variables, 1]
+        samples = draw.points.shape[0]
         # For two classes, the sum of f(x_i) - f(x_j) over the pairs is total · number' - number · total'.
         sums = total * _over_others(weight, number) - number * _over_others(weight, total)
-        gradient = torch.zeros_like(sums).scatter(-1, draw.order, sums / (kept * (kept - 1)))
+        gradient = torch.zeros_like(sums).scatter(-1, draw.order, sums / (samples * (samples - 1)))
         return surrogate(self.name, value, (variables.logits,), (gradient,))
 
 

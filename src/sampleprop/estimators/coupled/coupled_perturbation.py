@@ -64,6 +64,7 @@ class CoupledPerturbation(Estimator[Variables, Draw]):
 
     Example, for two Poisson rates: x = (1, 3), and the second coordinate moves to 4. The weights sum to 1 + 1, and
     f = x₁ x₂ rises from 3 to 4, so the second rate gets 2 · (4 - 3):
+
         >>> import torch, sampleprop as sp
         >>> rate = torch.full((2,), 2.0, requires_grad=True)
         >>> q = torch.distributions.Independent(torch.distributions.Poisson(rate), 1)

@@ -43,6 +43,7 @@ class DisARM(Estimator[Bernoullis, Draw]):
         ValueError: for another number of samples.
 
     Example, for p = 3/4 and u = 0.9: b = 1[0.9 > 1/4] = 1, b̃ = 1[0.9 < 3/4] = 0 and f = (3, 1) give 1/2 · 2 · 1 · 3/4:
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.tensor(3.0).log().requires_grad_()
         >>> q = torch.distributions.Bernoulli(logits=logit)
@@ -67,7 +68,7 @@ class DisARM(Estimator[Bernoullis, Draw]):
         return Draw(antithetic.pairs(variables, self.draws, generator)[0])
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
-        weights = antithetic.weights(self.name, costs.points, costs.keep)  # [samples / 2, *batch]
+        weights = antithetic.weights(costs.points)  # [samples / 2, *batch]
         weighted = unsqueeze_to(weights / 2, draw.points.dim()) * antithetic.differences(draw.points)
         # Given b ≠ b̃, u is uniform on the outer tails, and the mean of |u - 1/2| there is half of σ(|φ|).
         gradient = weighted.sum(0) * variables.logits.detach().abs().sigmoid()  # [*batch, *event]

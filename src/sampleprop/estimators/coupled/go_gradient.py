@@ -55,6 +55,7 @@ class GOGradient(Estimator[Variables, Draw]):
 
     Example, for two Poisson rates, where the weights are 1: x = (1, 3), and f = x₁ x₂ = 3 becomes 6 for x₁ = 2, and 4
     for x₂ = 4:
+
         >>> import torch, sampleprop as sp
         >>> rate = torch.full((2,), 2.0, requires_grad=True)
         >>> q = torch.distributions.Independent(torch.distributions.Poisson(rate), 1)
@@ -84,6 +85,7 @@ class GOGradient(Estimator[Variables, Draw]):
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
         points = variables.sample(self.draws, generator)
+        checks.countable(self.name, points)
         with torch.no_grad():
             neighbours, weights, _ = jumps.jumps(variables, points)
             moved = torch.where(weights > 0, neighbours, points.unsqueeze(-1)).to(points.dtype).movedim(-1, 0)

@@ -70,6 +70,7 @@ class MeasureValued(Estimator[Variables, Draw]):
             `torch.diag_embed`, because its entries off the diagonal would have gradients, too.
 
     Example, for a Normal with μ = 0 and σ = 1/√(2π), so that c = 1: x = 1 and x± = ±3/2 give 27/8 - (-27/8) for f = x³:
+
         >>> import math, torch, sampleprop as sp
         >>> mean = torch.zeros((), requires_grad=True)
         >>> q = torch.distributions.Normal(mean, 1 / math.sqrt(2 * math.pi))
@@ -102,6 +103,8 @@ class MeasureValued(Estimator[Variables, Draw]):
         coordinates = weak_derivatives.coordinates(variables)
         names, splits, sites = coordinates.asked(), coordinates.splits, coordinates.sites
         points = coordinates.variables.sample(self.draws, generator)
+        if variables.is_discrete:
+            checks.countable(self.name, points)
         with torch.no_grad():
             others = [splits[name].others(coordinates.holder, points, generator) for name in names]
             changed = torch.cat(others).to(points.dtype)

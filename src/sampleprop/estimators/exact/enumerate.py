@@ -16,7 +16,7 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.exact import states
-from sampleprop.families import Discrete
+from sampleprop.families import Enumerable
 
 
 class Draw(NamedTuple):
@@ -24,7 +24,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class Enumerate(Estimator[Discrete, Draw]):
+class Enumerate(Estimator[Enumerable, Draw]):
     r"""Sums over every joint state: the exact value and the exact gradient, to any order.
 
     .. math:: L = \sum_x p_\phi(x) f(x)
@@ -41,6 +41,7 @@ class Enumerate(Estimator[Discrete, Draw]):
 
     Example, for p = 1/2 and f = 3 - 2 x: the value is (f(0) + f(1)) / 2 = 2, and the gradient
     p (1 - p) (f(1) - f(0)) = 1/4 · (-2):
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> q = torch.distributions.Bernoulli(logits=logit)
@@ -53,7 +54,7 @@ class Enumerate(Estimator[Discrete, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    whole = True
+    can_drop = True
     source = cited("mohamed2020monte", "eq. 1")
 
     def __init__(self, *, limit: int = 4096) -> None:
@@ -61,27 +62,27 @@ class Enumerate(Estimator[Discrete, Draw]):
         checks.positive("Enumerate", "limit", limit, least=2)
         self.limit = limit
 
-    @property
-    def adds_dimension(self) -> bool:
-        return True
-
-    def highest_order(self, variables: Discrete) -> float:
+    def highest_order(self, variables: Enumerable) -> float:
         return math.inf
 
-    def calls(self, variables: Discrete) -> tuple[int, int]:
+    def calls(self, variables: Enumerable) -> tuple[int, int]:
         return variables.support_size, 0
 
-    def refuses(self, variables: Discrete) -> str | None:
+    def refuses(self, variables: Enumerable) -> str | None:
         return states.refusal(self.name, self.limit, variables)
 
-    def draw(self, variables: Discrete, generator: Generator | None) -> Draw:
+    def draw(self, variables: Enumerable, generator: Generator | None) -> Draw:
         support = variables.support()
         every = support.reshape(len(support), *(1,) * len(variables.batch_shape), *support.shape[1:])
         with torch.no_grad():
             possible = variables.support_log_prob() > -math.inf  # [states, *batch]
         return Draw(states.shown_to_f(variables, every, possible))
 
-    def estimate(self, variables: Discrete, draw: Draw, costs: Costs) -> Tensor:
+    def estimate(self, variables: Enumerable, draw: Draw, costs: Costs) -> Tensor:
         # The probabilities are those of the states, not of the points: the mode that stands in for an impossible
         # state counts with the probability of that state, zero.
-        return (variables.support_log_prob().exp() * costs.points).sum(0)
+        probs = variables.support_log_prob().exp()
+        if costs.keep is None:
+            return (probs * costs.points).sum(0)
+        finite = torch.where(costs.keep, probs, 0.0)
+        return (finite * costs.points).sum(0) / finite.sum(0)  # E[f | f is finite]

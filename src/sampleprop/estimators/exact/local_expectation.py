@@ -45,6 +45,7 @@ class LocalExpectation(Estimator[Discrete, Draw]):
 
     Example, for p = (1/2, 1/2), x = (1, 0) and f = (1 + x₁) (2 + 3 x₂). f(1, 0) = 4, f(0, 0) = 2 and f(1, 1) = 10, so
     p (1 - p) = 1/4 times the differences is 1/4 · (4 - 2) and 1/4 · (10 - 4):
+
         >>> import torch, sampleprop as sp
         >>> logits = torch.zeros(2, requires_grad=True)
         >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)

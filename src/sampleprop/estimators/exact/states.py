@@ -5,22 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sampleprop.families import Discrete
+from sampleprop.families import Enumerable, Structures
 from sampleprop.surrogate import unsqueeze_to
 
 
-def refusal(name: str, limit: int, variables: Discrete) -> str | None:
+def refusal(name: str, limit: int, variables: Enumerable) -> str | None:
     """Why there are too many joint states to enumerate, with the fix; None if there are not."""
     count = variables.support_size
     if count <= limit:
         return None
-    return (
-        f"{name} needs at most limit={limit} joint states; got {count}. Raise the limit, or use LocalExpectation or "
-        "ScoreFunction."
-    )
+    instead = "ScoreFunction" if isinstance(variables, Structures) else "LocalExpectation or ScoreFunction"
+    return f"{name} needs at most limit={limit} joint states; got {count}. Raise the limit, or use {instead}."
 
 
-def shown_to_f(variables: Discrete, states: Tensor, possible: Tensor) -> Tensor:
+def shown_to_f(variables: Enumerable, states: Tensor, possible: Tensor) -> Tensor:
     """Return the states with the mode in place of impossible ones, because f may be undefined there.
 
     Args:

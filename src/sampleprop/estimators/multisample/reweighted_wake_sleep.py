@@ -51,6 +51,7 @@ class ReweightedWakeSleep(Estimator[Variables, Draw]):
 
     Example, for p = 1/2 and z = (1, 0), with log-joints that make the weights w = (3, 1): the value is log 2, and
     w̃ = (3/4, 1/4). The scores are ±1/2, so the gradient is 3/4 · 1/2 - 1/4 · 1/2 = 1/4:
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> q = torch.distributions.Bernoulli(logits=logit)
@@ -64,7 +65,6 @@ class ReweightedWakeSleep(Estimator[Variables, Draw]):
     unbiased = False
     exact_forward = True
     needs = "black box"
-    whole = True
     objective = "log-mean-exp"
     samples_least = 2
     source = cited("bornschein2015reweighted")

@@ -49,6 +49,7 @@ class VIMCO(Estimator[Variables, Draw]):
     Example, for p = 1/2 and z = (1, 0), with log-joints that make the weights w = (3, 1). Then L̂ = log 2 and
     w̃ = (3/4, 1/4). With the weight of the other sample in place of its own, L̂₋ = (log 1, log 3). The scores are ±1/2,
     so the gradient is (log 2 - 3/4) / 2 - (log 2 - log 3 - 1/4) / 2 = (log 3) / 2 - 1/4:
+
         >>> import math, torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> q = torch.distributions.Bernoulli(logits=logit)
@@ -62,7 +63,6 @@ class VIMCO(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    whole = True
     objective = "log-mean-exp"
     samples_least = 2
     source = cited("mnih2016variational")

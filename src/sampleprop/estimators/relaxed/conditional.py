@@ -19,22 +19,28 @@ form.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
+from torch.nn import functional
 
 from sampleprop import noise
-from sampleprop.costs import Costs
+from sampleprop.costs import Costs, F, Soft, Softening
 from sampleprop.estimators.relaxed.relaxation import harden, perturbation, soften, through_soft
 from sampleprop.families import Discrete, OneHots
 from sampleprop.surrogate import unsqueeze_to
 from sampleprop.tracing import value_and_grad, vjp
 
-WithGradient = Callable[[Tensor], tuple[Tensor, Tensor]]  # values, and the gradient with respect to the argument
 Pullback = Callable[[Tensor], Tensor]  # from y to the derivative of ⟨correction, y⟩ with respect to log τ
 Term = tuple[Tensor | float, Pullback | None]  # the weight of a correction in a gradient, and its pullback
+
+
+class WithGradient(Protocol):
+    """From points to values, and the gradient with respect to the points; told how they were relaxed."""
+
+    def __call__(self, points: Tensor, softening: Softening | None = None, /) -> tuple[Tensor, Tensor]: ...
+
 
 INFINITE = 1e10  # stands in for infinite logits: it saturates every temperature below 1e8, and 0 * 1e10 is not NaN
 
@@ -73,7 +79,7 @@ def latent(variables: Discrete, points: Tensor, generator: Generator | None) -> 
     # For x = 1 this is logit + logit(1 - p + p v), in a form where nothing cancels at large logits; for x = 0 mirrored.
     v = noise.uniform(points.shape, logits, generator)
     side = 2 * points - 1
-    return side * (F.softplus(side * logits + v.log()) - torch.log1p(-v))
+    return side * (functional.softplus(side * logits + v.log()) - torch.log1p(-v))
 
 
 def finite(logits: Tensor) -> Tensor:
@@ -81,32 +87,34 @@ def finite(logits: Tensor) -> Tensor:
     return logits.clamp(-INFINITE, INFINITE)
 
 
-def with_gradient(f: Callable[[Tensor], Tensor]) -> WithGradient:
-    """The function that also returns the gradient with respect to its argument."""
+def with_gradient(f: F) -> WithGradient:
+    """The function that also returns the gradient with respect to the points."""
 
-    def evaluated(points: Tensor) -> tuple[Tensor, Tensor]:
-        values, (gradient,) = value_and_grad(f, points)
+    def evaluated(points: Tensor, softening: Softening | None = None, /) -> tuple[Tensor, Tensor]:
+        function = (lambda x: f(x, softening)) if isinstance(f, Soft) else f
+        values, (gradient,) = value_and_grad(function, points)
         return values, gradient
 
     return evaluated
 
 
-def squashed(variables: Discrete, z: Tensor, log_temperature: Tensor, c: WithGradient) -> tuple[Tensor, Tensor]:
+def squashed(variables: Discrete, z: Tensor, softening: Softening, c: WithGradient) -> tuple[Tensor, Tensor]:
     """The value of c at the relaxed points, sigmoid(z / τ) or softmax(z / τ), and its gradient with respect to z.
 
     Args:
         variables: Bernoulli or one-hot variables.
         z: [m, *batch, *event].
-        log_temperature: log τ, a number or [*batch].
+        softening: log τ, a number or [*batch], and whether the logits enter beside z / τ.
         c: from relaxed points, in the dtype of the points, to [m, *batch] and the gradient with respect to them.
     """
-    temperature = unsqueeze_to(log_temperature.to(z).exp(), variables.logits.dim())
-    relaxed = soften(variables, z / temperature)
-    values, gradient = c(relaxed.to(variables.dtype))
+    temperature = unsqueeze_to(softening.log_temperature.to(z).exp(), variables.logits.dim())
+    scores = softening.scores(finite(variables.logits.detach()), z, variables.event_ndim)
+    relaxed = soften(variables, scores)
+    values, gradient = c(relaxed.to(variables.dtype), softening)
     return values, through_soft(variables, relaxed, gradient) / temperature
 
 
-def correction(variables: Discrete, draw: Draw, c: WithGradient) -> Tensor:
+def correction(variables: Discrete, draw: Draw, c: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
     r"""A gradient of mean zero with respect to the logits, for any function c of the noisy logits.
 
     .. math:: \nabla_\phi c(z) - \nabla_\phi c(\tilde z) - c(\tilde z) \nabla_\phi \log p_\phi(x)
@@ -133,7 +141,7 @@ def correction(variables: Discrete, draw: Draw, c: WithGradient) -> Tensor:
 
 
 def relaxed_correction(
-    variables: Discrete, draw: Draw, c: WithGradient, log_temperature: Tensor, costs: Costs, learn: bool
+    variables: Discrete, draw: Draw, c: WithGradient, softening: Softening, costs: Costs, learn: bool
 ) -> tuple[Tensor, Pullback | None]:
     """The average correction for c at the relaxed points, and its derivative with respect to log τ.
 
@@ -143,7 +151,7 @@ def relaxed_correction(
         variables: Bernoulli or one-hot variables.
         draw: x, z and z̃.
         c: from relaxed points, [m, *batch, *event], to [m, *batch] and the gradient with respect to them.
-        log_temperature: log τ, a number.
+        softening: log τ, a number, and whether the logits enter beside z / τ.
         costs: of the draw; they say which samples count.
         learn: whether the derivative is wanted; it costs a second derivative of c.
 
@@ -152,15 +160,25 @@ def relaxed_correction(
         the derivative of ⟨correction, y⟩ with respect to each row's log τ.
     """
 
+    def at(rows: Tensor) -> Softening:
+        return softening._replace(log_temperature=rows)
+
     def of_temperature(rows: Tensor) -> Tensor:
-        return costs.average(correction(variables, draw, lambda z: squashed(variables, z, rows, c)))
+        return costs.average(correction(variables, draw, lambda z: squashed(variables, z, at(rows), c)))
 
     def pullback(y: Tensor) -> Tensor:
         with torch.no_grad():
-            return pull(y)[0]
+            try:
+                return pull(y)[0]
+            except (NotImplementedError, RuntimeError) as error:
+                error.add_note(
+                    "The temperature learns by second derivatives of f, or of the rest of a program; "
+                    "log_temperature.requires_grad_(False) keeps it as it is."
+                )
+                raise
 
     with torch.no_grad():
-        rows = log_temperature.detach().to(draw.z).expand(variables.batch_shape)
+        rows = softening.log_temperature.detach().to(draw.z).expand(variables.batch_shape)
         if not learn:
             return of_temperature(rows), None
         value, pull = vjp(of_temperature, rows)
@@ -169,8 +187,13 @@ def relaxed_correction(
 
 def scored(variables: Discrete, draw: Draw, costs: Costs) -> Tensor:
     """The plain score-function estimate, the average of f(x) ∇log p(x): [*batch, *event], without graph."""
+    return weighted_scores(variables, draw, costs, costs.fixed)
+
+
+def weighted_scores(variables: Discrete, draw: Draw, costs: Costs, weights: Tensor) -> Tensor:
+    """The average of weights [k, *batch] times ∇log p(x): [*batch, *event], attached to the weights only."""
     score = variables.score(draw.points)
-    return costs.average(unsqueeze_to(costs.fixed, score.dim()) * score)
+    return costs.average(unsqueeze_to(weights.to(score.dtype), score.dim()) * score)
 
 
 def squared(variables: Discrete, gradient: Tensor, log_temperature: Tensor, *terms: Term) -> Tensor:

@@ -16,6 +16,9 @@ from sampleprop import checks, noise
 from sampleprop.bibliography import cited
 from sampleprop.estimators.relaxed.relaxation import Relaxation
 from sampleprop.families import Variables, unwrap, with_parameters
+from sampleprop.tracing import inspectable
+
+LARGEST_TAIL = 1e-3  # the probability of counts beyond the last outcome that is let pass
 
 
 class GeneralizedGumbelSoftmax(Relaxation[Variables]):
@@ -37,14 +40,16 @@ class GeneralizedGumbelSoftmax(Relaxation[Variables]):
         outcomes: n, at least 2: larger than any count of which the probability matters.
         temperature: τ, above 0; a buffer, which :class:`ExponentialTemperature` can lower in the course of training.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
 
     Raises:
-        ValueError: for arguments out of range.
-        RuntimeError: for a cost with no path to x, unless `allow_unused`.
+        ValueError: for arguments out of range, and when counts exceed the last outcome with a probability above 10⁻³.
+        RuntimeError: for a cost with no path to x, unless `allow_unused`; with a step on it, unless `allow_steps`.
 
     Example, for a Poisson count of rate λ = log 4, n = 2, τ = 1/2 and the noise 0: π = (e^-λ, 1 - e^-λ) = (1/4, 3/4),
     and x = π₁² / (π₀² + π₁²) = 9/10. log(π₁ / π₀) has the derivative 4/3, so that dx/dλ = x (1 - x) / τ · 4/3 = 6/25.
     With f = 10x², the value is 81/10, and the gradient is 20x dx/dλ = 108/25:
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.relaxed.relaxation import Draw
         >>> rate = torch.tensor(4.0).log().requires_grad_()
@@ -63,9 +68,15 @@ class GeneralizedGumbelSoftmax(Relaxation[Variables]):
     temperature: Tensor
 
     def __init__(
-        self, samples: int | None = 1, *, outcomes: int = 32, temperature: float = 0.5, allow_unused: bool = False
+        self,
+        samples: int | None = 1,
+        *,
+        outcomes: int = 32,
+        temperature: float = 0.5,
+        allow_unused: bool = False,
+        allow_steps: bool = False,
     ) -> None:
-        super().__init__(samples, allow_unused, {"temperature": temperature})
+        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
         checks.samples("GeneralizedGumbelSoftmax", outcomes, least=2, argument="outcomes")
         self.outcomes = outcomes
 
@@ -78,14 +89,32 @@ class GeneralizedGumbelSoftmax(Relaxation[Variables]):
         return None
 
     def points(self, variables: Variables, generator: Generator | None) -> Tensor:
+        self._refuse_tail(variables)
         shape = (self.draws, *variables.batch_shape, *variables.event_shape, self.outcomes)
         like = next(iter(variables.parameters.values()))
         return self.points_from(variables, noise.gumbel(shape, like, generator))
+
+    def _refuse_tail(self, variables: Variables) -> None:
+        """Refuse counts that often exceed the last outcome, which would stand for all of them."""
+        beyond = _beyond(variables, self.outcomes)
+        if inspectable(beyond) and beyond.numel() and float(beyond.max()) > LARGEST_TAIL:
+            raise ValueError(
+                f"GeneralizedGumbelSoftmax needs outcomes above any count that matters; got outcomes={self.outcomes}, "
+                f"which counts exceed with probability {float(beyond.max()):.2g}. Pass a larger number of outcomes, at "
+                f"most {LARGEST_TAIL:g} should lie beyond, or use MeasureValued."
+            )
 
     def points_from(self, variables: Variables, noise: Tensor) -> Tensor:
         """The relaxed counts for this noise: [k, *batch, *event, outcomes] -> [k, *batch, *event]."""
         weights = ((_logits(variables, self.outcomes) + noise) / self.temperature).softmax(-1)
         return (weights * torch.arange(self.outcomes, device=weights.device)).sum(-1)
+
+
+def _beyond(variables: Variables, outcomes: int) -> Tensor:
+    """The probability of more than outcomes - 1, [*batch, *event], without graph."""
+    with torch.no_grad():
+        logits = _logits(variables, outcomes + 1)
+    return logits[..., -1].exp()
 
 
 def _logits(variables: Variables, outcomes: int) -> Tensor:

@@ -53,9 +53,11 @@ class LAX(Estimator[Variables, Draw]):
 
     Raises:
         ValueError: for arguments out of range, and when the critic returns another shape.
+        RuntimeError: for a critic with a step (round, sign).
 
     Example, for a Normal with μ = 0 and σ = 1, f = 3x, x = 2 and the critic x². The score is 2, and dx/dμ = 1. The
     critic is 4, with the derivative 4, so that the gradient is (6 - 4) · 2 + 4 · 1 = 8:
+
         >>> import torch, sampleprop as sp
         >>> mean = torch.zeros((), requires_grad=True)
         >>> q = torch.distributions.Normal(mean, 1.0)
@@ -82,8 +84,9 @@ class LAX(Estimator[Variables, Draw]):
         base, got = variables.base, f"got {variables.kind}"
         if variables.is_discrete:
             return f"LAX needs a continuous distribution; {got}. Use RELAX, its counterpart for discrete samples."
-        if not variables.dist.has_rsample:
-            return f"LAX needs a distribution with rsample; {got}, which has none. Use ScoreFunction."
+        no_path = checks.rsample_refusal(self.name, variables, "ScoreFunction")
+        if no_path is not None:
+            return no_path
         if isinstance(base, Reparameterized) and base.periodic:
             return (
                 "LAX needs samples that move without a jump, because its critic is differentiated through them; "
@@ -120,6 +123,7 @@ class LAX(Estimator[Variables, Draw]):
         learn = self.training and isinstance(critic, nn.Module)
         with nullcontext() if learn else torch.no_grad():
             c, by_points = evaluate(draw.points)  # [k, *batch] and [k, *batch, *event], attached to ψ
+            checks.finite_critic(self.name, c, by_points)
             excess = unsqueeze_to(costs.fixed - c, by_points.dim())
             gradients = tuple(
                 # A parameter may have further dimensions: the components of a mixture.

@@ -6,15 +6,25 @@ Source: [tucker2017rebar], sec. 3. Differences from the paper: the derivatives o
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Generator, Tensor, nn
 
 from sampleprop import checks
+from sampleprop.baselines.learned import LearnedBaseline
 from sampleprop.bibliography import cited
-from sampleprop.costs import Costs
+from sampleprop.costs import Costs, Softening
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.relaxed.conditional import Draw, propose, relaxed_correction, scored, squared, with_gradient
+from sampleprop.estimators.relaxed.conditional import (
+    Draw,
+    propose,
+    relaxed_correction,
+    scored,
+    squared,
+    weighted_scores,
+    with_gradient,
+)
 from sampleprop.families import Bernoullis, OneHots
 from sampleprop.surrogate import surrogate, train
 
@@ -38,15 +48,27 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
     `log_temperature.requires_grad_(False)` saves them.
 
     Args:
-        samples: k, at least 1.
+        samples: k, at least 1; None for one that adds no dimension in a program.
         coupled: whether z is used as z̃.
+        mean_field: whether s = σ(z / τ + φ τ / (τ + 1)), which becomes the mean as τ grows, and not 1/2; s̃ likewise
+            (appendix of the paper, on MuProp).
+        baseline: `LearnedBaseline`, subtracted from the cost. It learns to minimize the variance, as η and τ do, and
+            not the squared error.
         temperature: τ at the start, above 0.
         eta: η at the start; with 0 this is the score function.
-        learn: whether η and τ are trained.
+        learn: whether η, τ and the baseline are trained.
+        allow_steps: let a cost pass that has a step (round, sign) between the outcomes. The derivative leaves it out,
+            which is a bias.
+
+    Raises:
+        TypeError: for a baseline of another kind.
+        ValueError: for arguments out of range, and when `combine` is not given f.
+        RuntimeError: for a cost with no path to x, and with a step on it, unless `allow_steps`.
 
     Example, for p = 1/2, τ = η = 1, f = 4x² and x = 1. z = 0: s = 1/2, and ds/dz = 1/4 gives the path 4 · 1/4 = 1.
     z̃ = log 3: s̃ = 3/4, f = 9/4, ds̃/dz̃ = 3/16 and dz̃/dφ = 1 - (1/2) / (3/4) = 1/3 give 6 · 3/16 · 1/3 = 3/8. With
     the score 1/2, the gradient is (4 - 9/4) / 2 + 1 - 3/8 = 3/2:
+
         >>> import math, torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> draw = Draw(*torch.tensor([[1.0], [0.0], [math.log(3)]]))
@@ -65,15 +87,32 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
     source = cited("tucker2017rebar", "sec. 3")
 
     def __init__(
-        self, samples: int = 1, *, coupled: bool = False, temperature: float = 0.5, eta: float = 1.0, learn: bool = True
+        self,
+        samples: int | None = 1,
+        *,
+        coupled: bool = False,
+        mean_field: bool = False,
+        baseline: LearnedBaseline | None = None,
+        temperature: float = 0.5,
+        eta: float = 1.0,
+        learn: bool = True,
+        allow_steps: bool = False,
     ) -> None:
         super().__init__()
-        checks.samples("REBAR", samples)
+        checks.samples("REBAR", samples, optional=True)
         checks.positive("REBAR", "temperature", temperature)
         checks.finite_number("REBAR", "eta", eta)
+        if not (baseline is None or isinstance(baseline, LearnedBaseline)):
+            raise TypeError(
+                f"REBAR trains its baseline together with its control variate, and needs a LearnedBaseline; got "
+                f"baseline={baseline!r}. Pass sp.LearnedBaseline(network), or use ScoreFunction."
+            )
         self.samples = samples
         self.coupled = coupled
+        self.mean_field = mean_field
+        self.baseline = baseline
         self.learn = learn
+        self.allow_steps = allow_steps
         self.eta = nn.Parameter(torch.tensor(float(eta)), requires_grad=learn)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=learn)
 
@@ -92,10 +131,13 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
     def estimate(self, variables: Bernoullis | OneHots, draw: Draw, costs: Costs) -> Tensor:
         learn = self.training and self.learn
         by_temperature = learn and self.log_temperature.requires_grad
-        h, pullback = relaxed_correction(
-            variables, draw, with_gradient(costs.f), self.log_temperature, costs, by_temperature
-        )
+        softening = Softening(self.log_temperature, self.mean_field)
+        h, pullback = relaxed_correction(variables, draw, with_gradient(costs.f), softening, costs, by_temperature)
         gradient = scored(variables, draw, costs) + self.eta.to(h) * h  # [*batch, *event], attached to η
+        if self.baseline is not None:  # constant in x, so that its product with the score has mean zero
+            with nullcontext() if learn else torch.no_grad():
+                b = self.baseline.value(variables, draw.points, costs.detach())  # [k, *batch]
+                gradient = gradient - weighted_scores(variables, draw, costs, b)
         result = surrogate(self.name, costs.mean(), (variables.logits,), (gradient.detach(),))
         return (
             train(result, squared(variables, gradient, self.log_temperature, (self.eta, pullback))) if learn else result

@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from sampleprop import checks
 from sampleprop.bibliography import cited
-from sampleprop.costs import Costs
+from sampleprop.costs import Costs, Softening
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.relaxed import conditional
 from sampleprop.estimators.relaxed.conditional import Draw, relaxed_correction
@@ -44,7 +44,7 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
     the logits. The critic must be differentiable in the points; to train it, twice.
 
     Args:
-        samples: k, at least 1.
+        samples: k, at least 1; None for one that adds no dimension in a program.
         critic: r, from relaxed points [m, \*batch, \*event], and the context [\*batch, ...] if one is given, to
             [m, \*batch]. It learns if it is a module; any other function stays as it is. None for a quadratic function
             that starts at 0, with the same coefficients for every event shape. It is complete for up to eight
@@ -54,14 +54,19 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         temperature: τ at the start, above 0.
         eta: η at the start.
         learn: whether η, τ and the critic are trained.
+        allow_steps: let a cost pass that has a step (round, sign) between the outcomes. The derivative leaves it out,
+            which is a bias.
 
     Raises:
         ValueError: for arguments out of range, when `combine` is not given f and needs it, and when the critic returns
             another shape.
+        RuntimeError: for a cost with no path to x, and with a step on it, unless `allow_steps`; for a critic with a
+            step.
 
     Example, for p = 1/2, τ = 1, the critic s² alone, f = 4x and x = 1. z = 0: s = 1/2, and ds/dz = 1/4 gives the path
     1 · 1/4. z̃ = log 3: s̃ = 3/4, c = 9/16, ds̃/dz̃ = 3/16 and dz̃/dφ = 1 - (1/2) / (3/4) = 1/3 give
     3/2 · 3/16 · 1/3 = 3/32. With the score 1/2, the gradient is (4 - 9/16) / 2 + 1/4 - 3/32 = 15/8:
+
         >>> import math, torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> draw = Draw(*torch.tensor([[1.0], [0.0], [math.log(3)]]))
@@ -79,7 +84,7 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
 
     def __init__(
         self,
-        samples: int = 1,
+        samples: int | None = 1,
         *,
         critic: Callable[..., Tensor] | None = None,
         use_f: bool = True,
@@ -87,9 +92,10 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         temperature: float = 0.5,
         eta: float = 1.0,
         learn: bool = True,
+        allow_steps: bool = False,
     ) -> None:
         super().__init__()
-        checks.samples("RELAX", samples)
+        checks.samples("RELAX", samples, optional=True)
         checks.positive("RELAX", "temperature", temperature)
         checks.finite_number("RELAX", "eta", eta)
         self.samples = samples
@@ -98,6 +104,7 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         self.use_f = use_f
         self.coupled = coupled
         self.learn = learn
+        self.allow_steps = allow_steps
         self.eta = nn.Parameter(torch.tensor(float(eta)), requires_grad=learn and use_f)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=learn)
         self.needs = "relaxed" if use_f else "black box"
@@ -117,13 +124,13 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
 
     def estimate(self, variables: Bernoullis | OneHots, draw: Draw, costs: Costs) -> Tensor:
         learn = self.training and self.learn
-        tau = self.log_temperature
+        tau, softening = self.log_temperature, Softening(self.log_temperature)
         by_temperature = learn and tau.requires_grad
         gradient = conditional.scored(variables, draw, costs)  # [*batch, *event]
         terms: list[conditional.Term] = []
         if self.use_f:
             f = conditional.with_gradient(costs.f)
-            h, pullback = relaxed_correction(variables, draw, f, tau, costs, by_temperature)
+            h, pullback = relaxed_correction(variables, draw, f, softening, costs, by_temperature)
             gradient = gradient + self.eta.to(gradient) * h
             terms.append((self.eta, pullback))
         critic: Any = self.critic if self.quadratic is None else self.quadratic
@@ -131,10 +138,10 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         if isinstance(critic, nn.Module):
             with nullcontext() if learn else torch.no_grad():
                 # Attached to ψ and τ: the loss of `train` differentiates the gradient of the critic once more.
-                h = conditional.correction(variables, draw, lambda z: conditional.squashed(variables, z, tau, c))
+                h = conditional.correction(variables, draw, lambda z: conditional.squashed(variables, z, softening, c))
                 gradient = gradient + costs.average(h)
         else:  # A plain function may close over θ, so it is evaluated without gradient.
-            h, pullback = relaxed_correction(variables, draw, c, tau, costs, by_temperature)
+            h, pullback = relaxed_correction(variables, draw, c, softening, costs, by_temperature)
             gradient = gradient + h
             terms.append((1.0, pullback))
         result = surrogate(self.name, costs.mean(), (variables.logits,), (gradient.detach(),))

@@ -46,6 +46,7 @@ class BitFlip(Estimator[Bernoullis, Draw]):
 
     Example, for p = (1/2, 1/2) and f = (x₁ + x₂)². The second of D = 2 bits of x = (1, 1) is flipped, so f falls from 4
     to 1, and the second logit gets 2 · 1/4 · (4 - 1) = 3/2:
+
         >>> import torch, sampleprop as sp
         >>> logits = torch.zeros(2, requires_grad=True)
         >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sampleprop.costs import F
-from sampleprop.families import Discrete
+from sampleprop.families import Enumerable
 from sampleprop.surrogate import surrogate, train
 from sampleprop.tracing import value_and_grad
 
@@ -21,7 +21,7 @@ def value_and_derivative(f: F, points: Tensor, dtype: torch.dtype) -> tuple[Tens
     return values, derivative.to(dtype)
 
 
-def tuned(name: str, value: Tensor, variables: Discrete, gradient: Tensor, learn: bool) -> Tensor:
+def tuned(name: str, value: Tensor, variables: Enumerable, gradient: Tensor, learn: bool) -> Tensor:
     """Return `value` with this gradient with respect to the logits, whose coefficients learn to lower its variance.
 
     The mean of the gradient does not depend on the coefficients. The derivative of its square is therefore an unbiased
@@ -31,7 +31,7 @@ def tuned(name: str, value: Tensor, variables: Discrete, gradient: Tensor, learn
         name: the estimator.
         value: [*batch].
         variables: p_φ, attached to φ.
-        gradient: [*batch, *event], attached to the coefficients of the control variates and to nothing else.
+        gradient: [*batch, *natural], attached to the coefficients of the control variates and to nothing else.
         learn: whether the coefficients are trained.
     """
     result = surrogate(name, value, (variables.logits,), (gradient.detach(),))

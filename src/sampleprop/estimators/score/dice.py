@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from sampleprop import checks
-from sampleprop.costs import Costs, kept_weights
+from sampleprop.costs import Costs
 from sampleprop.families import Discrete, Variables
 from sampleprop.surrogate import unsqueeze_to
 from sampleprop.tracing import apply, differentiable_backward, gradient_asked, inspectable
@@ -37,7 +37,8 @@ def dice(variables: Variables, points: Tensor, costs: Costs, weights: Tensor, *,
     """
     if not isinstance(variables, Discrete):
         log_prob = variables.log_prob(points)
-        _require_possible(log_prob, costs.keep)
+        checks.scored("ScoreFunction", variables, log_prob)
+        require_possible(log_prob)
         box = (log_prob - log_prob.detach()).exp()
         attached = costs.shared(costs.points - costs.fixed)  # 0, with the gradient of θ
         return costs.average(costs.fixed) + ((weights + attached) * box - weights).sum(0)
@@ -48,8 +49,7 @@ def dice(variables: Variables, points: Tensor, costs: Costs, weights: Tensor, *,
     else:
         with torch.no_grad():
             gradient = variables.weighted_score(points, weights)
-    shares = None if costs.keep is None else kept_weights(costs.keep, costs.points.dtype, costs.group)
-    result: Tensor = apply(_Score, variables.logits, costs.points, gradient, weights, points, shares, variables)
+    result: Tensor = apply(_Score, variables.logits, costs.points, gradient, weights, points, variables)
     return result
 
 
@@ -65,10 +65,9 @@ class _Score(Function):
         gradient: Tensor,
         weights: Tensor,
         points: Tensor,
-        shares: Tensor | None,
         variables: Discrete,
     ) -> Tensor:
-        return costs.mean(0) if shares is None else (shares * costs).sum(0)
+        return costs.mean(0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -79,11 +78,11 @@ class _Score(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        logits, costs, gradient, weights, points, shares = ctx.saved_tensors
+        logits, costs, gradient, weights, points = ctx.saved_tensors
         again = differentiable_backward()
         to_costs: Any = None
         if again or ctx.needs_input_grad[1]:
-            to_costs = (grad_output / costs.shape[0]).expand_as(costs) if shares is None else grad_output * shares
+            to_costs = (grad_output / costs.shape[0]).expand_as(costs)
         if again:
             kind, event_ndim, dtype = ctx.kind
             variables: Discrete = kind(logits, event_ndim, dtype)
@@ -94,10 +93,10 @@ class _Score(Function):
             to_logits = variables.weighted_score(points, grad_output * box * weights + attached)
         else:
             to_logits = unsqueeze_to(grad_output, gradient.dim()) * gradient
-        return to_logits, to_costs, None, None, None, None, None
+        return to_logits, to_costs, None, None, None, None
 
 
-def _require_possible(log_prob: Tensor, keep: Tensor | None) -> None:
+def require_possible(log_prob: Tensor, keep: Tensor | None = None) -> None:
     """Refuse points whose log-probability is not finite, because their score would be NaN."""
     if not inspectable(log_prob) or log_prob.is_cuda:
         return

@@ -16,7 +16,7 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs, others
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.score.control_variates import tuned, value_and_derivative
-from sampleprop.families import Bernoullis, OneHots
+from sampleprop.families import Bernoullis, LogLinears, OneHots
 from sampleprop.surrogate import unsqueeze_to
 
 
@@ -25,7 +25,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class DoubleCV(Estimator[Bernoullis | OneHots, Draw]):
+class DoubleCV(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
     r"""Corrects each cost, and each cost in its leave-one-out baseline, by a tangent taken from the other samples.
 
     .. math::
@@ -36,25 +36,32 @@ class DoubleCV(Estimator[Bernoullis | OneHots, Draw]):
 
     with :math:`\mu = \mathbb{E}_{p_\phi}[x]`.
 
-    Unbiased for every a (`coefficient`), which starts at 1/2 and is trained to minimize the variance of the gradient.
-    f must be differentiable at the discrete points; how it continues between them does not matter. 2 k evaluations of f
-    (k of them for its derivative with respect to x, without gradient for θ) and k backward passes through it.
+    Unbiased for every a (`coefficient`). It starts at 0, where this is the score function with its leave-one-out
+    baseline, and is trained to minimize the variance of the gradient. f must be differentiable at the discrete points;
+    how it continues between them does not matter. 2 k evaluations of f (k of them for its derivative with respect to x,
+    without gradient for θ) and k backward passes through it.
 
     Args:
         samples: k, at least 2.
+        allow_steps: let a cost pass that has a step (round, sign) between the outcomes. The derivative leaves it out,
+            so that the control variate is worse, but no bias comes of it.
 
     Raises:
         ValueError: for fewer samples than 2, and by `combine` without f.
+        RuntimeError: for a cost with no path to x, and with a step on it, unless `allow_steps`.
 
-    Example, for p = 1/2, x = (1, 0) and f = x² + x, with costs (2, 0) and derivatives (3, 1). x - μ = ±1/2, so the
-    tangents are 1 · 1/2 and 3 · (-1/2), and h = (2 - 1/4, 0 + 3/4). Scores ±1/2 times ±(7/4 - 3/4) give 1/2, and the
-    part of the mean adds 1/2 · 2 · 1/4:
+    Example, for a = 1/2, p = 1/2, x = (1, 0) and f = x² + x, with costs (2, 0) and derivatives (3, 1). x - μ = ±1/2, so
+    the tangents are 1 · 1/2 and 3 · (-1/2), and h = (2 - 1/4, 0 + 3/4). Scores ±1/2 times ±(7/4 - 3/4) give 1/2, and
+    the part of the mean adds 1/2 · 2 · 1/4:
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> draw = Draw(torch.tensor([1.0, 0.0]))
         >>> f = lambda x: x.square() + x
         >>> q = torch.distributions.Bernoulli(logits=logit)
-        >>> loss = sp.DoubleCV().combine(q, draw, f(draw.points), relaxed_f=f)
+        >>> estimator = sp.DoubleCV()
+        >>> _ = torch.nn.init.constant_(estimator.coefficient, 0.5)
+        >>> loss = estimator.combine(q, draw, f(draw.points), relaxed_f=f)
         >>> loss.backward()
         >>> loss.detach(), logit.grad
         (tensor(1.), tensor(0.7500))
@@ -64,32 +71,32 @@ class DoubleCV(Estimator[Bernoullis | OneHots, Draw]):
     exact_forward = True
     needs = "differentiable"
     calls_f = True
-    whole = True
     samples_least = 2
     source = cited("titsias2022double", "sec. 3")
 
-    def __init__(self, samples: int = 2) -> None:
+    def __init__(self, samples: int = 2, *, allow_steps: bool = False) -> None:
         super().__init__()
         checks.samples("DoubleCV", samples, least=2)
         self.samples = samples
-        self.coefficient = nn.Parameter(torch.tensor(0.5))
+        self.allow_steps = allow_steps
+        self.coefficient = nn.Parameter(torch.tensor(0.0))
 
-    def calls(self, variables: Bernoullis | OneHots) -> tuple[int, int]:
+    def calls(self, variables: Bernoullis | OneHots | LogLinears) -> tuple[int, int]:
         return 2 * self.draws, self.draws
 
-    def draw(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Draw:
+    def draw(self, variables: Bernoullis | OneHots | LogLinears, generator: Generator | None) -> Draw:
         return Draw(variables.sample(self.draws, generator))
 
-    def estimate(self, variables: Bernoullis | OneHots, draw: Draw, costs: Costs) -> Tensor:
+    def estimate(self, variables: Bernoullis | OneHots | LogLinears, draw: Draw, costs: Costs) -> Tensor:
         _, derivatives = value_and_derivative(costs.f, draw.points, variables.logits.dtype)  # [k, *batch, *event]
-        score = variables.score(draw.points)  # it equals x - μ, because φ are the logits
-        tangents = variables.sum(others(derivatives) * score)  # [k, *batch]
+        score = variables.score(draw.points)
+        tangents = variables.sum(others(derivatives) * variables.centered(draw.points))  # [k, *batch]
         fixed = _leave_one_out(costs.fixed, score)
         added = variables.through_mean(derivatives.mean(0)) - _leave_one_out(tangents, score)
-        gradient = fixed + self.coefficient * added  # [*batch, *event]
+        gradient = fixed + self.coefficient * added  # [*batch, *natural]
         return tuned(self.name, costs.mean(), variables, gradient, self.training)
 
 
 def _leave_one_out(costs: Tensor, score: Tensor) -> Tensor:
-    """Return the leave-one-out estimate of the gradient, [*batch, *event]."""
+    """Return the leave-one-out estimate of the gradient, [*batch, *natural]."""
     return (unsqueeze_to(costs - others(costs), score.dim()) * score).mean(0)

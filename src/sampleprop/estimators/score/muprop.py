@@ -16,7 +16,7 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.score.control_variates import tuned, value_and_derivative
-from sampleprop.families import Bernoullis, OneHots
+from sampleprop.families import Bernoullis, LogLinears, OneHots
 from sampleprop.surrogate import unsqueeze_to
 
 
@@ -25,7 +25,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class MuProp(Estimator[Bernoullis | OneHots, Draw]):
+class MuProp(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
     r"""Subtracts the tangent of the cost at the mean, whose expectation is known, and multiplies the score by the rest.
 
     .. math::
@@ -41,12 +41,16 @@ class MuProp(Estimator[Bernoullis | OneHots, Draw]):
         samples: k, at least 1.
         coefficient: a, finite; 0 leaves f(μ) as a constant baseline, 1 is the paper's.
         learn: whether a is trained, from `coefficient` on, to minimize the variance of the gradient.
+        allow_steps: let a cost pass that has a step (round, sign) between the outcomes. The derivative leaves it out,
+            so that the control variate is worse, but no bias comes of it.
 
     Raises:
         ValueError: for fewer samples than 1, a coefficient that is not finite, and by `combine` without f.
+        RuntimeError: for a cost with no path to x, and with a step on it, unless `allow_steps`.
 
     Example, for p = 1/2, x = 1 and f = x² + 2. At the mean f(1/2) = 9/4 with derivative 1, so h(1) = 9/4 + 1/2 and
     f(1) - h(1) = 1/4. With the score 1/2 and the derivative 1/4 of the mean, 1/4 · 1/2 + 1 · 1/4 = 3/8:
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> draw = Draw(torch.tensor([1.0]))
@@ -66,28 +70,32 @@ class MuProp(Estimator[Bernoullis | OneHots, Draw]):
 
     coefficient: float | nn.Parameter
 
-    def __init__(self, samples: int = 1, *, coefficient: float = 1.0, learn: bool = False) -> None:
+    def __init__(
+        self, samples: int | None = 1, *, coefficient: float = 1.0, learn: bool = False, allow_steps: bool = False
+    ) -> None:
         super().__init__()
-        checks.samples("MuProp", samples)
+        checks.samples("MuProp", samples, optional=True)
         checks.finite_number("MuProp", "coefficient", coefficient)
         self.samples = samples
         self.coefficient = nn.Parameter(torch.tensor(float(coefficient))) if learn else coefficient
         self.learn = learn
+        self.allow_steps = allow_steps
 
-    def calls(self, variables: Bernoullis | OneHots) -> tuple[int, int]:
+    def calls(self, variables: Bernoullis | OneHots | LogLinears) -> tuple[int, int]:
         return self.draws + 1, 1
 
-    def draw(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Draw:
+    def draw(self, variables: Bernoullis | OneHots | LogLinears, generator: Generator | None) -> Draw:
         return Draw(variables.sample(self.draws, generator))
 
-    def estimate(self, variables: Bernoullis | OneHots, draw: Draw, costs: Costs) -> Tensor:
-        mean = variables.probs.detach().to(variables.dtype).unsqueeze(0)
+    def estimate(self, variables: Bernoullis | OneHots | LogLinears, draw: Draw, costs: Costs) -> Tensor:
+        with torch.no_grad():
+            mean = variables.mean.to(variables.dtype).unsqueeze(0)
         at_mean, derivative = value_and_derivative(costs.f, mean, variables.logits.dtype)
         direction = derivative.squeeze(0)  # [*batch, *event]
-        score = variables.score(draw.points)  # it equals x - μ, because φ are the logits
-        linear = variables.sum(direction * score)  # [k, *batch]
+        score = variables.score(draw.points)
+        linear = variables.sum(direction * variables.centered(draw.points))  # [k, *batch]
         # The gradient is affine in the coefficient: what it is at 0, and what each unit adds.
         fixed = costs.average(unsqueeze_to(costs.fixed - at_mean, score.dim()) * score)
         added = variables.through_mean(direction) - costs.average(unsqueeze_to(linear, score.dim()) * score)
-        gradient = fixed + self.coefficient * added  # [*batch, *event]
+        gradient = fixed + self.coefficient * added  # [*batch, *natural]
         return tuned(self.name, costs.mean(), variables, gradient, self.training and self.learn)

@@ -16,7 +16,7 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs, others
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.exact import states
-from sampleprop.families import Discrete
+from sampleprop.families import Enumerable
 from sampleprop.surrogate import surrogate
 
 
@@ -26,7 +26,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class RaoBlackwellized(Estimator[Discrete, Draw]):
+class RaoBlackwellized(Estimator[Enumerable, Draw]):
     r"""Sums over the most probable joint states exactly and draws only from the others.
 
     .. math::
@@ -56,6 +56,7 @@ class RaoBlackwellized(Estimator[Discrete, Draw]):
     Example, for p = (1/2, 1/4, 1/4) and f = (1, 3, 5). State 0 is summed and state 2 is drawn: the value is
     1/2 · 1 + 1/2 · 5 = 3, and b = 1. State 0 has f - b = 0. The score (-1/2, -1/4, 3/4) of state 2 has the weight
     1/2 · (5 - 1) = 2:
+
         >>> import torch, sampleprop as sp
         >>> logits = torch.tensor([0.5, 0.25, 0.25]).log().requires_grad_()
         >>> q = torch.distributions.OneHotCategorical(logits=logits)
@@ -69,7 +70,6 @@ class RaoBlackwellized(Estimator[Discrete, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    whole = True
     source = cited("liu2019rao")
 
     def __init__(self, samples: int = 4, *, drawn: int = 1, baseline: bool = True, limit: int = 4096) -> None:
@@ -86,13 +86,13 @@ class RaoBlackwellized(Estimator[Discrete, Draw]):
     def samples_least(self) -> int:
         return self.drawn + 1
 
-    def calls(self, variables: Discrete) -> tuple[int, int]:
+    def calls(self, variables: Enumerable) -> tuple[int, int]:
         return self._summed(variables) + self.drawn, 0
 
-    def refuses(self, variables: Discrete) -> str | None:
+    def refuses(self, variables: Enumerable) -> str | None:
         return states.refusal(self.name, self.limit, variables)
 
-    def draw(self, variables: Discrete, generator: Generator | None) -> Draw:
+    def draw(self, variables: Enumerable, generator: Generator | None) -> Draw:
         with torch.no_grad():
             log_probs = variables.support_log_prob()  # [states, *batch]
         log_top, top = log_probs.topk(self._summed(variables), 0)
@@ -105,13 +105,13 @@ class RaoBlackwellized(Estimator[Discrete, Draw]):
         points = variables.states(torch.cat((top, drawn)))
         return Draw(states.shown_to_f(variables, points, weights > 0), weights)
 
-    def estimate(self, variables: Discrete, draw: Draw, costs: Costs) -> Tensor:
+    def estimate(self, variables: Enumerable, draw: Draw, costs: Costs) -> Tensor:
         advantages = draw.weights * (costs.fixed - self._baseline(draw.weights, costs.fixed))  # [k, *batch]
         with torch.no_grad():
             gradient = variables.weighted_score(draw.points, advantages)
         return surrogate(self.name, (draw.weights * costs.points).sum(0), (variables.logits,), (gradient,))
 
-    def _summed(self, variables: Discrete) -> int:
+    def _summed(self, variables: Enumerable) -> int:
         """How many states are summed."""
         return min(self.draws - self.drawn, variables.support_size)
 

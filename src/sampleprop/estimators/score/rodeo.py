@@ -40,8 +40,9 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
         (A h)(x) = \sum_v \mathbb{E}\bigl[h(x \text{ with } x_v \text{ drawn anew})\bigr] - h(x), \qquad
             h_i(y) = \frac{1}{k-1} \sum_{j \ne i} H\bigl(f(x_j), \nabla f(x_j)^\top (y - x_j)\bigr)
 
-    Unbiased for all α, β and H, because :math:`\mathbb{E}[A h] = 0` for every h. H(f, t) = t + network(f, t). α and β
-    start at 1/4 and the network at 0, and all are trained to minimize the variance of the gradient.
+    Unbiased for all α, β and H, because :math:`\mathbb{E}[A h] = 0` for every h. H(f, t) = t + network(f, t). α, β
+    and the network start at 0, where this is the score function with its leave-one-out baseline, and all are trained to
+    minimize the variance of the gradient.
 
     f must be differentiable at the discrete points; how it continues between them does not matter. 2 k evaluations of f
     (k of them for its derivative with respect to x, without gradient for θ), k backward passes through it, and
@@ -49,20 +50,26 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
 
     Args:
         samples: k, at least 2.
+        allow_steps: let a cost pass that has a step (round, sign) between the outcomes. The derivative leaves it out,
+            so that the control variate is worse, but no bias comes of it.
 
     Raises:
         ValueError: for fewer samples than 2, and by `combine` without f.
+        RuntimeError: for a cost with no path to x, and with a step on it, unless `allow_steps`.
 
-    Example, for p = 1/2, x = (1, 0) and f = x² + x, with costs (2, 0) and derivatives (3, 1). While H is the tangent,
-    h₁(1) = 1, h₁(0) = 0, h₂(0) = -3 and h₂(1) = 0. A draws the bit anew: (A h₁)(1) = -1/2, (A h₂)(0) = 3/2,
-    (A (h₁ s))(1) = 1/4 - 1/2 and (A (h₂ s))(0) = 3/4 - 3/2. The two terms are (2 - 3/8) · 1/2 - 1/16 = 3/4 and
-    (0 - 2 + 1/8) · (-1/2) - 3/16 = 3/4:
+    Example, for α = β = 1/4, p = 1/2, x = (1, 0) and f = x² + x, with costs (2, 0) and derivatives (3, 1). While H is
+    the tangent, h₁(1) = 1, h₁(0) = 0, h₂(0) = -3 and h₂(1) = 0. A draws the bit anew: (A h₁)(1) = -1/2,
+    (A h₂)(0) = 3/2, (A (h₁ s))(1) = 1/4 - 1/2 and (A (h₂ s))(0) = 3/4 - 3/2. The two terms are
+    (2 - 3/8) · 1/2 - 1/16 = 3/4 and (0 - 2 + 1/8) · (-1/2) - 3/16 = 3/4:
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> draw = Draw(torch.tensor([1.0, 0.0]))
         >>> f = lambda x: x.square() + x
         >>> q = torch.distributions.Bernoulli(logits=logit)
-        >>> loss = sp.RODEO().combine(q, draw, f(draw.points), relaxed_f=f)
+        >>> estimator = sp.RODEO()
+        >>> _ = [torch.nn.init.constant_(number, 0.25) for number in (estimator.alpha, estimator.beta)]
+        >>> loss = estimator.combine(q, draw, f(draw.points), relaxed_f=f)
         >>> loss.backward()
         >>> loss.detach(), logit.grad
         (tensor(1.), tensor(0.7500))
@@ -72,16 +79,16 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
     exact_forward = True
     needs = "differentiable"
     calls_f = True
-    whole = True
     samples_least = 2
     source = cited("shi2022gradient")
 
-    def __init__(self, samples: int = 2) -> None:
+    def __init__(self, samples: int = 2, *, allow_steps: bool = False) -> None:
         super().__init__()
         checks.samples("RODEO", samples, least=2)
         self.samples = samples
-        self.alpha = nn.Parameter(torch.tensor(0.25))
-        self.beta = nn.Parameter(torch.tensor(0.25))
+        self.allow_steps = allow_steps
+        self.alpha = nn.Parameter(torch.tensor(0.0))
+        self.beta = nn.Parameter(torch.tensor(0.0))
         last = nn.Linear(HIDDEN, 1)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)

@@ -13,12 +13,13 @@ from torch import Generator, Tensor
 
 from sampleprop import checks
 from sampleprop.baselines.baseline import Baseline
+from sampleprop.baselines.leave_one_out import LeaveOneOut
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.score.dice import dice
+from sampleprop.estimators.score.finite_part import finite_part
 from sampleprop.families import Variables
-from sampleprop.surrogate import train
 
 
 class Draw(NamedTuple):
@@ -50,6 +51,7 @@ class ScoreFunction(Estimator[Variables, Draw]):
 
     Example, for p = 1/2, x = (1, 0) and costs (3, 1). The scores are ±1/2, each cost exceeds the other by ±2, and the
     mean of the products is (1 + 1) / 2:
+
         >>> import torch, sampleprop as sp
         >>> logit = torch.zeros((), requires_grad=True)
         >>> q = torch.distributions.Bernoulli(logits=logit)
@@ -74,6 +76,8 @@ class ScoreFunction(Estimator[Variables, Draw]):
         checks.samples("ScoreFunction", samples, optional=True)
         self.samples = samples
         self.baseline = baseline
+        self.can_drop = baseline is None or isinstance(baseline, LeaveOneOut)
+        self.moves = baseline is not None and baseline.moves
 
     @property
     def samples_least(self) -> int:
@@ -97,17 +101,18 @@ class ScoreFunction(Estimator[Variables, Draw]):
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
         k = self.draws if costs.group is None else max(self.draws, costs.group.size(costs.points))
         self._require_whole(costs.points.shape[0], k)
+        if costs.keep is not None:
+            return finite_part(self.name, variables, draw.points, costs)
         if self.baseline is None:  # leave-one-out, or none for one sample
             weights = costs.shared(costs.fixed) if k == 1 else costs.beyond_others()
-            return dice(variables, draw.points, costs, weights, centered=k > 1 and costs.alone)
-        b = self.baseline.value(variables, draw.points, costs.detach())  # [k, *batch]
+            return dice(variables, draw.points, costs, weights, centered=k > 1 and costs.group is None)
+        fixed = costs.detach()
+        b = self.baseline.value(variables, draw.points, fixed)  # [k, *batch]
         result = dice(variables, draw.points, costs, costs.shared(costs.fixed - b.detach()))
         mean = self.baseline.mean(variables)
         if mean is not None:
             result = result + (mean - mean.detach())
-        if self.training and self.baseline.learned:
-            result = train(result, costs.average((b - costs.fixed).square() / 2))
-        return result
+        return self.baseline.learn(result, variables, draw.points, b, fixed) if self.training else result
 
     def _require_whole(self, samples: int, size: int) -> None:
         """Refuse a part of the samples, or too few in the whole group, for a baseline that is made of the others."""

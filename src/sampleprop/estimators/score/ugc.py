@@ -44,6 +44,7 @@ class UGC(Estimator[Bernoullis, Draw]):
     Example, for p = (4/5, 1/2) and f = (x₁ + x₂)². The first bit is near 1, because 1/5 < 1/4: its flip in x = (1, 0)
     gives 2 · 4/25 · (1 - 0) = 0.32. The second bit differs in the pair x, x̃ = (1, 1), so it gets
     (1 - 4) / 2 · (0 - 1) · 1/2 = 0.75:
+
         >>> import torch, sampleprop as sp
         >>> logits = torch.tensor([4.0, 1.0]).log().requires_grad_()
         >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
@@ -57,7 +58,6 @@ class UGC(Estimator[Bernoullis, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    whole = True
     samples_step = 2
     source = cited("kunes2023gradient")
 

@@ -19,7 +19,7 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.exact import states
-from sampleprop.families import Discrete
+from sampleprop.families import Enumerable
 from sampleprop.surrogate import surrogate
 
 MOST_SAMPLES = 12
@@ -32,7 +32,7 @@ class Draw(NamedTuple):
     probes: None = None
 
 
-class UnorderedSet(Estimator[Discrete, Draw]):
+class UnorderedSet(Estimator[Enumerable, Draw]):
     r"""Draws different joint states and weights each by its probability and by how likely it makes the set.
 
     .. math::
@@ -63,6 +63,7 @@ class UnorderedSet(Estimator[Discrete, Draw]):
     1/2 · 1/2 · 12/5 = 3/5 and 1/4 · 2/3 · 12/5 = 2/5. The baselines are 1/2 · 1 + 1/4 · 2 · 5 = 3 for state 0 and
     1/2 · 3/2 · 1 + 1/4 · 5 = 2 for state 1. The first two entries of the scores are (1/2, -1/4) and (-1/2, 3/4), and
     3/5 · (1 - 3) · (1/2, -1/4) + 2/5 · (5 - 2) · (-1/2, 3/4) = (-1.2, 1.2):
+
         >>> import torch, sampleprop as sp
         >>> logits = torch.tensor([0.5, 0.25, 0.25]).log().requires_grad_()
         >>> q = torch.distributions.OneHotCategorical(logits=logits)
@@ -76,7 +77,6 @@ class UnorderedSet(Estimator[Discrete, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
-    whole = True
     source = cited("kool2020estimating")
 
     def __init__(self, samples: int = 4, *, limit: int = 4096) -> None:
@@ -91,16 +91,16 @@ class UnorderedSet(Estimator[Discrete, Draw]):
         self.samples = samples
         self.limit = limit
 
-    def calls(self, variables: Discrete) -> tuple[int, int]:
+    def calls(self, variables: Enumerable) -> tuple[int, int]:
         return min(self.draws, variables.support_size), 0
 
     def for_budget(self, dist: Distribution, evaluations: int) -> Self | None:
         return super().for_budget(dist, min(evaluations, MOST_SAMPLES))
 
-    def refuses(self, variables: Discrete) -> str | None:
+    def refuses(self, variables: Enumerable) -> str | None:
         return states.refusal(self.name, self.limit, variables)
 
-    def draw(self, variables: Discrete, generator: Generator | None) -> Draw:
+    def draw(self, variables: Enumerable, generator: Generator | None) -> Draw:
         with torch.no_grad():
             log_joint = variables.support_log_prob()  # [states, *batch]
         # Gumbel-top-k: the largest perturbed log-probabilities are a draw without replacement.
@@ -110,7 +110,7 @@ class UnorderedSet(Estimator[Discrete, Draw]):
         points = states.shown_to_f(variables, variables.states(chosen), log_probs > -math.inf)
         return Draw(points, log_probs, log_rest)
 
-    def estimate(self, variables: Discrete, draw: Draw, costs: Costs) -> Tensor:
+    def estimate(self, variables: Enumerable, draw: Draw, costs: Costs) -> Tensor:
         weights, in_baseline = _weights(draw.log_probs, draw.log_rest)
         baseline = (in_baseline * costs.fixed).sum(1)  # [k, *batch]
         with torch.no_grad():

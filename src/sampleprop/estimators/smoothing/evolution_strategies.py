@@ -48,6 +48,7 @@ class EvolutionStrategies(PerturbedParameters):
 
     Example, for a mean of 1, ε = 3 and σ = 1/2: the mean is moved to 5/2 and -1/2. With the noise 1, x is 7/2 and 1/2,
     and f = x² is 49/4 and 1/4. The gradient is (49/4 - 1/4) / (2 · 1/2) · 3 = 36; the sample x = 2 has f = 4:
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.smoothing.perturbation import Draw
         >>> mean = torch.ones((), requires_grad=True)

@@ -43,6 +43,7 @@ class SPSA(PerturbedParameters):
     Example, for a mean of 1 and a log-scale of 0, c = 1/2 and Δ = (1, -1): they are moved to 3/2 and -1/2, and to 1/2
     and 1/2. With the noise 0, x is 3/2 and 1/2, and f = x² is 9/4 and 1/4. The derivative for the mean is
     (9/4 - 1/4) / (2 · 1/2) = 2, and that for the log-scale is its negative. The sample x = 3 has f = 9:
+
         >>> import torch, sampleprop as sp
         >>> from sampleprop.estimators.smoothing.perturbation import Draw
         >>> phi = torch.tensor([1.0, 0.0], requires_grad=True)

@@ -2,6 +2,6 @@
 
 - `main`: the entry point, which says what to install where an extra is missing.
 - `app`: all commands; `table`, `cite` and `list` stand here.
-- `compare`, `recommend`: one command each.
+- `audit`, `compare`, `recommend`: one command each.
 - `arguments`: the meaning of the words on the command line.
 """

@@ -8,6 +8,7 @@ This wing only presents numbers that were measured. It imports `measure` and the
 - `panels`, `plot`: the picture of a comparison and its panels.
 - `svg`, `style`, `page`: the HTML report, its figures and its looks.
 - `output`: writes all of these into the folder of a run.
+- `audited`: the audit of an advantage or a loss, as a picture and an HTML file.
 - `terminal`: prints tables that fit the terminal.
 - `table`: the table of methods, from the facts of the estimators.
 """

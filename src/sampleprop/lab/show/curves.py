@@ -77,8 +77,10 @@ def figure(charts: Sequence[Chart]) -> Any:
 def _apart(found: dict[str, Points], biased: set[str], what: str, below: str, logarithmic: bool) -> list[Chart]:
     """One panel for the unbiased and one for the biased, since one panel cannot hold thirty lines."""
     charts = [
-        Chart(f"{what}, no bias seen", {n: p for n, p in found.items() if n not in biased}, below, logarithmic),
-        Chart(f"{what}, biased here", {n: p for n, p in found.items() if n in biased}, below, logarithmic),
+        Chart(f"{what}, unbiased", {n: p for n, p in found.items() if n not in biased}, below, logarithmic),
+        Chart(
+            f"{what}, biased in general or here", {n: p for n, p in found.items() if n in biased}, below, logarithmic
+        ),
     ]
     return [chart for chart in charts if chart.lines]
 
@@ -134,7 +136,9 @@ def _draw(panel: Any, chart: Chart, inches: float, values: Sequence[float]) -> N
         panel.plot(
             [start, 1.02, 1.06], [end, end, height], transform=panel.transAxes, color=tint, lw=0.5, clip_on=False
         )
-        panel.text(1.07, height, name, transform=panel.transAxes, color=tint, fontsize=8.5, va="center")
+        panel.text(
+            1.07, height, name, transform=panel.transAxes, color=tint, fontsize=8.5, va="center", parse_math=False
+        )
 
 
 def _fraction(panel: Any, y: float) -> float:

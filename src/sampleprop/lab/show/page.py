@@ -71,15 +71,15 @@ def _section(measured: Section, name: str) -> str:
 
 def _winner(summary: Summary) -> str:
     best = summary.lines[0].mean
-    if best.biased:
-        return "<p>A bias was seen for every estimator.</p>"
+    if best.group != "unbiased":
+        return "<p>No estimator is unbiased here.</p>"
     by_evaluations = next(line.mean.label for line in summary.lines if line.mean.rank_by_evaluations == 1)
     other = (
         "and at equal evaluations too"
         if by_evaluations == best.label
         else f"at equal evaluations of f <strong>{html.escape(by_evaluations)}</strong>"
     )
-    return f"<p>Without a visible bias, <strong>{html.escape(best.label)}</strong> is best at equal time, {other}.</p>"
+    return f"<p>Of the unbiased, <strong>{html.escape(best.label)}</strong> is best at equal time, {other}.</p>"
 
 
 def _table(summary: Summary) -> str:
@@ -90,8 +90,8 @@ def _table(summary: Summary) -> str:
             f'<th scope="row">{html.escape(cell)}</th>' if column == "estimator" else f"<td>{html.escape(cell)}</td>"
             for column, cell in zip(summary.columns, summary.cells(line), strict=True)
         ]
-        body.append(f'<tr class="{"biased" if line.mean.biased else "unbiased"}">{"".join(cells)}</tr>')
-    caption = "By variance × time; those that are biased here follow by mean squared error."
+        body.append(f'<tr class="{line.mean.group.replace(" ", "-")}">{"".join(cells)}</tr>')
+    caption = "By variance × time; those that are biased in general or here follow by mean squared error."
     return _scrolled(
         f"<caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>", caption
     )

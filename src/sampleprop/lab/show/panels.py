@@ -6,11 +6,16 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sampleprop.diagnostics.comparing.row import Row
+from sampleprop.diagnostics.comparing.row import Group, Row
 from sampleprop.diagnostics.measuring.statistics import THRESHOLD
 from sampleprop.lab.show.summary import Line, Summary
 
-UNBIASED, BIASED, PALE, INK, MUTED = "#0f7b8a", "#d9652b", "#d5d9dc", "#26323a", "#5b6a73"
+UNBIASED, GENERAL, BIASED, PALE, INK, MUTED = "#0f7b8a", "#8a4fb0", "#d9652b", "#d5d9dc", "#26323a", "#5b6a73"
+MARKERS: dict[Group, tuple[str, str]] = {
+    "unbiased": (UNBIASED, "o"),
+    "biased in general": (GENERAL, "D"),
+    "biased here": (BIASED, "o"),
+}
 NOTHING = 1e-10  # of the squared gradient; smaller variances are rounding errors
 LEAST_PERCENT = 1e-2
 ERRORS = 2  # standard errors to either side
@@ -59,8 +64,8 @@ def bias(panel: Any, summary: Summary, heights: Sequence[float]) -> None:
             panel.plot([max(low, start), high], [y, y], color=BIASED, lw=1.6, zorder=3)
             _dot(panel, value, y, line)
         elif value > LEAST_PERCENT:
-            panel.plot([start, value], [y, y], color=UNBIASED, lw=1.4, alpha=0.4, zorder=3)
-            panel.plot(value, y, "|", color=UNBIASED, ms=7, mew=1.6, zorder=4)
+            panel.plot([start, value], [y, y], color=color(line.mean), lw=1.4, alpha=0.4, zorder=3)
+            panel.plot(value, y, "|", color=color(line.mean), ms=7, mew=1.6, zorder=4)
         else:
             _word(panel, "none", y, line)
     _name(panel, "Bias", "% of the gradient")
@@ -99,9 +104,9 @@ def logarithmic(panel: Any, values: Sequence[float], axis: str = "x") -> None:
     ticks.set_minor_formatter(NullFormatter())
 
 
-def color(biased: bool) -> str:
+def color(row: Row) -> str:
     """The color of an estimator."""
-    return BIASED if biased else UNBIASED
+    return MARKERS[row.group][0]
 
 
 def _scaled(
@@ -121,7 +126,7 @@ def _scaled(
             continue
         if not summary.several:
             e = line.relative(error)[0]
-            panel.plot([max(mean - e, mean / 10), mean + e], [y, y], color=color(line.mean.biased), lw=1.6, zorder=3)
+            panel.plot([max(mean - e, mean / 10), mean + e], [y, y], color=color(line.mean), lw=1.6, zorder=3)
         _seeds(panel, [v for v in values if v > NOTHING], y, line)
         _dot(panel, mean, y, line)
 
@@ -143,19 +148,19 @@ def _percent(row: Row) -> float | None:
 
 
 def _dot(panel: Any, x: float, y: float, line: Line) -> None:
-    panel.plot(x, y, "o", color=color(line.mean.biased), ms=5.5, zorder=4)
+    panel.plot(x, y, MARKERS[line.mean.group][1], color=color(line.mean), ms=5.5, zorder=4)
 
 
 def _seeds(panel: Any, values: Sequence[float], y: float, line: Line) -> None:
     """Each seed, where there are several."""
     if len(line.rows) > 1:
-        panel.plot(values, [y] * len(values), "o", color=color(line.mean.biased), ms=3.2, alpha=0.45, mew=0, zorder=3)
+        panel.plot(values, [y] * len(values), "o", color=color(line.mean), ms=3.2, alpha=0.45, mew=0, zorder=3)
 
 
 def _word(panel: Any, text: str, y: float, line: Line) -> None:
     """A word in place of a value that the logarithmic axis cannot show."""
     transform = panel.get_yaxis_transform()
-    panel.text(0.02, y, text, transform=transform, color=color(line.mean.biased), fontsize=8, va="center")
+    panel.text(0.02, y, text, transform=transform, color=color(line.mean), fontsize=8, va="center")
 
 
 def _name(panel: Any, title: str, unit: str) -> None:

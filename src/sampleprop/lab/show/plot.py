@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 from sampleprop.lab.show import panels
-from sampleprop.lab.show.panels import BIASED, INK, MUTED, PALE, UNBIASED, Panel
+from sampleprop.lab.show.panels import BIASED, GENERAL, INK, MUTED, PALE, UNBIASED, Panel
 from sampleprop.lab.show.summary import Line, Summary
 
 INCHES_PER_LINE = 0.26
@@ -15,11 +15,13 @@ GAP = 0.9
 TOP, BOTTOM = 1.05, 0.85  # inches for the titles and for the axes with the legend
 
 
-def draw(summary: Summary, path: Path) -> None:
-    """Save variance, bias and time as a picture, in the format that the file's name says."""
+def picture(summary: Summary) -> bytes:
+    """Variance, bias and time as a picture, in the format PNG."""
     shape = figure(summary, (panels.variance, panels.bias, panels.time), (4, 4, 3))
     _titles(shape, summary)
-    shape.savefig(path)
+    drawn = BytesIO()
+    shape.savefig(drawn, format="png")
+    return drawn.getvalue()
 
 
 def figure(summary: Summary, shown: Sequence[Panel], widths: Sequence[float], top: float = TOP) -> Any:
@@ -36,15 +38,16 @@ def figure(summary: Summary, shown: Sequence[Panel], widths: Sequence[float], to
     for axis, panel in zip(axes, shown, strict=True):
         panel(axis, summary, heights)
         _dress(axis, heights, span)
-    axes[0].set_yticks(heights, [line.mean.label for line in summary.lines], fontsize=8.5, color=INK)
+    labels = [line.mean.label for line in summary.lines]
+    axes[0].set_yticks(heights, labels, fontsize=8.5, color=INK, parse_math=False)
     _legend(shape, summary)
     return shape
 
 
 def _positions(lines: Sequence[Line]) -> list[float]:
-    """One unit for each line, and a gap before the first that is biased."""
-    first = lines[0].mean.biased
-    return [i + (GAP if line.mean.biased and not first else 0.0) for i, line in enumerate(lines)]
+    """One unit for each line, and a gap between two groups."""
+    groups = list(dict.fromkeys(line.mean.group for line in lines))
+    return [i + GAP * groups.index(line.mean.group) for i, line in enumerate(lines)]
 
 
 def _dress(panel: Any, heights: Sequence[float], span: float) -> None:
@@ -75,19 +78,21 @@ def _titles(shape: Any, summary: Summary) -> None:
         *([f"{len(summary.comparisons)} seeds"] if summary.several else []),
         f"bias against: {first.reference}",
     ]
-    shape.text(0.012, 1 - 0.16 / height, title or "Comparison", fontsize=13, fontweight="bold", color=INK, va="top")
-    shape.text(0.012, 1 - 0.46 / height, " · ".join(parts), fontsize=8.5, color=MUTED, va="top")
+    shared = {"va": "top", "parse_math": False}  # a dollar in a title is a dollar
+    shape.text(0.012, 1 - 0.16 / height, title or "Comparison", fontsize=13, fontweight="bold", color=INK, **shared)
+    shape.text(0.012, 1 - 0.46 / height, " · ".join(parts), fontsize=8.5, color=MUTED, **shared)
 
 
 def _legend(shape: Any, summary: Summary) -> None:
     from matplotlib.lines import Line2D
 
     entries = [
-        (UNBIASED, "o", "no bias seen, by variance × time"),
+        (UNBIASED, "o", "unbiased, by variance × time"),
         (UNBIASED, "|", "a bias of this size would have been seen"),
+        (GENERAL, "D", "biased in general, none seen here"),
         (BIASED, "o", "biased here, by mean squared error"),
     ]
     handles = [Line2D([], [], color=c, marker=m, lw=0, ms=6, mew=1.6, label=text) for c, m, text in entries]
     if summary.several:
         handles.append(Line2D([], [], color=MUTED, marker="o", lw=0, ms=3.2, alpha=0.6, label="a seed"))
-    shape.legend(handles=handles, loc="lower left", ncols=4, fontsize=8.5, frameon=False, labelcolor=INK)
+    shape.legend(handles=handles, loc="lower left", ncols=5, fontsize=8.5, frameon=False, labelcolor=INK)

@@ -40,13 +40,15 @@ def make_sections(results: Sequence[Result]) -> dict[str, Section]:
 
 def _make_section(results: Sequence[Result]) -> Section:
     summary = Summary([result.comparison for result in results], max(result.jobs for result in results))
-    biased = {curves.name(line.mean) for line in summary.lines if line.mean.biased}
+    biased = {curves.name(line.mean) for line in summary.lines if line.mean.group != "unbiased"}
     budgets = [[result.comparison for result in results]]
     # A seed that was interrupted has fewer budgets and stops; those that all seeds have are shown.
     budgets += [list(group) for group in zip(*(result.curve for result in results), strict=False)]
     stops = [list(group) for group in zip(*(result.checkpoints for result in results), strict=False)]
     stopped = [checkpoint.comparison for group in stops for checkpoint in group]
-    biased_there = biased | {curves.name(row) for comparison in stopped for row in comparison.rows if row.biased}
+    biased_there = biased | {
+        curves.name(row) for comparison in stopped for row in comparison.rows if row.group != "unbiased"
+    }
     return Section(
         summary,
         curves.over_evaluations(budgets, biased) if len(budgets) > 1 else (),

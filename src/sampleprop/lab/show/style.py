@@ -3,12 +3,14 @@
 STYLE = """
 :root {
   --font: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
-  --page: #ffffff; --ink: #26323a; --muted: #5b6a73; --pale: #d5d9dc; --unbiased: #0f7b8a; --biased: #c4541d;
+  --page: #ffffff; --ink: #26323a; --muted: #5b6a73; --pale: #d5d9dc;
+  --unbiased: #0f7b8a; --general: #8a4fb0; --biased: #c4541d;
   color-scheme: light dark;
 }
 @media (prefers-color-scheme: dark) {
   :root {
-    --page: #14191d; --ink: #e4eaee; --muted: #a3b0b9; --pale: #323c44; --unbiased: #3fb6c6; --biased: #f08a52;
+    --page: #14191d; --ink: #e4eaee; --muted: #a3b0b9; --pale: #323c44;
+    --unbiased: #3fb6c6; --general: #c79be6; --biased: #f08a52;
   }
 }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 var(--font); }
@@ -27,7 +29,8 @@ thead th { color: var(--muted); font-weight: 600; }
 th[scope="row"], th.name { text-align: left; font-weight: 500; }
 thead th.name { font-weight: 600; }
 tr.unbiased th[scope="row"] { box-shadow: inset 3px 0 var(--unbiased); }
-tr.biased th[scope="row"] { box-shadow: inset 3px 0 var(--biased); }
+tr.biased-in-general th[scope="row"] { box-shadow: inset 3px 0 var(--general); }
+tr.biased-here th[scope="row"] { box-shadow: inset 3px 0 var(--biased); }
 figure { margin: 1rem 0; }
 figure svg { display: block; width: 100%; min-width: 46rem; height: auto; }
 details { margin: .5rem 0; }

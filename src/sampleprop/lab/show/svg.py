@@ -7,11 +7,12 @@ import re
 from io import StringIO
 from typing import Any
 
-from sampleprop.lab.show.panels import BIASED, INK, MUTED, PALE, UNBIASED
+from sampleprop.lab.show.panels import BIASED, GENERAL, INK, MUTED, PALE, UNBIASED
 
 # The colors of the figures, and the properties of the page that replace them.
 PROPERTIES = {
     UNBIASED: "--unbiased",
+    GENERAL: "--general",
     BIASED: "--biased",
     PALE: "--pale",
     INK: "--ink",

@@ -10,11 +10,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from sampleprop.diagnostics.comparing.row import Group
 from sampleprop.lab.show.summary import Summary
 from sampleprop.lab.show.table import HEADINGS, Method
 
 # Columns that a narrow terminal leaves out, in this order; the files have every column.
 DISPENSABLE = ("bias z", "rank by f", "evaluations", "signal/noise", "time (ms)", "variance × time")
+COLORS: dict[Group, str] = {"unbiased": "green", "biased in general": "magenta", "biased here": "yellow"}
 NARROWEST = 160  # without a terminal no column has to be left out
 
 
@@ -56,6 +58,6 @@ def _table(summary: Summary, hidden: Sequence[str]) -> Table:
         table.add_column(summary.columns[i], justify="left" if name else "right", no_wrap=not name, overflow="fold")
     for line in summary.lines:
         cells = [Text(cell) for cell in summary.cells(line)]
-        cells[summary.columns.index("bias")].stylize("yellow" if line.mean.biased else "green")
+        cells[summary.columns.index("bias")].stylize(COLORS[line.mean.group])
         table.add_row(*(cells[i] for i in shown), style="bold" if line.mean.rank == 1 else "")
     return table

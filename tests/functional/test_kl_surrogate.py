@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from sampleprop.kl import Direction, kl_surrogate
+from sampleprop.functional.kl_surrogate import Direction, kl_surrogate
 
 Q = torch.tensor([0.4, -0.9, 1.3, 0.0], dtype=torch.float64)
 P = torch.tensor([-0.5, 0.8, 0.3, 0.1], dtype=torch.float64)

@@ -1,15 +1,8 @@
-"""Counts: the score function, jumps to the next outcome and relaxed counts against sums over the support.
-
-Random tests have fixed seeds. A z-test fails at 5 standard errors, by chance once in 1.7 million; with at most 100
-comparisons in this file that is a false alarm once in 17,000 seeds. Everything else is exact: sums over all outcomes,
-up to a probability below 1e-12.
-"""
+"""CoupledPerturbation and GOGradient, jumps to the next outcome: one of them drawn, or each in turn."""
 
 import io
 import math
 import pickle
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -18,8 +11,6 @@ from torch.distributions import (
     Bernoulli,
     Binomial,
     Categorical,
-    Distribution,
-    Geometric,
     Independent,
     NegativeBinomial,
     Normal,
@@ -29,154 +20,28 @@ from torch.distributions import (
 from torch.func import grad, vmap
 
 import sampleprop as sp
+from estimators.counts import (
+    COUNTS,
+    LAWS,
+    ROWS,
+    Law,
+    Z,
+    certify,
+    cost,
+    exact,
+    float64,
+    grid,
+    independent,
+    largest_z,
+    replicates,
+)
 from sampleprop import families
 from sampleprop.estimators.coupled import go_gradient
 from sampleprop.estimators.coupled.coupled_perturbation import CoupledPerturbation, Draw
 from sampleprop.estimators.coupled.go_gradient import GOGradient
 from sampleprop.estimators.coupled.jumps import Jumps, jumps
-from sampleprop.estimators.relaxed.generalized_gumbel_softmax import GeneralizedGumbelSoftmax
 
-Z = 5.0
-ROWS = 60_000
-
-
-def independent(base: Distribution) -> Independent:
-    return Independent(base, 1, validate_args=False)
-
-
-def float64(*numbers: object) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
-
-
-def cost(x: Tensor) -> Tensor:
-    """[..., 2] -> [...]: neither a sum nor a product over the coordinates, with an offset."""
-    x = x.to(torch.float64)
-    return 1 + (0.3 * x[..., 0] + 0.2 * x[..., 1]).tanh() + 0.05 * x[..., 0] * (x[..., 1] * 0.9).sin()
-
-
-@dataclass(frozen=True)
-class Law:
-    """Two coordinates: from φ, [..., 2] (or [..., 2, C]), to the distribution; the outcomes of one coordinate; and
-    f."""
-
-    phi: Tensor
-    dist: Callable[[Tensor], Distribution]
-    outcomes: int
-    f: Callable[[Tensor], Tensor] = cost
-
-
-LAWS = {
-    "poisson": Law(float64(0.7, 2.5), lambda rate: independent(Poisson(rate, validate_args=False)), 25),
-    "binomial by logits": Law(
-        float64(-0.8, 1.3), lambda logits: independent(Binomial(5, logits=logits, validate_args=False)), 6
-    ),
-    "binomial by probs": Law(
-        float64(0.3, 0.8), lambda probs: independent(Binomial(5, probs=probs, validate_args=False)), 6
-    ),
-    "geometric by logits": Law(
-        float64(0.4, 1.1), lambda logits: independent(Geometric(logits=logits, validate_args=False)), 70
-    ),
-    "geometric by probs": Law(
-        float64(0.5, 0.7), lambda probs: independent(Geometric(probs=probs, validate_args=False)), 50
-    ),
-    "negative binomial by logits": Law(
-        float64(-0.5, -1.2),
-        lambda logits: independent(NegativeBinomial(3.0, logits=logits, validate_args=False)),
-        90,
-    ),
-    "negative binomial by probs": Law(
-        float64(0.5, 0.2),
-        lambda probs: independent(NegativeBinomial(float64(0.7, 6.0), probs=probs, validate_args=False)),
-        70,
-    ),
-    "poisson of extreme rates": Law(
-        float64(0.05, 50.0),
-        lambda rate: independent(Poisson(rate, validate_args=False)),
-        120,
-        lambda x: cost(x / float64(0.5, 20.0)),
-    ),
-    "bits": Law(float64(-0.8, 1.3), lambda logits: independent(Bernoulli(logits=logits, validate_args=False)), 2),
-    "integers": Law(
-        float64([0.5, -0.3, 0.1, -1.5, 0.4], [0.0, 0.7, 1.4, 0.6, -math.inf]),
-        lambda logits: independent(Categorical(logits=logits, validate_args=False)),
-        5,
-    ),
-    "integers with a gap": Law(
-        float64([0.5, -math.inf, -math.inf, 1.5], [-math.inf, 0.7, -math.inf, 0.6]),
-        lambda logits: independent(Categorical(logits=logits, validate_args=False)),
-        4,
-    ),
-}
-COUNTS = [name for name in LAWS if "integers" not in name and name != "bits"]
 STEPS = [CoupledPerturbation(2), GOGradient()]
-
-
-def grid(law: Law) -> Tensor:
-    """Every pair of outcomes: [pairs, 2]."""
-    axis = torch.arange(law.outcomes)
-    points = torch.cartesian_prod(axis, axis)
-    return points.to(law.dist(law.phi).sample().dtype)
-
-
-def exact(law: Law) -> tuple[Tensor, Tensor]:
-    """Value and gradient by the sum over all outcomes."""
-    leaf, points = law.phi.clone().requires_grad_(), grid(law)
-    probability = families.recognize(law.dist(leaf)).log_prob(points).exp()
-    assert abs(probability.sum().item() - 1) < 1e-12
-    value = (probability * law.f(points)).sum()
-    return value.detach(), torch.autograd.grad(value, leaf)[0]
-
-
-def replicates(estimator: sp.Estimator, law: Law, rows: int = ROWS, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Values and gradients of independent replicates: [rows], [rows, *phi]."""
-    leaf = law.phi.expand(rows, *law.phi.shape).clone().requires_grad_()
-    value = sp.expect(law.f, law.dist(leaf), estimator, generator=Generator().manual_seed(seed))
-    value.sum().backward()
-    return value.detach(), leaf.grad
-
-
-def largest_z(samples: Tensor, mean: Tensor) -> float:
-    error = samples.std(0) / samples.shape[0] ** 0.5
-    return ((samples.mean(0) - mean).abs() / (error + 1e-12)).max().item()
-
-
-def certify(estimator: sp.Estimator, law: Law) -> None:
-    value, gradient = exact(law)
-    values, gradients = replicates(estimator, law)
-    assert largest_z(values, value) < Z
-    assert largest_z(gradients, gradient) < Z
-    assert largest_z(0.9 * gradients, gradient) > Z + 3  # a gradient that is a tenth too small is seen
-
-
-# --- the score function, by torch's own log-probabilities and samplers --------------------------------------------
-
-
-@pytest.mark.parametrize("name", COUNTS)
-def test_score_function_is_unbiased(name: str) -> None:
-    certify(sp.ScoreFunction(4), LAWS[name])
-
-
-@pytest.mark.parametrize("name", COUNTS)
-def test_measure_valued_is_unbiased(name: str) -> None:
-    certify(sp.MeasureValued(), LAWS[name])
-
-
-@pytest.mark.parametrize("name", COUNTS)
-def test_sampler_follows_the_law_and_the_generator(name: str) -> None:
-    law, before = LAWS[name], torch.get_rng_state()
-    one, other = (replicates(sp.ScoreFunction(4), law, rows=50, seed=3) for _ in range(2))
-    assert torch.equal(one[0], other[0])
-    assert torch.equal(one[1], other[1])
-    different, _ = replicates(sp.ScoreFunction(4), law, rows=50, seed=4)
-    assert not torch.equal(one[0], different)
-    assert torch.equal(before, torch.get_rng_state())
-    dist = law.dist(law.phi)
-    points = families.recognize(dist).sample(ROWS, Generator().manual_seed(5))
-    assert largest_z(points, dist.mean) < Z
-    assert largest_z((points - dist.mean).square(), dist.variance) < Z
-
-
-# --- jumps to the next outcome: one of them drawn, or each in turn ------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", STEPS, ids=str)
@@ -240,8 +105,7 @@ def test_sum_over_all_points_is_exact(name: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("v", [0, 1])
 @pytest.mark.parametrize("name", COUNTS)
 def test_rates_are_the_derivative_of_the_distribution_function(name: str, v: int) -> None:
-    """-∂F(x)/p(x) for a jump up, ∂F(x - 1)/p(x) for one down; F is a sum, so only where p is not lost in its
-    rounding."""
+    """-∂F(x)/p(x) for a jump up, ∂F(x - 1)/p(x) for one down. F is a sum, so only where its rounding is below p."""
     law = LAWS[name]
     axis = torch.arange(float(law.outcomes), dtype=torch.float64)
     points = torch.stack((axis, axis), -1)
@@ -438,55 +302,3 @@ def test_wrong_rates_are_seen(mutant: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("sampleprop.estimators.coupled.jumps.jumps", wrong)
     _, gradients = replicates(GOGradient(), law)
     assert largest_z(gradients, exact(law)[1]) > Z + 3
-
-
-# --- generalized Gumbel-softmax -----------------------------------------------------------------------------------
-
-
-def smooth(x: Tensor) -> Tensor:
-    return (0.3 * x[..., 0] + 0.2 * x[..., 1]).tanh()
-
-
-@pytest.mark.parametrize("name", ["poisson", "binomial by probs", "geometric by probs", "negative binomial by logits"])
-def test_relaxed_counts_tend_to_the_exact_gradient(name: str) -> None:
-    """At τ = 1 the bias is seen; at τ = 0.1 at least nine tenths of it are gone, up to five standard errors."""
-    law = LAWS[name]
-    leaf, points = law.phi.clone().requires_grad_(), grid(law)
-    value = (families.recognize(law.dist(leaf)).log_prob(points).exp() * smooth(points)).sum()
-    (expected,) = torch.autograd.grad(value, leaf)
-    gaps, errors = [], []
-    for temperature in (1.0, 0.1):
-        estimator = GeneralizedGumbelSoftmax(2, outcomes=min(law.outcomes, 40), temperature=temperature)
-        phi = law.phi.expand(10_000, 2).clone().requires_grad_()
-        sp.expect(smooth, law.dist(phi), estimator, generator=Generator().manual_seed(1)).sum().backward()
-        gaps.append((phi.grad.mean(0) - expected).norm().item())
-        errors.append((phi.grad.std(0) / len(phi) ** 0.5).norm().item())
-    assert gaps[0] > Z * errors[0]
-    assert gaps[1] < gaps[0] / 10 + Z * errors[1]
-
-
-def test_relaxed_counts_stay_among_the_possible_ones() -> None:
-    """More outcomes than a binomial variable has, and a number of trials that differs along the batch."""
-    trials, logits = torch.tensor([2, 5]), torch.tensor([0.3, -20.0]).requires_grad_()
-    dist = Binomial(trials, logits=logits)
-    estimator = GeneralizedGumbelSoftmax(2000, outcomes=9)
-    draw = estimator.propose(dist)
-    assert (draw.points >= 0).all()
-    assert (draw.points <= trials * (1 + 1e-6)).all()
-    value = estimator.combine(dist, draw, draw.points.square())
-    (gradient,) = torch.autograd.grad(value.sum(), logits)
-    assert gradient.isfinite().all()
-    assert gradient[0] > 0
-
-
-def test_outcomes_above_the_last_go_to_it() -> None:
-    dist = Poisson(torch.tensor(50.0))
-    points = GeneralizedGumbelSoftmax(100, outcomes=8, temperature=0.1).propose(dist).points
-    torch.testing.assert_close(points, torch.full((100,), 7.0))
-
-
-def test_relaxed_counts_refuse_what_they_cannot() -> None:
-    with pytest.raises(ValueError, match="needs a whole number of outcomes, at least 2; got outcomes=1"):
-        GeneralizedGumbelSoftmax(outcomes=1)
-    with pytest.raises(TypeError, match=r"got Bernoulli\. Use GumbelSoftmax for bits and classes"):
-        sp.expect(lambda x: x, Bernoulli(logits=torch.zeros(3)), GeneralizedGumbelSoftmax())

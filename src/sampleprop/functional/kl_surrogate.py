@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from sampleprop import noise
+from sampleprop.functional import arguments
 
 Direction = Literal["reverse", "forward"]
 
 
 def kl_surrogate(
-    log_q: Tensor, log_p: Tensor, direction: Direction = "reverse", *, reparameterized: bool = False
+    log_q: Tensor,
+    log_p: Tensor,
+    direction: Direction = "reverse",
+    *,
+    time_dim: int | None = None,
+    mask: Tensor | None = None,
+    reparameterized: bool = False,
 ) -> Tensor:
     r"""Estimate a KL divergence at each sample, so that the average has the right value and the right gradient.
 
@@ -30,7 +38,19 @@ def kl_surrogate(
         \mathbb{E}_s[\nabla S] = \mathbb{E}_s[(\log s - \log r) \nabla \log s - \nabla \log r]
             = \nabla\, \mathrm{KL}(s \| r)
 
-    The -1 removes the score's own term, whose mean is zero. Reparameterized samples already carry the gradient of s;
+    The -1 removes the score's own term, whose mean is zero. For draws of several steps, with the log-probabilities of
+    each step and `time_dim`, each step's log-ratio is charged to the draws up to it only, which has less variance than
+    the sum:
+
+    .. math:: S = \sum_t \square_t\,(\log s_t - \log r_t) - (\square_T - 1), \qquad
+        \square_t = \prod_{u \le t} s_u / \operatorname{stop}(s_u)
+
+    The 1 is taken out once for the draw. Once for each step would charge for the length, which is random: with lengths
+    of 1 to 3 that was measured to be off by 150 %. A sum over steps of the value without `time_dim` is 8 to 30 % off.
+
+    Where the whole vocabulary is at hand, the exact divergence of each step, attached, inside the cost has less
+    variance still: see :func:`token_terms`.
+    Reparameterized samples already carry the gradient of s;
     then log s - log r, attached through them, is enough, and the score must not be added. Log-probabilities do not show
     how the samples were drawn, therefore say it by `reparameterized`.
 
@@ -51,18 +71,20 @@ def kl_surrogate(
     detached must be k1: k3 would give the difference of the two gradients.
 
     Args:
-        log_q: log q(x) at each sample, summed over all that is one draw (the tokens of a sequence, say), attached to
-            q's parameters.
+        log_q: log q(x) at each sample, attached to q's parameters: summed over all that is one draw (the tokens of a
+            sequence, say), or of each step, with `time_dim`.
         log_p: log p(x) at the same samples, of the same shape; detached or not.
         direction: "reverse" for samples of q, "forward" for samples of p.
+        time_dim: the dimension of the steps of one draw; None where each entry is a whole draw.
+        mask: booleans of the same shape, False for what was not drawn; it counts for nothing, and may be anything.
         reparameterized: whether the samples are attached to the parameters of the distribution they were drawn from.
 
     Returns:
-        The shape of the log-probabilities; in float32 at least. Average it over the samples.
+        The shape of the log-probabilities, without `time_dim`; in float32 at least. Average it over the samples.
 
     Raises:
-        TypeError: for what is not a tensor of real floating-point numbers.
-        ValueError: for another direction, and for different shapes.
+        TypeError: for what is not a tensor of real floating-point numbers, and a mask that is not boolean.
+        ValueError: for another direction, for different shapes, and no such dimension.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -81,11 +103,23 @@ def kl_surrogate(
     if log_q.shape != log_p.shape:
         raise ValueError(
             f"kl_surrogate needs log_q and log_p of one shape, nothing is broadcast; got {list(log_q.shape)} and "
-            f"{list(log_p.shape)}. Sum both over what is one draw."
+            f"{list(log_p.shape)}. Sum both over what is one draw, or name the dimension of the steps, time_dim."
         )
     log_q, log_p = noise.promote(log_q), noise.promote(log_p)
+    if mask is not None:
+        arguments.flags("kl_surrogate", "mask", mask, "log_q", log_q.shape)
+        log_q, log_p = torch.where(mask, log_q, 0), torch.where(mask, log_p, 0)
     sampled, other = (log_q, log_p) if direction == "reverse" else (log_p, log_q)
     ratio = sampled - other
+    if time_dim is None:
+        return ratio if reparameterized else _box(sampled) * (ratio - 1) + 1
+    time = arguments.dimension("kl_surrogate", "time_dim", time_dim, ratio.shape)
     if reparameterized:
-        return ratio
-    return (sampled - sampled.detach()).exp() * (ratio - 1) + 1
+        return ratio.sum(time)
+    box = _box(sampled.cumsum(time))
+    return (box * ratio).sum(time) - (box.select(time, -1) - 1)
+
+
+def _box(log_prob: Tensor) -> Tensor:
+    """1, with the derivatives of every order that the score function needs."""
+    return (log_prob - log_prob.detach()).exp()

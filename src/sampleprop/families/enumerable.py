@@ -1,0 +1,56 @@
+"""Discrete variables whose joint states can be listed and whose score is known: independent ones and structures."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Generator, Tensor
+
+from sampleprop.families.variables import Variables
+
+
+class Enumerable(Variables):
+    """Discrete variables with one tensor of logits through which φ acts, and with joint states that have numbers.
+
+    Attributes:
+        logits: [*batch, *natural], attached to φ; float32 at least. As many dimensions belong to one draw as in a point.
+    """
+
+    logits: Tensor
+    is_discrete = True
+
+    @property
+    def attached(self) -> bool:
+        return self.logits.requires_grad
+
+    def rsample(self, k: int | None, generator: Generator | None = None) -> Tensor:
+        raise TypeError("A discrete sample has no derivative.")
+
+    def scores(self, points: Tensor) -> tuple[Tensor, ...]:
+        return (self.score(points),)
+
+    @abstractmethod
+    def score(self, points: Tensor) -> Tensor:
+        """The gradient of log p_φ(points) with respect to the logits, [..., *batch, *natural], without graph."""
+
+    @abstractmethod
+    def weighted_score(self, points: Tensor, weights: Tensor) -> Tensor:
+        """Σ_k w_k ∇ log p(x_k) with respect to the logits: [*batch, *natural] for weights [k, *batch]."""
+
+    @property
+    @abstractmethod
+    def support_size(self) -> int:
+        """The number of joint states of one draw."""
+
+    @abstractmethod
+    def states(self, numbers: Tensor) -> Tensor:
+        """The joint states of these numbers from 0 to `support_size` - 1: [...] -> [..., *event]."""
+
+    def support(self) -> Tensor:
+        """All joint states of one draw: [support_size, *event]."""
+        return self.states(torch.arange(self.support_size, device=self.logits.device))
+
+    @abstractmethod
+    def support_log_prob(self) -> Tensor:
+        """log p_φ of every joint state, [support_size, *batch], attached to φ, twice differentiable."""

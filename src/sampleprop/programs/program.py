@@ -1,0 +1,222 @@
+"""The decorator: a function that samples becomes one that returns its expected cost, with gradients."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, overload
+
+import torch
+from torch import Generator, Tensor
+from torch.utils import _pytree as pytree
+
+from sampleprop import checks
+from sampleprop.estimator import Estimator
+from sampleprop.programs.apart import apart_runs
+from sampleprop.programs.folding import Chosen, Folding, Key, Particles
+from sampleprop.programs.site import Inside, Run
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a program runs; see `program.using`."""
+
+    estimator: Chosen = None
+    generator: Generator | None = None
+    particles: int | None = None
+    apart: int | None = None
+    process_group: ProcessGroup | None = None
+
+
+class program(Generic[P]):
+    r"""Make a function that samples a function that returns its expected cost, with gradients.
+
+    Inside, at any depth of the call stack, `sample(dist)` draws a random variable and `charge(cost)` adds a cost. The
+    returned tensor is the last cost. Each variable is charged for what is charged after it, and for nothing before it:
+
+    .. math:: L = \mathbb{E}_{x_1}\big[c_1 + \mathbb{E}_{x_2 | x_1}[c_2 + \dots]\big]
+
+    Shapes: a site has the batch shape of what comes before it, and a cost the batch shape at its place. A site whose
+    estimator draws one sample adds no dimension, so modules and loops need not know of it.
+
+    A function or module that samples and is called inside is a part of the program. A *program* that is called inside
+    is an inner expectation: its sites end with it, and its value is a tensor to the outer one. `program.__wrapped__` is
+    the plain function. Methods of modules can be programs.
+
+    Branches and loops may depend on what was drawn, if all rows of the batch take the same branch; see `using(apart=)`.
+
+    Raises:
+        TypeError: for a generator function, and for costs that are no tensors.
+        ValueError: for a distribution or cost of another shape, for a variable with no cost after it, and for costs
+            that are not finite.
+
+    Example:
+        >>> import torch, sampleprop as sp
+        >>> from torch.distributions import Bernoulli
+        >>> @sp.program
+        ... def model(logit):
+        ...     a = sp.sample(Bernoulli(logits=logit), sp.ScoreFunction(samples=4))     # [4, 3]
+        ...     sp.charge(0.1 * a)
+        ...     b = sp.sample(Bernoulli(logits=a - logit))                              # [4, 3]
+        ...     return (a - b).square()
+        >>> logit = torch.zeros(3, requires_grad=True)
+        >>> model(logit).sum().backward()
+    """
+
+    def __init__(self, function: Callable[P, Tensor | None]) -> None:
+        functools.update_wrapper(self, function)
+        self.__wrapped__ = self._function = function
+        self._setting = Setting()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        return self._run(None, args, kwargs)
+
+    def sample(self, *args: P.args, **kwargs: P.kwargs) -> tuple[Tensor, dict[Key, Tensor]]:
+        """The expected cost, and what each site drew, detached, for logging.
+
+        The keys are the names of the sites, or their numbers where they have none. A name that comes again gets its
+        count: "new", "new[1]", "new[2]".
+        """
+        if self._setting.apart is not None:
+            raise ValueError(
+                f"sample needs one run of the program; got using(apart={self._setting.apart}). Leave apart out."
+            )
+        drawn: dict[Key, Tensor] = {}
+        return self._run(drawn, args, kwargs), drawn
+
+    def using(
+        self,
+        estimator: Chosen = None,
+        *,
+        generator: Generator | None = None,
+        particles: int | None = None,
+        apart: int | None = None,
+        process_group: ProcessGroup | None = None,
+    ) -> program[P]:
+        r"""The same program with other settings; those not given stay as they are.
+
+        Args:
+            estimator: one for every site, or a dict of them by the names of sites, in place of those that the program
+                names.
+            generator: the source of all its noise.
+            particles: K, at least 1: K independent copies of everything. The batch of each tensor argument, its first
+                dimension, is repeated, so that all inside has [K \* B, ...] rows; the result is the mean, [B, ...].
+                Tensors without dimensions and parameters are not repeated; what else has no batch comes by a closure.
+                Score functions leave one copy out: their baseline is the mean of what the others cost from there on. At
+                the first site, an estimator with `samples=K` draws the copies together.
+            apart: K, at least 1: K runs one after the other, each on a path of its own. The baseline of a site is the
+                mean of what the other runs cost from their site of the same number on. For score functions without a
+                baseline, and pathwise and straight-through estimators.
+            process_group: ranks that run the same program on the same batch elements: score functions leave one out
+                over the samples of all of them. The value and gradient of each rank are those of its share.
+
+        Raises:
+            TypeError: for what is no estimator.
+            ValueError: for numbers below 1, and for `apart` together with `particles` or `process_group`.
+        """
+        given = estimator.values() if isinstance(estimator, dict) else () if estimator is None else (estimator,)
+        for one in given:
+            if not isinstance(one, Estimator):
+                raise TypeError(f"using needs an estimator, or a dict of them by name; got {one!r:.80}.")
+        for argument, value in (("particles", particles), ("apart", apart)):
+            if value is not None:
+                checks.samples("A program", value, argument=argument)
+        now = self._setting
+        setting = Setting(
+            now.estimator if estimator is None else estimator,
+            now.generator if generator is None else generator,
+            now.particles if particles is None else particles,
+            now.apart if apart is None else apart,
+            now.process_group if process_group is None else process_group,
+        )
+        if setting.apart is not None and (setting.particles is not None or setting.process_group is not None):
+            raise ValueError(
+                f"A program needs its copies in one batch or apart; got apart={setting.apart} together with particles "
+                "or a process_group. Leave one of them out."
+            )
+        return self._with(self._function, setting)
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> program[P]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> program[...]: ...
+
+    def __get__(self, instance: object | None, owner: type) -> program[Any]:
+        if instance is None:
+            return self
+        return self._with(functools.partial(self._function, instance), self._setting)  # type: ignore[arg-type]
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        name: str | None = getattr(self, "__qualname__", None)
+        if self._setting == Setting() and name is not None:
+            return name  # a module-level program is found by its name, as functions are
+        return program._with, (self._function, self._setting)
+
+    @staticmethod
+    def _with(function: Callable[..., Any], setting: Setting) -> program[Any]:
+        # Not by `__init__`: `update_wrapper` would stop `torch.compile` at each bound method.
+        other: program[Any] = object.__new__(program)
+        other._function, other._setting, other.__wrapped__ = function, setting, function
+        return other
+
+    def under(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Run the function in a way of one's own: `run` is asked for every sample and told every cost."""
+        with Inside(run):
+            run.finish(self._function(*args, **kwargs))
+
+    def _run(self, drawn: dict[Key, Tensor] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        function, setting = self._function, self._setting
+        if setting.apart is not None:
+            call = functools.partial(function, *args, **kwargs)
+            return apart_runs(call, setting.apart, setting.estimator, setting.generator)
+        particles = None
+        if setting.particles is not None:
+            args, kwargs, rows = repeated(args, kwargs, setting.particles)
+            particles = Particles(setting.particles, rows)
+        run = Folding(
+            lambda: function(*args, **kwargs),
+            setting.estimator,
+            setting.generator,
+            particles,
+            setting.process_group,
+            drawn,
+        )
+        with Inside(run):
+            run.finish(run.call())
+        return run.result()
+
+
+def repeated(args: Any, kwargs: Any, particles: int) -> tuple[Any, Any, int]:
+    """The arguments with the batch of each tensor K times, [B, ...] -> [K * B, ...], particle by particle; and B."""
+    leaves, structure = pytree.tree_flatten((args, kwargs))
+    found = [i for i, leaf in enumerate(leaves) if _has_batch(leaf)]
+    sizes = {leaves[i].shape[0] for i in found}
+    if len(sizes) != 1:
+        got = f"first dimensions {_listed(args, kwargs)}" if sizes else "no tensor with one"
+        fix = "what has no batch by a closure, functools.partial or a module" if sizes else "the batch as an argument"
+        raise ValueError(
+            f"A program with particles={particles} repeats the batch of its tensor arguments, their first dimension; "
+            f"got {got}. Give {fix}."
+        )
+    for i in found:
+        leaves[i] = leaves[i].expand(particles, *leaves[i].shape).flatten(0, 1)
+    args, kwargs = pytree.tree_unflatten(leaves, structure)
+    return args, kwargs, sizes.pop()
+
+
+def _has_batch(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and not isinstance(leaf, torch.nn.Parameter) and leaf.dim() > 0
+
+
+def _listed(args: Any, kwargs: Any) -> str:
+    """The first dimension of each tensor argument, by its place or name."""
+    named = [*((f"argument {i + 1}", value) for i, value in enumerate(args)), *kwargs.items()]
+    sizes = [(name, [x.shape[0] for x in pytree.tree_leaves(value) if _has_batch(x)]) for name, value in named]
+    return ", ".join(f"{name}: {', '.join(map(str, found))}" for name, found in sizes if found)

@@ -1,0 +1,265 @@
+"""The rest of a program as a function of one variable: the program run again, with a value in its place.
+
+The variables before it keep what was drawn. Those after it are relaxed, as functions of their parameters and of noise
+that is independent of the variable's own. So this function is smooth in the value, and it can be a control variate: any
+function c can for which E[∇c(z)] = ∇E[c(z)]. A function that draws later variables hard, from noise that is held fixed,
+jumps and cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Size, Tensor
+
+from sampleprop import checks
+from sampleprop.costs import Soft, Softening
+from sampleprop.estimator import AnyDraw, Estimator
+from sampleprop.estimators.relaxed import conditional
+from sampleprop.estimators.relaxed.relaxation import perturbation, soften
+from sampleprop.estimators.score.score_function import ScoreFunction
+from sampleprop.families import Discrete, Integers, Variables
+from sampleprop.programs.fold import Node
+from sampleprop.programs.site import Again, Inside, Run
+from sampleprop.programs.streams import Saved, saved, seed_from, stream
+from sampleprop.tracing import inspectable, mapped
+
+
+@dataclass(slots=True)
+class Later:
+    """A variable that may come after one whose estimator runs the program again."""
+
+    estimator: Estimator[Any, Any]
+    draw: AnyDraw
+    dimension: bool
+    variables: Variables  # as they were drawn, by the logits of the true samples before them
+    batch: Size  # of what follows
+    points: int  # with the probes
+    noise: Tensor | None = None  # [points, *batch, *event], what was added to the logits
+
+
+class Trace:
+    """What a run has drawn, and how to run it again.
+
+    Args:
+        call: runs the function, with the arguments that it had.
+        nodes: the variables so far. Those before a variable are still there when it is folded.
+    """
+
+    def __init__(self, call: Callable[[], Any], nodes: list[Node]) -> None:
+        self.call = call
+        self.nodes = nodes
+        self.seed: int | None = None
+        self.first = 0  # the number of the first variable with a stream of its own
+        self.later: list[Later] = []
+        self.state: Saved | None = None
+
+    @property
+    def started(self) -> bool:
+        return self.seed is not None
+
+    @property
+    def count(self) -> int:
+        """How many variables the program has drawn."""
+        return self.first + len(self.later)
+
+    def begin(self, name: str, generator: Generator | None, device: torch.device) -> None:
+        """From here on each variable has a stream of its own; the program's other noise can then be repeated alone."""
+        if self.seed is not None:
+            return
+        if torch.compiler.is_compiling():
+            raise RuntimeError(
+                f"{name} evaluates the rest of the program at relaxed points, by derivatives that torch.compile does "
+                "not trace; got a compiled program. Compile its modules instead, or use DisARM or ScoreFunction."
+            )
+        seed = seed_from(generator)
+        if mapped(seed):
+            raise RuntimeError(
+                f"{name} runs the program again, which it cannot under torch.vmap; got a program there. Give the "
+                "program a batch instead, or use DisARM or ScoreFunction."
+            )
+        self.seed, self.device = int(seed), device
+        self.first = len(self.nodes)
+        self.state = saved()
+
+    def generator(self, default: Generator | None) -> Generator | None:
+        return default if self.seed is None else self.stream(len(self.nodes))
+
+    def stream(self, index: int) -> Generator:
+        assert self.seed is not None
+        return stream(self.seed, 2 * index, self.device)
+
+    def fresh(self, index: int) -> Generator:
+        """Noise for a variable that is independent of what it drew."""
+        assert self.seed is not None
+        return stream(self.seed, 2 * index + 1, self.device)
+
+    def note(self, node: Node, variables: Variables) -> None:
+        probes = 0 if node.draw.probes is None else len(node.draw.probes)
+        points = len(node.draw.points) + probes if node.dimension else 1
+        self.later.append(Later(node.estimator, node.draw, node.dimension, variables, node.batch, points))
+
+    def noise(self, index: int) -> Tensor:
+        """The noise behind what was drawn, or new noise where the points are no independent draws."""
+        later = self.later[index - self.first]
+        if later.noise is None:
+            variables = later.variables
+            assert isinstance(variables, Discrete)
+            draw, logits = later.draw, conditional.finite(variables.logits.detach())
+            with torch.no_grad():
+                if isinstance(draw, conditional.Draw):
+                    later.noise = draw.z - logits
+                elif isinstance(later.estimator, ScoreFunction) and len(draw.points) == later.points:
+                    points = draw.points.to(logits.dtype)
+                    later.noise = conditional.latent(variables, points, self.fresh(index)) - logits
+                else:
+                    later.noise = perturbation(variables, later.points, self.fresh(index))
+        return later.noise
+
+
+@dataclass(frozen=True)
+class Rest(Soft):
+    """From values of variable `index`, [m, *batch, *event], to the costs that follow it, [m, *batch].
+
+    Attributes:
+        rows: the points that the variable had, which each run gets.
+        name: its estimator, for messages.
+        allow_steps: whether the cost may have a step where it is differentiated.
+    """
+
+    trace: Trace
+    index: int
+    rows: int
+    name: str
+    allow_steps: bool = False
+
+    def __call__(self, points: Tensor, softening: Softening | None = None) -> Tensor:
+        if len(points) == 1 and self.rows > 1:  # one point for all samples, such as the mean
+            return self._once(points.expand(self.rows, *points.shape[1:]), softening).mean(0, keepdim=True)
+        pieces = [self._once(piece, softening) for piece in points.split(self.rows)]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def _once(self, points: Tensor, softening: Softening | None) -> Tensor:
+        trace, later = self.trace, self.trace.later[self.index - self.trace.first]
+        together = not later.dimension and self.rows > 1  # the samples are the particles: [K, rows, ...]
+        if together:
+            value = points.flatten(0, 1)
+            if softening is not None and softening.log_temperature.dim():
+                rows = softening.log_temperature.expand(self.rows, *softening.log_temperature.shape)
+                softening = softening._replace(log_temperature=rows.flatten(0, 1))
+        else:
+            value = points if later.dimension else points.squeeze(0)
+        run = _Relaxed(self, value.clone(), softening)  # a copy: the program may write into it
+        after = saved()
+        try:
+            with Inside(run):
+                run.finish(trace.call())
+        finally:
+            after.put_back()
+        if run.position != trace.count:
+            raise run.parted()
+        costs = run.cost
+        if costs is None:
+            raise ValueError(
+                f"{self.name} needs a cost that is charged or returned after its variable; got none, so its gradient "
+                "would be zero. Draw a variable that nothing depends on with dist.sample()."
+            )
+        checks.relaxed_path(self.name, costs, value, self.allow_steps)
+        if inspectable(costs):
+            checks.finite(self.name, costs, "raise")
+            if value.requires_grad:
+                value.register_hook(lambda derivative: checks.finite_derivative(self.name, derivative))
+        if together:
+            costs = costs.reshape(self.rows, costs.shape[0] // self.rows, *costs.shape[1:])
+            return costs
+        return costs if later.dimension else costs.unsqueeze(0)
+
+
+class _Relaxed(Run):
+    """Runs the program with a value in place of one variable, and those after it relaxed."""
+
+    def __init__(self, rest: Rest, value: Tensor, softening: Softening | None) -> None:
+        self.rest, self.value, self.softening = rest, value, softening
+        self.position = 0
+        self.cost: Tensor | None = None
+
+    def parted(self) -> Exception:
+        return RuntimeError(
+            f"{self.rest.name} runs the program again at relaxed points; got other variables than before. Let the "
+            "variables not depend on a sample's value, or use ScoreFunction."
+        )
+
+    def sample(
+        self, variables: Variables, estimator: Estimator[Any, Any] | None, context: Tensor | None, name: str | None
+    ) -> Tensor:
+        index, trace = self.position, self.rest.trace
+        self.position += 1
+        if index == trace.first:
+            assert trace.state is not None
+            trace.state.put_back()  # the program's own noise, such as dropout, is what it was
+        return self._value(index, variables)
+
+    def charge(self, cost: Tensor) -> None:
+        if self.position <= self.rest.index:
+            return
+        batch = self.rest.trace.later[self.rest.index - self.rest.trace.first].batch
+        if cost.dim() > len(batch):  # the samples of later variables
+            cost = cost.flatten(0, cost.dim() - len(batch) - 1).mean(0)
+        self.cost = cost if self.cost is None else self.cost + cost
+
+    def recorded(
+        self, variables: Variables, estimator: Estimator[Any, Any] | None, context: Tensor | None, name: str | None
+    ) -> tuple[Tensor, Again]:
+        index = self.position
+        before = saved()
+        value = self.sample(variables, estimator, context, name)
+        after = saved()
+
+        def again(variables: Variables) -> Tensor:
+            now = saved()
+            try:
+                return self._value(index, variables)
+            finally:
+                (after if now.same(before) else now).put_back()
+
+        return value, again
+
+    def _value(self, index: int, variables: Variables) -> Tensor:
+        rest, trace = self.rest, self.rest.trace
+        if index < trace.first:
+            return trace.nodes[index].value.clone()
+        if index >= trace.count:
+            raise self.parted()
+        later = trace.later[index - trace.first]
+        if index < rest.index:
+            return trace.nodes[index].value.clone()
+        if index == rest.index:
+            return self.value
+        hard = later.variables
+        shapes = (variables.batch_shape, variables.event_shape), (hard.batch_shape, hard.event_shape)
+        if shapes[0] != shapes[1] or variables.kind != hard.kind:
+            raise self.parted()
+        k = later.points if later.dimension else None
+        if isinstance(variables, Integers):
+            raise TypeError(
+                f"{rest.name} runs the program again with later variables relaxed; got Categorical, whose values are "
+                "numbers. Use OneHotCategorical there, or RELAX(use_f=False) or ScoreFunction here."
+            )
+        if not isinstance(variables, Discrete):
+            if variables.is_discrete or not variables.dist.has_rsample:
+                raise TypeError(
+                    f"{rest.name} runs the program again with later variables relaxed; got {variables.kind}, which "
+                    "has no relaxation. Use RELAX(use_f=False) or ScoreFunction here."
+                )
+            return variables.rsample(k, trace.stream(index))
+        logits = conditional.finite(variables.logits)
+        if self.softening is None:  # the mean field
+            soft = soften(variables, logits).expand(later.points, *logits.shape)
+        else:
+            scores = logits + trace.noise(index)
+            soft = soften(variables, self.softening.scores(logits, scores, variables.event_ndim))
+        soft = soft.to(variables.dtype)
+        return soft if later.dimension else soft.squeeze(0)
