@@ -161,11 +161,7 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         """Why this estimator cannot take `dist`, with the fix; None if it can."""
         if not isinstance(dist, Distribution):
             return checks.no_distribution(self.name, dist)
-        try:
-            variables = recognize(dist)
-        except ValueError as error:  # a probability of exactly 0 or 1 whose gradient is asked for
-            return str(error)
-        return self.refusal_of(variables)
+        return self.refusal_of(recognize(dist))
 
     def evaluations(self, dist: Distribution) -> tuple[int, int]:
         """How often one estimate evaluates f (forward), and differentiates f for φ (backward), per batch element.

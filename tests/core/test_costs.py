@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from sampleprop.costs import Costs, Group
+from sampleprop.costs import Costs, Group, others
 
 BATCH = 4
 MASK = torch.tensor([[1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 0, 1], [1, 1, 1, 1], [1, 0, 1, 0]]) > 0  # [5, batch]
@@ -23,8 +23,8 @@ def masked(k: int) -> tuple[Tensor, Tensor]:
 
 
 def mean_of_others(x: Tensor, keep: Tensor, i: int, j: int) -> Tensor:
-    others = [x[n, j] for n in range(len(x)) if n != i and keep[n, j]]
-    return torch.stack(others).mean() if others else x.new_zeros(())
+    rest = [x[n, j] for n in range(len(x)) if n != i and keep[n, j]]
+    return torch.stack(rest).mean() if rest else x.new_zeros(())
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
@@ -36,27 +36,22 @@ def test_shares_sum_to_the_average(k: int) -> None:
 
 
 @pytest.mark.parametrize("k", [2, 3, 5])
-def test_what_is_left_out_has_no_share(k: int) -> None:
-    x, keep = masked(k)
-    costs = Costs(x, keep=keep)
-    expected = torch.stack([x[keep[:, j], j].mean() for j in range(BATCH)])
-    shared = costs.shared(x)
-    assert torch.equal(shared != 0, keep)
-    torch.testing.assert_close(shared.sum(0), expected)
-    torch.testing.assert_close(costs.mean(), expected)
-    torch.testing.assert_close(costs.average(torch.stack((x, 2 * x), -1)), torch.stack((expected, 2 * expected), -1))
+def test_how_much_a_cost_exceeds_the_others(k: int) -> None:
+    x, keep = numbers(k), torch.ones(k, BATCH) > 0
+    expected = torch.zeros(k, BATCH, dtype=torch.float64)
+    for i, j in keep.nonzero().tolist():
+        expected[i, j] = (x[i, j] - mean_of_others(x, keep, i, j)) / k
+    found = Costs(x.clone().requires_grad_()).beyond_others()
+    assert not found.requires_grad
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("k", [2, 3, 5])
-@pytest.mark.parametrize("all_kept", [True, False], ids=["all", "some"])
-def test_how_much_a_cost_exceeds_the_others(k: int, all_kept: bool) -> None:
-    x, keep = (numbers(k), torch.ones(k, BATCH) > 0) if all_kept else masked(k)
-    expected = torch.zeros(k, BATCH, dtype=torch.float64)
+def test_the_mean_of_the_others_that_are_kept(k: int) -> None:
+    x, keep = masked(k)
+    found = others(x, keep)
     for i, j in keep.nonzero().tolist():
-        expected[i, j] = (x[i, j] - mean_of_others(x, keep, i, j)) / keep[:, j].sum()
-    found = Costs(x.clone().requires_grad_(), keep=None if all_kept else keep).beyond_others()
-    assert not found.requires_grad
-    torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(found[i, j], mean_of_others(x, keep, i, j))
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])

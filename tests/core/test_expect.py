@@ -73,17 +73,17 @@ def test_costs_that_are_not_finite_are_named_left_out_or_let_through(bad):
 
     def f(spoiled):
         """1 for all points, but at first not where it is spoiled: those that are left out are not shown again."""
-        answers = iter((torch.where(spoiled, bad, 1.0), torch.ones(2, 2)))
+        answers = iter((torch.where(spoiled, bad, 1.0), torch.ones(3, 2)))
         return lambda x: next(answers)
 
-    first, row = torch.tensor([[0, 1], [0, 0]]) > 0, torch.tensor([[0, 1], [0, 1]]) > 0
+    first, row = torch.tensor([[0, 1], [0, 0], [0, 0]]) > 0, torch.tensor([[0, 1]] * 3) > 0
     with pytest.raises(ValueError, match=rf"needs finite costs; f returned {bad} at \[sample, \*batch\] = \[0, 1\]"):
-        sp.expect(f(first), q, sp.ScoreFunction(2))
-    assert torch.equal(sp.expect(f(first), q, sp.ScoreFunction(2), nonfinite="drop"), torch.ones(2))
-    let_through = sp.expect(f(first), q, sp.ScoreFunction(2), nonfinite="propagate")
+        sp.expect(f(first), q, sp.ScoreFunction(3))
+    assert torch.equal(sp.expect(f(first), q, sp.ScoreFunction(3), nonfinite="drop"), torch.ones(2))
+    let_through = sp.expect(f(first), q, sp.ScoreFunction(3), nonfinite="propagate")
     assert torch.equal(let_through.isfinite(), torch.tensor([True, False]))
     with pytest.raises(ValueError, match=r"needs a finite cost for each batch element; .* at batch index \[1\]"):
-        sp.expect(f(row), q, sp.ScoreFunction(2), nonfinite="drop")
+        sp.expect(f(row), q, sp.ScoreFunction(3), nonfinite="drop")
 
 
 def test_a_cost_may_be_the_point_itself():
@@ -254,3 +254,18 @@ def test_a_compiled_step_takes_another_batch_size():
 
 def test_a_transformed_distribution_without_gradient_is_no_endless_search():
     assert sp.expect(torch.square, td.Gumbel(torch.zeros(3), 1.0), sp.Pathwise()).shape == (3,)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.parametrize("kind", [sp.Pathwise, sp.StickingTheLanding, sp.ImportanceWeighted, sp.DoublyReparameterized])
+def test_a_cost_that_ignores_the_points_passes_only_where_that_is_allowed(kind, allowed):
+    mean = torch.zeros(3, requires_grad=True)
+    q = Independent(Normal(mean, 1.0), 1)
+    estimator = kind(2, allow_unused=allowed)
+    if allowed:
+        assert sp.expect(lambda x: torch.ones(2), q, estimator).isfinite()
+    else:
+        with pytest.raises(
+            RuntimeError, match=f"{kind.__name__} needs a cost that is differentiable in x; got one with"
+        ):
+            sp.expect(lambda x: torch.ones(2), q, estimator)

@@ -135,13 +135,6 @@ def test_the_logit_of_a_probability_is_not_clamped(p: float) -> None:
     torch.testing.assert_close(gradient, torch.tensor([1 / (p * (1 - p))]))
 
 
-@pytest.mark.parametrize("certain", [[0.0, 0.5], [1.0, 0.5]])
-def test_a_certain_bit_whose_gradient_is_asked_for_is_refused(certain: list[float]) -> None:
-    dist = td.Bernoulli(probs=torch.tensor(certain, requires_grad=True))
-    with pytest.raises(ValueError, match="needs probabilities inside"):
-        families.recognize(dist)
-
-
 def test_half_precision_logits_are_normalized_in_single_precision() -> None:
     (logits,) = families.recognize(td.Categorical(logits=LOGITS.bfloat16())).parameters.values()
     torch.testing.assert_close(logits.logsumexp(-1), torch.zeros(2), rtol=0, atol=1e-6)

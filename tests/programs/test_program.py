@@ -388,3 +388,36 @@ def test_the_value_is_that_of_the_true_samples():
     torch.manual_seed(0)
     value, _ = gradients(two_levels(sp.ScoreFunction(None), sp.ScoreFunction(None)), ROWS)
     assert z(value, EXACT[0]) < LIMIT
+
+
+@pytest.mark.parametrize("estimator", [sp.ScoreFunction(4), sp.DisARM(4), sp.ScoreFunction(None)], ids=str)
+def test_costs_in_half_precision_are_averaged_in_single_precision(estimator):
+    @sp.program
+    def model(logits):
+        return sp.sample(bits(logits), estimator).sum(-1) + 256
+
+    logits = torch.zeros(3, dtype=torch.bfloat16, requires_grad=True)
+    value = model(logits)
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert value.dtype == torch.float32
+    assert gradient.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_path_may_end_at_a_variable_where_that_is_allowed(allowed):
+    """Two pathwise variables in a row, the second of which the cost ignores."""
+
+    @sp.program
+    def model(mean):
+        x = sp.sample(Normal(mean, 1.0), sp.Pathwise(None))
+        sp.sample(Normal(x, 1.0), sp.Pathwise(None, allow_unused=allowed))
+        return x.square()
+
+    torch.manual_seed(0)
+    mean = torch.zeros((), requires_grad=True)
+    if allowed:
+        (gradient,) = torch.autograd.grad(model(mean), mean)
+        assert gradient != 0
+    else:
+        with pytest.raises(RuntimeError, match="Pathwise needs a cost that is differentiable in x"):
+            model(mean)

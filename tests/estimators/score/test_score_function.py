@@ -93,31 +93,6 @@ def test_float32_is_as_exact_as_the_differences_of_the_costs(make, f, k):
     assert (error <= factor * 3 * k * (k + 2) / (k - 1) * 2**-24 * spread).all()
 
 
-def normals(mean: Tensor) -> Distribution:
-    return Independent(td.Normal(mean, 1.0), 1)
-
-
-@pytest.mark.parametrize("make", [bits, onehots, integers, normals])
-@pytest.mark.parametrize("kept", [1, 2, 3])
-def test_fewer_costs_are_a_smaller_draw(make, kept):
-    """To leave samples out gives what the others give alone, also where one is left, which has no baseline."""
-    logits = torch.linspace(-1, 1, SITES, dtype=torch.float64).unsqueeze(0)
-    points = make(logits).sample((4,))
-    costs = points.flatten(2).double().sum(-1) + torch.arange(4.0, dtype=torch.float64).unsqueeze(1)  # [4, 1]
-    keep = (torch.arange(4) < kept).unsqueeze(1)
-    results = []
-    for draw, told, mask in ((points, costs, keep), (points[:kept], costs[:kept], None)):
-        phi = logits.clone().requires_grad_()
-        theta = torch.ones((), dtype=torch.float64, requires_grad=True)
-        told = theta * told
-        value = sp.ScoreFunction(len(draw)).combine(make(phi), Draw(draw), told, keep=mask)
-        first = torch.autograd.grad(value.sum(), (phi, theta), create_graph=True)
-        second = [torch.autograd.grad(g.sum(), (phi, theta), retain_graph=True, materialize_grads=True) for g in first]
-        results.append((value, *first, *second[0], *second[1]))
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other)
-
-
 @pytest.mark.parametrize("baseline", [None, sp.LeaveOneOut()], ids=str)
 def test_each_particle_has_a_gradient_of_its_own(baseline):
     """The weights sum to zero over all particles, not over the samples of each, whose logits may differ."""

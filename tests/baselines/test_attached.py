@@ -1,4 +1,4 @@
-"""Baselines where costs are left out, and what they are attached to."""
+"""What baselines are given, what they are attached to, and when they learn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from sampleprop.estimators.score.score_function import Draw
 from sampleprop.families import Variables, recognize
 
 PHI = torch.tensor([[0.3, -0.6], [1.0, 0.2]], dtype=torch.float64)
-KEEP = torch.tensor([[True, True], [True, True], [False, False], [True, True]])
 
 
 def bits(phi: Tensor) -> Distribution:
@@ -43,32 +42,6 @@ BASELINES = [
     sp.SelfCritical(),
     sp.KnownMean(lambda x: x.sum(-1), lambda dist: dist.mean.sum(-1)),
 ]
-
-
-@pytest.mark.parametrize("make", [bits, normals])
-@pytest.mark.parametrize("baseline", BASELINES, ids=str)
-def test_to_leave_a_sample_out_is_to_draw_one_less(
-    make: Callable[[Tensor], Distribution], baseline: sp.Baseline
-) -> None:
-    """The value, the gradients for φ and θ, and that of the baseline's own loss."""
-    points = make(PHI).sample(torch.Size((4,)))
-    context = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3)
-    results = []
-    for kept, keep in ((slice(None), KEEP), (KEEP[:, 0], None)):
-        phi = PHI.clone().requires_grad_()
-        theta = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-        estimator = sp.ScoreFunction(len(points[kept]), baseline=copy.deepcopy(baseline)).train()
-        draw = Draw(points[kept], make(phi).mode.unsqueeze(0) if baseline.probe_count else None)
-        costs = (theta * draw.points.sum(-1) - 0.2).square()
-        if keep is not None:
-            costs = torch.where(keep, costs, 0.0)
-        probe_costs = None if draw.probes is None else (theta * draw.probes.sum(-1) - 0.2).square()
-        value = estimator.combine(make(phi), draw, costs, probe_costs=probe_costs, context=context, keep=keep)
-        value.sum().backward()
-        results.append((value, phi.grad, theta.grad, *(p.grad for p in estimator.parameters() if p.grad is not None)))
-    assert len(results[0]) == len(results[1])
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("make", [bits, normals])
