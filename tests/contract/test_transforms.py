@@ -86,7 +86,9 @@ def test_compiles_in_one_piece(variant: sp.Estimator[Any, Any], kind: Kind) -> N
             return sp.expect(lambda x: cost(x, weights, len(dist.event_shape)), dist, training)
 
         torch.manual_seed(1)
-        value = torch.compile(step, fullgraph=True, backend="aot_eager")(phi, weights) if compiled else step(phi, weights)
+        value = (
+            torch.compile(step, fullgraph=True, backend="aot_eager")(phi, weights) if compiled else step(phi, weights)
+        )
         return value, *gradients(value, phi, weights), *training.buffers()
 
     torch._dynamo.reset()

@@ -183,7 +183,9 @@ def _prepare(
 def _add(tallies: list[Tally], new: Tally) -> None:
     """Add an estimator. An equal configuration is measured once; another one with the same label gets a number."""
     same = [tally for tally in tallies if tally.estimator.label == new.estimator.label]
-    if not (new.estimator.learns or new.estimator.moves) and any(type(tally.estimator) is type(new.estimator) for tally in same):
+    if not (new.estimator.learns or new.estimator.moves) and any(
+        type(tally.estimator) is type(new.estimator) for tally in same
+    ):
         return
     if same:
         new.label = f"{new.label} no. {len(same) + 1}"
