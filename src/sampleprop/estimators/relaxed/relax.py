@@ -41,7 +41,8 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
     the critic alone f may be a black box, and is evaluated once for each sample.
 
     The critic, η (`eta`) and log τ (`log_temperature`) learn to minimize the variance of the gradient with respect to
-    the logits. The critic must be differentiable in the points; to train it, twice.
+    the logits. The critic must be differentiable in the points; to train it, twice. Learning τ takes finite second
+    derivatives of f, and an f that does not use τ itself, as in :class:`REBAR`.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
