@@ -163,7 +163,6 @@ def relaxed_correction(
         RuntimeError: where `learn` and c itself uses log τ, and it is not through the softening.
         ValueError: from the function, for a derivative that is not finite.
     """
-
     own = softening.log_temperature
 
     def at(rows: Tensor) -> Softening:
