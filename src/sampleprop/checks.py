@@ -426,6 +426,41 @@ def finite_critic(name: str, critic: Tensor, by_points: Tensor) -> None:
             )
 
 
+def without_temperature(values: Tensor, log_temperature: Tensor) -> None:
+    """Refuse an f at relaxed points that itself uses the temperature that learns: its own part would be lost."""
+    if not (inspectable(values) and values.requires_grad and log_temperature.is_leaf):
+        return
+    # Where the temperature is not reached, autograd runs nothing.
+    (own,) = torch.autograd.grad(values.sum(), log_temperature, retain_graph=True, allow_unused=True)
+    if own is not None:
+        raise RuntimeError(
+            "A temperature that learns needs an f that does not use it; got one that does, and that part of its "
+            "derivative would be lost. Let f use temperature.detach(), or keep the temperature as it is: "
+            "log_temperature.requires_grad_(False)."
+        )
+
+
+def finite_by_temperature(derivative: Tensor, cotangent: Tensor) -> None:
+    """Refuse a derivative of the variance with respect to log τ that is not finite: τ would stay NaN from there on.
+
+    Args:
+        derivative: [*batch].
+        cotangent: what it was computed from; where that is not finite, the gradient itself has told so.
+    """
+    if not inspectable(derivative) or 0 in derivative.shape:
+        return
+    right = derivative.isfinite().all() | ~cotangent.isfinite().all()
+    said = (
+        "A temperature that learns needs finite second derivatives of f between the outcomes; got NaN or infinite ones"
+        "{}. Fix f where the relaxed points are 0 or 1 in floating point, start with a larger temperature, or keep it "
+        "as it is: log_temperature.requires_grad_(False)."
+    )
+    if derivative.is_cuda:
+        _raise_later(right, said.format(" in an earlier call"))
+    elif not bool(right):
+        raise ValueError(said.format(f" at batch index {first_nonfinite(derivative)}"))
+
+
 def finite(
     name: str, costs: Tensor, policy: Nonfinite, variables: Variables | None = None
 ) -> tuple[Tensor, Tensor | None]:

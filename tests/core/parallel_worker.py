@@ -96,7 +96,7 @@ def gathered(x: Tensor) -> Tensor:
 
 
 def combined(samples: int | None, baseline: sp.Baseline | None, kind: str, points: Tensor, **more: Any) -> list[Tensor]:
-    """The value, and the gradients of φ, θ and of what the baseline learns."""
+    """The value, the gradients of φ, θ and of what the baseline learns, and the average that it keeps."""
     phi, theta = leaves()
     estimator = sp.ScoreFunction(samples, baseline=copy.deepcopy(baseline)).double()
     dist = KINDS[kind](phi)
@@ -109,7 +109,8 @@ def combined(samples: int | None, baseline: sp.Baseline | None, kind: str, point
         context=phi.detach(),
         **more,
     )
-    return [value.detach(), *derivatives(value, [phi, theta, *estimator.parameters()])]
+    found = [value.detach(), *derivatives(value, [phi, theta, *estimator.parameters()])]
+    return [*found, *estimator.buffers()]
 
 
 def split_draws() -> Iterator[tuple[str, float]]:
@@ -260,6 +261,33 @@ def two_bits(phi: Tensor) -> Tensor:
     return f(y, theta) * x[..., 0]
 
 
+class Averaging(nn.Module):
+    """An encoder, and a baseline that moves by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(SIZE, SIZE)
+        self.estimator = sp.ScoreFunction(1, baseline=sp.MovingAverage(0.75))
+
+    def forward(self, x: Tensor, points: Tensor) -> Tensor:
+        return self.estimator.combine(KINDS["bits"](self.encoder(x)), Draw(points), f(points, leaves()[1])).mean()
+
+
+def averages() -> Iterator[tuple[str, float]]:
+    """A baseline that moves by itself, where each rank has batch elements of its own."""
+    torch.manual_seed(6)
+    x, points = torch.randn(2, 6, SIZE).double(), torch.randint(2, (2, 1, 6, SIZE)).double()
+    mine, theta = distributed.get_rank(), leaves()[1]
+    wrapped = DistributedDataParallel(Averaging().double())
+    wrapped(x[mine], points[mine]).backward()
+    costs = f(points, theta).detach().mean((1, 2))  # [rank]
+    (found,) = wrapped.buffers()
+    yield "MovingAverage follows each rank's own costs", float((found - (0.9 * 0.75 + 0.1 * costs[mine])).abs())
+    yield "MovingAverage: equal costs on two ranks", float((costs[0] - costs[1]).abs() < 1e-3)
+    wrapped(x[mine], points[mine])
+    yield "MovingAverage is copied from rank 0", float((found - (0.9 * 0.75 + 0.1 * costs[0])).abs())
+
+
 def programs() -> Iterator[tuple[str, float]]:
     """Particles on two ranks; the noise of both is drawn before."""
     everyone = distributed.group.WORLD
@@ -338,7 +366,17 @@ def refusals() -> Iterator[tuple[str, str]]:
     )
 
 
-CASES = (split_draws, expectations, dropped_costs, second_derivatives, models, programs, programs_in_modules, refusals)
+CASES = (
+    split_draws,
+    expectations,
+    dropped_costs,
+    second_derivatives,
+    models,
+    averages,
+    programs,
+    programs_in_modules,
+    refusals,
+)
 
 if __name__ == "__main__":
     warnings.simplefilter("error")

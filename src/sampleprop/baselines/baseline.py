@@ -54,8 +54,8 @@ class Baseline(nn.Module, ABC):
     def learn(self, result: Tensor, variables: Variables, points: Tensor, b: Tensor, costs: Costs) -> Tensor:
         """Return `result`; its backward pass also changes this baseline. Called in training mode only.
 
-        Parameters learn from ½ (f - b)² ‖∇_φ log p_φ(x)‖². Its mean is half the variance of one sample's gradient, and a
-        constant. The mean cost, which minimizes the mean of (f - b)², can be worse than no baseline at all. Where a
+        Parameters learn from ½ (f - b)² ‖∇_φ log p_φ(x)‖². Its mean is half the variance of one sample's gradient, plus
+        a constant. The mean cost, which minimizes the mean of (f - b)², can be worse than no baseline at all. Where a
         distribution does not keep its parameters under their names, the squared error has no weight.
 
         Args:

@@ -23,15 +23,15 @@ class MovingAverage(Baseline):
 
     .. math:: m \leftarrow d\, m + (1 - d)\, \bar f
 
-    with the mean cost :math:`\bar f` of all samples and batch elements. In training mode m moves at the end of the first
-    backward pass through the estimate, thus after its own use: an average that contains the current cost would shrink
-    the gradient. With gradients accumulated over parts of a batch it moves once for each part. It is a buffer:
-    `state_dict` has it, an optimizer does not. It stays as it is in eval mode, without gradients, under `torch.func`, and
-    where the mean cost is not finite. A compiled step moves it in the forward pass, after its use. Activation
+    with the mean cost :math:`\bar f` of all samples and batch elements. In training mode m moves at the end of the
+    first backward pass through the estimate, thus after its own use: an average that contains the current cost would
+    shrink the gradient. With gradients accumulated over parts of a batch it moves once for each part. It is a buffer:
+    `state_dict` has it, an optimizer does not. It stays as it is in eval mode, without gradients, under `torch.func`,
+    and where the mean cost is not finite. A compiled step moves it in the forward pass, after its use. Activation
     checkpointing needs ``use_reentrant=False``, as torch advises: the other one ends a backward pass within another.
 
-    On several ranks each one follows its own costs. `DistributedDataParallel` copies the buffers of rank 0 to all before
-    each forward pass, so that all subtract the average of rank 0's costs. Where the ranks share their samples
+    On several ranks each one follows its own costs. `DistributedDataParallel` copies the buffers of rank 0 to all
+    before each forward pass, so that all subtract the average of rank 0's costs. Where the ranks share their samples
     (`process_group`), m follows the costs of all. The gradient is unbiased each time.
 
     Args:
@@ -59,8 +59,8 @@ class MovingAverage(Baseline):
         checks.finite_number("MovingAverage", "start", start)
         if not 0 <= decay < 1:
             raise ValueError(
-                f"MovingAverage needs a decay of at least 0 and below 1; got {decay}. Take Constant for an average that "
-                "stays where it is."
+                f"MovingAverage needs a decay of at least 0 and below 1; got {decay}. Take Constant for a number that "
+                "stays."
             )
         self.decay = decay
         self.register_buffer("average", torch.tensor(float(start)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -260,6 +261,84 @@ def test_a_frozen_temperature_takes_no_second_derivative_of_f() -> None:
     phi = torch.zeros(4, 3, requires_grad=True)
     sp.expect(lambda x: Once.apply(x).sum(-1), bits(phi), estimator).sum().backward()
     assert estimator.eta.grad != 0
+    assert phi.grad.isfinite().all()
+
+
+def _square(x: Tensor) -> Tensor:
+    return x.square().sum(-1)
+
+
+WITH_TEMPERATURE = {
+    "REBAR": lambda: REBAR(2),
+    "REBAR, coupled": lambda: REBAR(2, coupled=True),
+    "RELAX": lambda: RELAX(2),
+    "RELAX, a function": lambda: RELAX(2, critic=_square),
+}
+
+
+@pytest.mark.parametrize("case", WITH_TEMPERATURE)
+@pytest.mark.parametrize("part", ["value", "derivative"])
+def test_an_f_that_uses_the_temperature_that_learns_is_refused(case: str, part: str) -> None:
+    estimator = WITH_TEMPERATURE[case]().double()
+    phi = BITS.expand(5, 3).clone().requires_grad_()
+    draw = estimator.propose(bits(phi))
+
+    def using(temperature: Callable[[], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda x: f(x) + temperature() * (1.0 if part == "value" else x.square().sum(-1))
+
+    def combined(relaxed_f: Callable[[Tensor], Tensor]) -> Tensor:
+        return estimator.combine(bits(phi), draw, f(draw.points), relaxed_f=relaxed_f).sum()
+
+    with pytest.raises(RuntimeError, match="temperature that learns needs an f that does not use it"):
+        combined(using(lambda: estimator.temperature))
+    combined(using(lambda: estimator.temperature.detach())).backward()
+    estimator.log_temperature.requires_grad_(False)
+    combined(using(lambda: estimator.temperature)).backward()
+    estimator.log_temperature.requires_grad_(True)
+    estimator.eval()
+    combined(using(lambda: estimator.temperature)).backward()
+    assert phi.grad.isfinite().all()
+
+
+def test_a_critic_with_parameters_may_use_the_temperature() -> None:
+    class Tempered(torch.nn.Module):
+        def forward(self, points: Tensor) -> Tensor:
+            return relax.temperature * f(points) + relax.temperature.square()
+
+    relax = RELAX(2, use_f=False).double()
+    relax.quadratic, relax.critic = None, Tempered()
+    torch.manual_seed(0)
+    phi = BITS.expand(5, 3)
+    draw = relax.propose(bits(phi))
+    wanted = []
+    for step in (1e-5, -1e-5):
+        with torch.no_grad():
+            relax.log_temperature += step
+        wanted.append(loss_of(relax.eval(), bits, phi, draw, torch.ones(5)))
+        with torch.no_grad():
+            relax.log_temperature -= step
+    gradient(relax.train(), bits, phi, draw)
+    torch.testing.assert_close(relax.log_temperature.grad, (wanted[0] - wanted[1]) / 2e-5, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", WITH_TEMPERATURE)
+def test_a_second_derivative_that_is_not_finite_is_refused(case: str) -> None:
+    """x^1.5 has the derivative 0 at 0, but not a second one; at small temperatures points are exactly 0 in float32."""
+    estimator = WITH_TEMPERATURE[case]()
+    estimator.log_temperature.data.fill_(math.log(0.005))
+    phi = torch.zeros(50, 3, requires_grad=True)
+
+    def cusp(x: Tensor) -> Tensor:
+        return x.pow(1.5).sum(-1)
+
+    torch.manual_seed(0)
+    draw = estimator.propose(bits(phi))
+    with pytest.raises(ValueError, match=r"needs finite second derivatives .* at batch index \[\d+\]"):
+        estimator.combine(bits(phi), draw, cusp(draw.points), relaxed_f=cusp)
+    with pytest.raises(ValueError, match="needs a finite derivative of f"):
+        sp.expect(cusp, bits(phi), estimator)
+    estimator.log_temperature.requires_grad_(False)
+    sp.expect(cusp, bits(phi), estimator).sum().backward()
     assert phi.grad.isfinite().all()
 
 

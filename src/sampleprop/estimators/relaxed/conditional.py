@@ -25,7 +25,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from sampleprop import noise
+from sampleprop import checks, noise
 from sampleprop.costs import Costs, F, Soft, Softening
 from sampleprop.estimators.relaxed.relaxation import harden, perturbation, soften, through_soft
 from sampleprop.families import Discrete, OneHots
@@ -158,27 +158,40 @@ def relaxed_correction(
     Returns:
         The correction, [*batch, *event], detached; and, where `learn`, the function from y of that shape to [*batch],
         the derivative of ⟨correction, y⟩ with respect to each row's log τ.
+
+    Raises:
+        RuntimeError: where `learn` and c itself uses log τ, and it is not through the softening.
+        ValueError: from the function, for a derivative that is not finite.
     """
+    own = softening.log_temperature
 
     def at(rows: Tensor) -> Softening:
         return softening._replace(log_temperature=rows)
 
+    def watched(points: Tensor, softening: Softening | None = None, /) -> tuple[Tensor, Tensor]:
+        values, gradient = c(points, softening)
+        checks.without_temperature(values, own)
+        return values, gradient
+
     def of_temperature(rows: Tensor) -> Tensor:
-        return costs.average(correction(variables, draw, lambda z: squashed(variables, z, at(rows), c)))
+        f = watched if learn else c
+        return costs.average(correction(variables, draw, lambda z: squashed(variables, z, at(rows), f)))
 
     def pullback(y: Tensor) -> Tensor:
         with torch.no_grad():
             try:
-                return pull(y)[0]
+                derivative = pull(y)[0]
             except (NotImplementedError, RuntimeError) as error:
                 error.add_note(
                     "The temperature learns by second derivatives of f, or of the rest of a program; "
                     "log_temperature.requires_grad_(False) keeps it as it is."
                 )
                 raise
+        checks.finite_by_temperature(derivative, y)
+        return derivative
 
     with torch.no_grad():
-        rows = softening.log_temperature.detach().to(draw.z).expand(variables.batch_shape)
+        rows = own.detach().to(draw.z).expand(variables.batch_shape)
         if not learn:
             return of_temperature(rows), None
         value, pull = vjp(of_temperature, rows)

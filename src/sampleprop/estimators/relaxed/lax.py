@@ -66,6 +66,17 @@ class LAX(Estimator[Variables, Draw]):
         >>> loss.backward()
         >>> loss.detach(), mean.grad
         (tensor(6.), tensor(8.))
+
+    A critic for a batch, as in :class:`RELAX`. It must be smooth in the points:
+
+        >>> critic = torch.nn.Sequential(
+        ...     torch.nn.Linear(3, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1), torch.nn.Flatten(-2)
+        ... )
+        >>> mean = torch.zeros(5, 3, requires_grad=True)
+        >>> q = torch.distributions.Independent(torch.distributions.Normal(mean, 1.0), 1)
+        >>> sp.expect(lambda x: (x.sum(-1) > 0).float(), q, sp.LAX(critic=critic)).mean().backward()
+        >>> mean.grad.shape, critic[0].weight.grad.shape
+        (torch.Size([5, 3]), torch.Size([16, 3]))
     """
 
     unbiased = True

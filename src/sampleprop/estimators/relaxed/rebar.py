@@ -44,8 +44,8 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
     Unbiased for every η and τ. f must be defined and differentiable between the discrete points, but need not be right
     there. Three evaluations of f for each sample and two backward passes for φ. With `coupled`, z serves as z̃ too: two
     evaluations and one backward pass; that saves cost, not variance. η (`eta`) and log τ (`log_temperature`) learn to
-    minimize the variance of the gradient with respect to the logits. Learning τ takes second derivatives of f;
-    `log_temperature.requires_grad_(False)` saves them.
+    minimize the variance of the gradient with respect to the logits. Learning τ takes second derivatives of f,
+    finite ones, and an f that does not use τ itself; `log_temperature.requires_grad_(False)` saves both.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
@@ -62,8 +62,10 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
 
     Raises:
         TypeError: for a baseline of another kind.
-        ValueError: for arguments out of range, and when `combine` is not given f.
-        RuntimeError: for a cost with no path to x, and with a step on it, unless `allow_steps`.
+        ValueError: for arguments out of range, when `combine` is not given f, and for a second derivative that is not
+            finite.
+        RuntimeError: for a cost with no path to x, with a step on it unless `allow_steps`, and for an f that uses the
+            temperature that learns. None is seen under `torch.compile` and `torch.func`.
 
     Example, for p = 1/2, τ = η = 1, f = 4x² and x = 1. z = 0: s = 1/2, and ds/dz = 1/4 gives the path 4 · 1/4 = 1.
     z̃ = log 3: s̃ = 3/4, f = 9/4, ds̃/dz̃ = 3/16 and dz̃/dφ = 1 - (1/2) / (3/4) = 1/3 give 6 · 3/16 · 1/3 = 3/8. With

@@ -41,7 +41,8 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
     the critic alone f may be a black box, and is evaluated once for each sample.
 
     The critic, η (`eta`) and log τ (`log_temperature`) learn to minimize the variance of the gradient with respect to
-    the logits. The critic must be differentiable in the points; to train it, twice.
+    the logits. The critic must be differentiable in the points; to train it, twice. Learning τ takes finite second
+    derivatives of f, and an f that does not use τ itself, as in :class:`REBAR`.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
@@ -76,6 +77,19 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         >>> loss.backward()
         >>> loss.detach(), logit.grad
         (tensor(4.), tensor(1.8750))
+
+    A critic for a batch. Points are [m, \*batch, \*event], so a network sees the event in the last dimension, and the
+    one number that it returns for each point loses its dimension. It learns from the same backward pass:
+
+        >>> critic = torch.nn.Sequential(
+        ...     torch.nn.Linear(3, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1), torch.nn.Flatten(-2)
+        ... )
+        >>> estimator = sp.RELAX(critic=critic, use_f=False)
+        >>> logits = torch.zeros(5, 3, requires_grad=True)
+        >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
+        >>> sp.expect(lambda x: x.sum(-1).square(), q, estimator).mean().backward()
+        >>> logits.grad.shape, critic[0].weight.grad.shape
+        (torch.Size([5, 3]), torch.Size([16, 3]))
     """
 
     unbiased = True
