@@ -7,7 +7,8 @@
     sampleprop audit examples/advantages.py:ppo --off-policy
     python examples/advantages.py            # the whole table, in some minutes
 
-Each function gets tensors by the names that trainers use, and returns advantages of the rewards, [B] or [B, T], or a loss.
+Each function gets tensors by the names that trainers use, and returns advantages of the rewards, [B] or [B, T], or a
+loss.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def gae(step_rewards: Tensor, values: Tensor, mask: Tensor, drawn: Tensor) -> Te
     return sp.generalized_advantage(step_rewards, values, dim=1, trace=0.95, mask=mask, drawn=drawn).advantage
 
 
-# --- losses, for draws of another policy: costs are rewards with a minus sign -------------------------------------------
+# --- losses, for draws of another policy: costs are rewards with a minus sign -----------------------------------------
 
 
 def whole_ratio(rewards: Tensor, groups: Tensor, log_prob: Tensor, old_log_prob: Tensor, drawn: Tensor) -> Tensor:

@@ -138,7 +138,7 @@ def critic(agent: Agent, batch: Batch, log_prob: Tensor) -> Tensor:
 
 
 def gae(agent: Agent, batch: Batch, log_prob: Tensor) -> Tensor:
-    """The time limit is part of this task and its value is in the forecast, so the last step terminates; nothing is truncated."""
+    """The time limit is part of this task, and the forecast knows the time: its end is a termination, not a truncation."""
     forecast = agent.forecast(batch.states)
     found = sp.generalized_advantage(batch.rewards, forecast.detach(), dim=0, trace=TRACE, mask=batch.mask)
     error = (forecast - found.target)[batch.mask] / LIMIT

@@ -1,16 +1,19 @@
 """A small Llama that learns which of two answers pays more, and a usual advantage that learns the other one.
 
-A prompt is answered by up to three tokens. The first one chooses an arm: A (an even token) pays 10 with probability 0.3, 3 in the mean; B (an
-odd one) always pays 1. Four answers to each prompt; a step of Adam takes the gradient of the mean reward, less a little KL to the model
-that it began with. The ways to do it differ in what an answer's reward is compared with:
+A prompt is answered by up to three tokens. The first one chooses an arm: A (an even token) pays 10 with probability 0.3,
+3 in the mean; B (an odd one) always pays 1. There are four answers to each prompt. A step of Adam takes the gradient of
+the mean reward, less a little KL to the model that it began with. The ways to do it differ in what an answer's reward is
+compared with:
 
 - leave-one-out: the mean of the other answers. Unbiased.
 - shrinkage: the same, drawn towards the other prompts. Unbiased.
 - tokens: leave-one-out, divided by the tokens of the batch. Biased, by little.
-- std: the mean of all answers, divided by their standard deviation (GRPO). Biased: the mean update points to B at every probability of A.
+- std: the mean of all answers, divided by their standard deviation (GRPO). Biased: the mean update points to B at every
+  probability of A.
 
-All of it is what a trainer has to do: left padding and its positions, masks from the end token, recorded log-probabilities that are
-compared with the learner's, the exact KL of each token as a cost. The model is made here; nothing is downloaded. Run:
+It shows what a trainer has to do: left padding and its positions, masks from the end token, recorded log-probabilities
+that are compared with the learner's, and the exact KL of each token as a cost. The model is made here; nothing is
+downloaded. Run:
 
     pip install 'sampleprop[examples]'
     python examples/language_model.py                                    # one seed each, some minutes
@@ -36,7 +39,7 @@ VOCABULARY, PAD, END = 16, 0, 1
 PROMPTS, ANSWERS, LONGEST = 8, 4, 3  # prompts of one step, answers to each, tokens of an answer
 PAYS, CHANCE, SURE = 10.0, 0.3, 1.0  # of arm A, and what arm B pays
 RATE, PENALTY = 5e-3, 0.01  # of Adam, and of the KL
-STEPS, EVERY = 120, 10
+STEPS, EVERY = 150, 10
 
 
 class Batch(NamedTuple):
@@ -93,7 +96,7 @@ def logits(policy: LlamaForCausalLM, inputs: Tensor, attention: Tensor) -> Tenso
     return kept
 
 
-# --- the ways to compare an answer's reward: costs are rewards with a minus sign ---------------------------------------
+# --- the ways to compare an answer's reward: costs are rewards with a minus sign --------------------------------------
 
 
 def leave_one_out(batch: Batch, terms: Any) -> Tensor:
