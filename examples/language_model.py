@@ -1,9 +1,9 @@
 """A small Llama that learns which of two answers pays more, and a usual advantage that learns the other one.
 
-A prompt is answered by up to three tokens. The first one chooses an arm: A (an even token) pays 10 with probability 0.3,
-3 in the mean; B (an odd one) always pays 1. There are four answers to each prompt. A step of Adam takes the gradient of
-the mean reward, less a little KL to the model that it began with. The ways to do it differ in what an answer's reward is
-compared with:
+A prompt is answered by up to three tokens. The first one chooses an arm: A (an even token) pays 10 with probability
+0.3, 3 in the mean; B (an odd one) always pays 1. There are four answers to each prompt. A step of Adam takes the
+gradient of the mean reward, less a little KL to the model that it began with. The ways to do it differ in what an answer's reward
+is compared with:
 
 - leave-one-out: the mean of the other answers. Unbiased.
 - shrinkage: the same, drawn towards the other prompts. Unbiased.
@@ -159,7 +159,8 @@ def run(name: str, seed: int, steps: int, every: int, path: Path, resume: bool) 
 
     return training.train(
         f"{name}, seed {seed}", train_step, lambda: {"reward": exact_reward(policy)}, steps, every=every,
-        state={"policy": policy, "optimizer": optimizer}, path=path, settings={"name": name, "seed": seed}, resume=resume,
+        state={"policy": policy, "optimizer": optimizer}, path=path,
+        settings={"name": name, "seed": seed}, resume=resume,
     )  # fmt: skip
 
 

@@ -366,8 +366,8 @@ def _inverse_advice(dist: Distribution) -> str:
     if not isinstance(dist, TransformedDistribution) or all(t.with_cache(0) is not t for t in dist.transforms):
         return ""
     return (
-        " If f calls log_prob of this distribution, the inverse of a transform is infinite for points that were rounded to "
-        "the edge: build it with a cache, TanhTransform(cache_size=1), say. Dropping these points would be a bias."
+        " If f calls log_prob of this distribution, the inverse of a transform is infinite for points that were rounded "
+        "to the edge: build it with a cache, TanhTransform(cache_size=1), say. Dropping these points would be a bias."
     )
 
 

@@ -25,8 +25,8 @@ def in_chunks(f: Callable[..., Any], *tensors: Tensor, dims: int, chunk: int = 5
     f may be any head, or two: one with a soft cap, a scale, a bias, an adapter. :func:`sequence_log_prob` is cheaper
     where the head is one weight matrix and nothing else; elsewhere its numbers are not the model's.
 
-    Where a gradient is recorded, f is called again in the backward pass (checkpointing), with the random numbers that it
-    had. Gradients reach all that f uses, to any order. Under `torch.func` there is no recomputation, so nothing is
+    Where a gradient is recorded, f is called again in the backward pass (checkpointing), with the random numbers that
+    it had. Gradients reach all that f uses, to any order. Under `torch.func` there is no recomputation, so nothing is
     spared there.
 
     Args:
@@ -89,5 +89,5 @@ def _require_rows(found: Any, n: int) -> None:
             raise TypeError(f"{NAME} needs f to return a tensor, or a tuple of them; got {type(x).__name__}.")
         if x.dim() == 0 or len(x) != n:
             raise ValueError(
-                f"{NAME} needs f to return one row for each position, [{n}, ...]; got {list(x.shape)}. Do not sum inside."
+                f"{NAME} needs f to return one row for each position, [{n}, ...]; got {list(x.shape)}. Do not sum in f."
             )

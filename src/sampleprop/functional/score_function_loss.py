@@ -58,10 +58,10 @@ def score_function_loss(
     forced tokens exist and are not drawn: a cost that arises there is charged to all earlier draws. A draw whose mask
     is all False does not exist and does not count in n.
 
-    Unbiased, to any order, for draws from the distribution that `log_prob` describes and a baseline that does not depend on the
-    step it is for, or on later ones; θ in the cost gets its own gradient. For draws from another distribution
-    see :func:`importance_ratio`. Rewards are costs with a minus sign; the KL to a reference, if there is one, is part of
-    the cost.
+    Unbiased, to any order, for draws from the distribution that `log_prob` describes and a baseline that does not
+    depend on the step it is for, or on later ones; θ in the cost gets its own gradient. For draws from another
+    distribution see :func:`importance_ratio`. Rewards are costs with a minus sign; the KL to a reference, if there is one, is part
+    of the cost.
 
     What divides the gradient (without a divisor the value is the mean cost, whatever it is):
 
@@ -285,8 +285,8 @@ def _refuse_values(
     if isinstance(baseline, Tensor):
         if baseline.shape not in (draws, log_prob.shape):
             raise ValueError(
-                f"{NAME} needs a baseline for each draw, {list(draws)}, or for each step, {list(log_prob.shape)}, nothing "
-                f"is broadcast; got {list(baseline.shape)}. Expand it, or put its dimensions in that order."
+                f"{NAME} needs a baseline for each draw, {list(draws)}, or for each step, {list(log_prob.shape)}, "
+                f"nothing is broadcast; got {list(baseline.shape)}. Expand it, or put its dimensions in that order."
             )
         arguments.real(NAME, "baseline", baseline)
         arguments.detached(

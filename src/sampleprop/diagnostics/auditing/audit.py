@@ -101,7 +101,8 @@ class Audit:
         head = "| policy | group | error | factor | variance | MSE | nearest objective |"
         rule = "|---|--:|--:|--:|--:|--:|---|"
         rows = [
-            f"| {r.world} | {r.group} | {percent(r.error)} | {r.factor:.3f} | {r.variance:.2f} | {r.mse:.2f} | {near(r)} |"
+            f"| {r.world} | {r.group} | {percent(r.error)} | {r.factor:.3f} | {r.variance:.2f} | {r.mse:.2f} "
+            f"| {near(r)} |"
             for r in self.rows
         ]
         return "\n".join([head, rule, *rows, "", *(f"- {note}" for note in self.notes())])
@@ -126,8 +127,8 @@ def audit(
     will.
 
     Args:
-        function: called with keyword arguments by their usual names (rewards, token_level_rewards, response_mask, index,
-            old_log_probs, ...; the refusal of an unknown name lists them), or with one `Batch` if its only parameter is
+        function: called with keyword arguments by their usual names (rewards, token_level_rewards, response_mask,
+            index, old_log_probs, ...; the refusal of an unknown name lists them), or with one `Batch` if its only parameter is
             `batch`. It returns advantages, [B] or [B, T], for *rewards*; or a loss, a number attached to log_prob. The
             first of several results counts.
         group_sizes: how many draws of each prompt; each 2 or more. 8 takes tens of seconds.
