@@ -87,8 +87,7 @@ def gae(step_rewards: Tensor, values: Tensor, mask: Tensor, drawn: Tensor) -> Te
     return sp.generalized_advantage(step_rewards, values, dim=1, trace=0.95, mask=mask, drawn=drawn).advantage
 
 
-# --- losses, for draws of another policy: costs are rewards with a minus sign
-# -------------------------------------------
+# --- losses, for draws of another policy: costs are rewards with a minus sign -----------------------------------------
 
 
 def whole_ratio(rewards: Tensor, groups: Tensor, log_prob: Tensor, old_log_prob: Tensor, drawn: Tensor) -> Tensor:

@@ -11,10 +11,11 @@ gradient of the mean return. The ways to do it differ in what an action is charg
 - constant: the same, less an average of earlier steps of the training.
 - leave-one-out: less the mean of the other environments at the same time.
 - critic: less the forecast of a network that sees the state and the time.
+- gae: λ-returns of that network, λ = 0.95. Biased as far as the network errs.
 - normalized: less the mean of all, divided by their standard deviation. Usual in practice, and biased: both contain
   the action's own return, and long episodes weigh more in both.
 
-All but the last have the same mean gradient. Run:
+All but the last two have the same mean gradient. Run:
 
     python examples/cartpole.py                                          # one seed each, some minutes
     python examples/cartpole.py --estimator leave-one-out critic --seeds 5
@@ -42,6 +43,7 @@ SOLVED = 475
 ENVIRONMENTS, EVALUATED = 16, 100  # episodes for one step of the optimizer, and for one measurement
 HIDDEN = 64
 RATE = 1e-2  # of Adam, the same for all ways and both networks
+TRACE = 0.95  # λ
 KEPT = 0.9  # of the average of earlier returns, at each step
 STEPS, EVERY = 150, 10  # of the optimizer, and from one measurement to the next
 COMPARED_AFTER, COMPARED = 20, 200  # steps after which the noise of all ways is compared, and batches for that
@@ -75,7 +77,7 @@ class Agent(nn.Module):
 
     def remember(self, batch: Batch) -> None:
         """After the gradient: an average that knows a batch depends on the actions in it."""
-        self.average.lerp_(sp.reward_to_go(batch.rewards)[batch.mask].mean(), 1 - KEPT)
+        self.average.lerp_(sp.reward_to_go(batch.rewards, dim=0)[batch.mask].mean(), 1 - KEPT)
         self.played += batch.mask.sum()
 
     def forecast(self, states: Tensor) -> Tensor:
@@ -132,13 +134,22 @@ def leave_one_out(agent: Agent, batch: Batch, log_prob: Tensor) -> Tensor:
 
 def critic(agent: Agent, batch: Batch, log_prob: Tensor) -> Tensor:
     forecast = agent.forecast(batch.states)
-    error = (forecast - sp.reward_to_go(batch.rewards))[batch.mask] / LIMIT
+    error = (forecast - sp.reward_to_go(batch.rewards, dim=0))[batch.mask] / LIMIT
     loss = sp.score_function_loss(log_prob, -batch.rewards, baseline=-forecast.detach(), time_dim=0, mask=batch.mask)
     return loss + error.square().mean()  # two sets of parameters: neither term reaches those of the other
 
 
+def gae(agent: Agent, batch: Batch, log_prob: Tensor) -> Tensor:
+    """The time limit is part of this task, and the forecast knows the time: its end is a termination, not a truncation."""
+    forecast = agent.forecast(batch.states)
+    found = sp.generalized_advantage(batch.rewards, forecast.detach(), dim=0, trace=TRACE, mask=batch.mask)
+    error = (forecast - found.target)[batch.mask] / LIMIT
+    loss = sp.score_function_loss(log_prob, -found.advantage, as_weights=True, time_dim=0, mask=batch.mask)
+    return loss + error.square().mean()
+
+
 def normalized(agent: Agent, batch: Batch, log_prob: Tensor) -> Tensor:
-    returns = sp.reward_to_go(batch.rewards)
+    returns = sp.reward_to_go(batch.rewards, dim=0)
     mean, deviation = returns[batch.mask].mean(), returns[batch.mask].std()
     weights = torch.where(batch.mask, (mean - returns) / deviation, 0)
     return sp.score_function_loss(log_prob, weights, as_weights=True, time_dim=0, mask=batch.mask)
@@ -151,9 +162,10 @@ ESTIMATORS: dict[str, Loss] = {
     "constant": constant,
     "leave-one-out": leave_one_out,
     "critic": critic,
+    "gae": gae,
     "normalized": normalized,
 }
-BIASED = ("normalized",)
+BIASED = ("gae", "normalized")
 
 
 def loss(name: str, agent: Agent, batch: Batch) -> Tensor:

@@ -168,7 +168,7 @@ def score_function(cost: Cost, parameters: Tensor, crests: Tensor, samples: int,
     q = law(parameters)
     with torch.no_grad():
         x = q.draw(Size((samples,)), generator)  # [samples, estimates, crests]
-    loss = sp.score_function_loss(q.log_prob(x), cost(x, crests), baseline="leave-one-out", group_dim=0)
+    loss = sp.score_function_loss(q.log_prob(x), cost(x, crests), baseline="leave-one-out", group_dim=0, time_dim=None)
     return loss * x[0].numel()  # the sum over the batch in place of the mean
 
 

@@ -80,7 +80,7 @@ def test_losses_and_advantages_with_observations(function: Callable[[Batch], Ten
     assert max(errors(function, group_sizes=[2])) < EXACT
 
 
-# --- mutants: well-known mistakes, each of which must be seen -----------------------------------------------------------
+# --- mutants: well-known mistakes, each of which must be seen ---------------------------------------------------------
 
 
 def mask_for_drawn(batch: Batch) -> Tensor:

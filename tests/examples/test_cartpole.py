@@ -147,5 +147,7 @@ def test_runs_from_the_command_line(
     monkeypatch.setattr(sys, "argv", ["cartpole.py", "--fast", "--steps", "2", "--out", str(tmp_path)])
     example.main()
     printed = capsys.readouterr().out
-    assert [line.split("|")[1].split()[0] for line in printed.splitlines()[2:8]] == list(example.ESTIMATORS)
+    assert [line.split("|")[1].split()[0] for line in printed.splitlines()[2 : 2 + len(example.ESTIMATORS)]] == list(
+        example.ESTIMATORS
+    )
     assert (tmp_path / "cartpole.png").read_bytes().startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""A policy that calls a tool, whose draws can be listed: three tokens, of which one ends the draw and one asks the tool.
+"""A policy that calls a tool, whose draws can be listed: of three tokens one ends the draw and one asks the tool.
 
 A draw has up to two tokens of the policy; each call of the tool puts an observation after it, at which a cost may
 arise.

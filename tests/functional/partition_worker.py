@@ -42,16 +42,13 @@ def loss(
     clipped = torch.maximum(ratio * weight, ratio.clamp(0.8, 1.28) * weight)
     options: dict[str, Any] = {"time_dim": 1, "normalize": normalize}
     exists, drawn = divisors
+    two: dict[str, Any] = options | {"mask": x["mask"], "drawn": x["drawn"], "divisor": exists}
+    weights = base["shrunk"][rows].unsqueeze(1).expand(-1, TIME)
     return (
-        sp.score_function_loss(
-            log_prob, x["costs"], mask=x["mask"], drawn=x["drawn"], baseline=base["others"][rows], divisor=exists, **options
-        )
+        sp.score_function_loss(log_prob, x["costs"], baseline=base["others"][rows], **two)
         + sp.aggregate(clipped, x["drawn"], divisor=drawn, **options)
-        + sp.score_function_loss(
-            log_prob, base["shrunk"][rows].unsqueeze(1).expand(-1, TIME), mask=x["mask"], drawn=x["drawn"], as_weights=True,
-            divisor=exists, **options,
-        )
-    )  # fmt: skip
+        + sp.score_function_loss(log_prob, weights, as_weights=True, **two)
+    )
 
 
 def baselines(d: dict[str, Tensor], ids: Tensor, group: ProcessGroup | None) -> dict[str, Tensor]:

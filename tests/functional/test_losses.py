@@ -56,8 +56,7 @@ def pairs_of(w: World, probs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
 
 
 def over_pairs(w: World, loss: Callable[[World], Tensor], probs: Tensor | None = None) -> Tensor:
-    """The mean of `loss` over all groups of two draws, whose probabilities have no gradient, as drawn samples have
-    none."""
+    """The mean of `loss` over all groups of two draws. Their probabilities have no gradient, as samples have none."""
     weights, groups = pairs_of(w, w.probs.detach() if probs is None else probs)
     return weights @ torch.func.vmap(lambda *group: loss(World(*group, w.leaves)))(*groups)
 

@@ -1,6 +1,7 @@
 """What the report says of draws that are not what their log-probabilities say.
 
-The draws are random with fixed seeds. A right case is called wrong where a z above 4 is seen by chance: 6e-5 for each test.
+The draws are random with fixed seeds. A right case is called wrong where a z above 4 is seen by chance: 6e-5 for each
+test.
 """
 
 from __future__ import annotations

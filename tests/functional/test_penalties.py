@@ -1,4 +1,4 @@
-"""A divergence and an entropy of whole sequences, from those of their steps: what each usual form is the gradient of."""
+"""Divergence and entropy of whole sequences from those of their steps: what each usual form is the gradient of."""
 
 from __future__ import annotations
 

@@ -64,7 +64,8 @@ def aggregate(
 
     Example:
         >>> import torch, sampleprop as sp
-        >>> loss, mask = torch.tensor([[1.0, 2.0, 3.0], [4.0, 0.0, 0.0]]), torch.tensor([[True] * 3, [True, False, False]])
+        >>> loss = torch.tensor([[1.0, 2.0, 3.0], [4.0, 0.0, 0.0]])
+        >>> mask = torch.tensor([[True, True, True], [True, False, False]])
         >>> [sp.aggregate(loss, mask, time_dim=-1, normalize=n).item() for n in ("draws", "length", "tokens")]
         [5.0, 3.0, 2.5]
     """

@@ -89,6 +89,5 @@ def _require_rows(found: Any, n: int) -> None:
             raise TypeError(f"{NAME} needs f to return a tensor, or a tuple of them; got {type(x).__name__}.")
         if x.dim() == 0 or len(x) != n:
             raise ValueError(
-                f"{NAME} needs f to return one row for each position, [{n}, ...]; got {list(x.shape)}. Do not sum "
-                f"inside."
+                f"{NAME} needs f to return one row for each position, [{n}, ...]; got {list(x.shape)}. Do not sum in f."
             )

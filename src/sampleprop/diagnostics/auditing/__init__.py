@@ -1,4 +1,4 @@
-"""What is somebody's advantage or loss the gradient of? Answered without sampling, on policies whose draws can be listed.
+"""What is somebody's advantage or loss the gradient of? Answered by enumeration, on policies whose draws can be listed.
 
 - `worlds`: the small policies.
 - `batch`: what an audited function may ask for, by its usual names, and how what it returns becomes weights of scores.

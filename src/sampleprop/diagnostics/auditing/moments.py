@@ -31,7 +31,7 @@ class Moments(NamedTuple):
 
 
 def moments(call: Call, policy: Policy, group: int, reduce: Reduce) -> Moments:
-    """Call the function on each group of `group` draws of each prompt, and weigh what it says by their probabilities."""
+    """Call the function on each group of `group` draws of each prompt, and add up by their probabilities."""
     draws = len(policy.probs) // policy.prompts
     alike = _alike(call, policy, group, reduce)
     if alike:

@@ -48,7 +48,7 @@ def gradients(policy: Policy, group: int) -> dict[str, Tensor]:
 
 
 def curl(call: Call, world: World, reduce: Reduce) -> float:
-    """|J - J'| / |J + J'| for the Jacobian J of the mean update of two draws: 0 where it is the gradient of something."""
+    """|J - J'| / |J + J'| for the Jacobian J of the mean update of two draws; 0 if that is a gradient."""
     size = world.logits.numel()
     jacobian = torch.zeros(size, size, dtype=torch.float64)
     for i in range(size):
