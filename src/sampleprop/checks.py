@@ -15,7 +15,17 @@ from torch.autograd.graph import Node
 from torch.distributions import Distribution
 
 from sampleprop import noise
-from sampleprop.families import Bernoullis, Discrete, Enumerable, Integers, LogLinears, OneHots, Structures, Variables
+from sampleprop.families import (
+    Bernoullis,
+    Discrete,
+    Enumerable,
+    Integers,
+    LogLinears,
+    OneHots,
+    Solutions,
+    Structures,
+    Variables,
+)
 from sampleprop.tracing import inspectable
 
 Nonfinite = Literal["raise", "drop", "propagate"]
@@ -57,6 +67,11 @@ def kinds(takes: tuple[type[Variables], ...]) -> str:
 
 def kind_refusal(name: str, takes: tuple[type[Variables], ...], variables: Variables) -> str | None:
     """Why an estimator for variables of the kinds `takes` cannot take these, with the fix; None if it can."""
+    if isinstance(variables, Solutions) and Solutions not in takes:
+        return (
+            f"{name} needs a log-probability or the derivative of a sample; got {variables.kind}, which has neither. Use "
+            "PerturbedScore for any f, IMLE for a differentiable one; or KSubset, LinearChain, SpanningTree or Matching."
+        )
     if isinstance(variables, takes):
         return None
     if isinstance(variables, Integers) and OneHots in takes:
@@ -403,6 +418,7 @@ _KIND_NAMES: dict[Any, str] = {
     Variables: "any distribution",
     Enumerable: "Bernoulli, OneHotCategorical, Categorical or a structure (KSubset, say)",
     LogLinears: "a structure with known marginals (KSubset, say)",
+    Solutions: "PerturbAndMAP",
     Structures: "a structure (KSubset, say)",
     Discrete: "Bernoulli, OneHotCategorical or Categorical",
     Bernoullis: "Bernoulli",

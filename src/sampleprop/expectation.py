@@ -16,7 +16,8 @@ from sampleprop.estimator import Estimator
 from sampleprop.estimators.exact.enumerate import Enumerate
 from sampleprop.estimators.pathwise.pathwise import Pathwise
 from sampleprop.estimators.score.score_function import ScoreFunction
-from sampleprop.families import Enumerable, Variables, recognize
+from sampleprop.estimators.structured.perturbed_score import PerturbedScore
+from sampleprop.families import Enumerable, Solutions, Variables, recognize
 from sampleprop.surrogate import unsqueeze_to
 from sampleprop.tracing import inspectable
 
@@ -49,7 +50,7 @@ def expect(
             `Independent(q, n)` makes n of them parts of one draw.
         estimator: how to estimate ∇_φ L. None chooses one that is unbiased: enumeration for up to 16 joint states,
             else `Pathwise` where the distribution has `rsample` and f is seen to be differentiable in x, else
-            `ScoreFunction` with its leave-one-out baseline. A jump in f cannot be seen: `check` finds it.
+            `ScoreFunction` with its leave-one-out baseline (`PerturbedScore` for a solver). A jump in f cannot be seen: `check` finds it.
         context: [\*batch, ...], given to learned baselines and critics.
         generator: the source of all noise; the same state gives the same result.
         nonfinite: what to do with NaN and infinite costs: "raise" (with the index; on CUDA at the next call, so that
@@ -180,7 +181,7 @@ def _defaults(variables: Variables) -> Iterator[Estimator[Any, Any]]:
         yield Enumerate()
     if Pathwise().refusal_of(variables) is None:
         yield Pathwise()
-    yield ScoreFunction()
+    yield PerturbedScore() if isinstance(variables, Solutions) else ScoreFunction()
 
 
 def _right(estimator: Estimator[Any, Any], points: Tensor, values: Any) -> bool:

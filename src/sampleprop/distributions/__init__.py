@@ -21,6 +21,7 @@ from sampleprop.distributions.k_subset import KSubset as KSubset
 from sampleprop.distributions.linear_chain import LinearChain as LinearChain
 from sampleprop.distributions.matching import Matching as Matching
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily as MixtureSameFamily
+from sampleprop.distributions.perturb_and_map import PerturbAndMAP as PerturbAndMAP
 from sampleprop.distributions.plackett_luce import PlackettLuce as PlackettLuce
 from sampleprop.distributions.spanning_tree import SpanningTree as SpanningTree
 from sampleprop.distributions.truncated_normal import TruncatedNormal as TruncatedNormal

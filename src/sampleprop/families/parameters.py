@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from sampleprop import noise
+from sampleprop.families.solutions import Solved
 from sampleprop.families.variables import unwrap
 from sampleprop.tracing import inspectable
 
@@ -64,6 +65,8 @@ def with_parameters(dist: Distribution, tensors: dict[str, Tensor]) -> Distribut
             with_parameters(base.component_distribution, components),
             validate_args=False,
         )
+    elif isinstance(base, Solved):
+        made = base.with_scores(tensors["scores"])
     elif isinstance(base, td.Bernoulli | td.OneHotCategorical | td.Categorical):
         made = kind(logits=tensors["logits"], validate_args=False)
     else:

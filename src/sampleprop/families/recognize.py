@@ -17,13 +17,14 @@ from torch.distributions import Distribution
 from sampleprop import noise
 from sampleprop.families import parameters, samplers
 from sampleprop.families.discrete import Bernoullis, Integers, OneHots
+from sampleprop.families.solutions import Solutions, Solved
 from sampleprop.families.structured import LogLinear, LogLinears, Structured, Structures
 from sampleprop.families.variables import Variables, unwrap
 from sampleprop.tracing import inspectable, value_and_grad
 
 
 def recognize(dist: Distribution) -> Variables:
-    """One of the three discrete families, `Structures`, or `Other`, for one with a `sample` of its own too.
+    """One of the three discrete families, `Structures`, `Solutions`, or `Other`, for one with a `sample` of its own too.
 
     Raises:
         ValueError: for a probability of exactly 0 or 1 whose gradient is asked for.
@@ -40,6 +41,8 @@ def recognize(dist: Distribution) -> Variables:
         return LogLinears(dist, base, event_ndim)
     if isinstance(base, Structured):
         return Structures(dist, base, event_ndim)
+    if isinstance(base, Solved):
+        return Solutions(dist, base, event_ndim)
     return Other(dist, base, event_ndim)
 
 
