@@ -31,11 +31,13 @@ class Kind:
         name: as the tests show it.
         shape: the shape of φ after the batch.
         dist: from φ, [*batch, *shape], to the distribution; it checks no arguments, which `vmap` and `compile` cannot.
+        law: from φ to the same distribution in a form that knows its log-probability, where `dist` does not.
     """
 
     name: str
     shape: tuple[int, ...]
     dist: Callable[[Tensor], Distribution]
+    law: Callable[[Tensor], Distribution] | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -114,7 +116,7 @@ POISSON = Kind("poisson", (2,), _poisson)
 SUBSETS = Kind("subsets", (5,), _subsets)
 RANKINGS = Kind("rankings", (4,), _rankings)
 CHAINS = Kind("chains", (10,), _chains)
-SOLUTIONS = Kind("solutions", (4,), _solutions)
+SOLUTIONS = Kind("solutions", (4,), _solutions, lambda phi: _classes(phi / 0.8))
 STRUCTURES = (SUBSETS, RANKINGS, CHAINS, SOLUTIONS)
 KINDS = (BITS, ONE_BIT, CLASSES, ONE_HOTS, INTEGERS, NORMAL, GAMMA, POISSON, *STRUCTURES)
 

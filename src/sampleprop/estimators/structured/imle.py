@@ -18,7 +18,7 @@ from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.score.control_variates import value_and_derivative
 from sampleprop.families import Solutions
-from sampleprop.surrogate import surrogate
+from sampleprop.surrogate import surrogate, unsqueeze_to
 
 
 class Draw(NamedTuple):
@@ -103,5 +103,7 @@ class IMLE(Estimator[Solutions, Draw]):
         other = variables.solutions(draw.noise, self.step * derivatives) if self.symmetric else draw.points
         width = 2 * self.step if self.symmetric else self.step
         with torch.no_grad():
-            gradient = costs.average((other - moved) / width).to(variables.scores_given.dtype)
+            differences = (other - moved).to(variables.scores_given.dtype) / width
+            # A solver has an answer even to NaN: 0 · NaN lets a cost that is not finite show in the gradient.
+            gradient = costs.average(differences + unsqueeze_to(0 * costs.fixed, differences.dim()))
         return surrogate(self.name, costs.mean(), (variables.scores_given,), (gradient,))
