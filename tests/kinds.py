@@ -31,11 +31,13 @@ class Kind:
         name: as the tests show it.
         shape: the shape of φ after the batch.
         dist: from φ, [*batch, *shape], to the distribution; it checks no arguments, which `vmap` and `compile` cannot.
+        law: from φ to the same distribution in a form that knows its log-probability, where `dist` does not.
     """
 
     name: str
     shape: tuple[int, ...]
     dist: Callable[[Tensor], Distribution]
+    law: Callable[[Tensor], Distribution] | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -94,6 +96,15 @@ def _chains(phi: Tensor) -> Distribution:
     return sp.LinearChain(unary.unflatten(-1, (3, 2)), transitions.unflatten(-1, (1, 2, 2)), validate_args=False)
 
 
+def best(scores: Tensor) -> Tensor:
+    """The solver that picks the largest score: one-hot rows."""
+    return (scores.argmax(-1, keepdim=True) == torch.arange(scores.shape[-1])).to(scores.dtype)
+
+
+def _solutions(phi: Tensor) -> Distribution:
+    return sp.PerturbAndMAP(phi, best, noise="gumbel", scale=0.8, validate_args=False)
+
+
 BITS = Kind("bits", (3,), _bits)
 ONE_BIT = Kind("one bit", (), _one_bit)
 CLASSES = Kind("classes", (4,), _classes)
@@ -105,7 +116,8 @@ POISSON = Kind("poisson", (2,), _poisson)
 SUBSETS = Kind("subsets", (5,), _subsets)
 RANKINGS = Kind("rankings", (4,), _rankings)
 CHAINS = Kind("chains", (10,), _chains)
-STRUCTURES = (SUBSETS, RANKINGS, CHAINS)
+SOLUTIONS = Kind("solutions", (4,), _solutions, lambda phi: _classes(phi / 0.8))
+STRUCTURES = (SUBSETS, RANKINGS, CHAINS, SOLUTIONS)
 KINDS = (BITS, ONE_BIT, CLASSES, ONE_HOTS, INTEGERS, NORMAL, GAMMA, POISSON, *STRUCTURES)
 
 Case = tuple[sp.Estimator[Any, Any], Kind]

@@ -93,6 +93,8 @@ def _table() -> dict[type[sp.Estimator[Any, Any]], Configurations]:
         ),
         sp.UGC: (sp.UGC(), sp.UGC(4)),
         sp.UnorderedSet: (sp.UnorderedSet(1), sp.UnorderedSet(2), sp.UnorderedSet()),
+        sp.IMLE: (sp.IMLE(), sp.IMLE(2, symmetric=True)),
+        sp.PerturbedScore: (sp.PerturbedScore(1), sp.PerturbedScore(2), sp.PerturbedScore(4)),
         sp.EvolutionStrategies: (sp.EvolutionStrategies(2, sigma=0.5),),
         sp.SPSA: (sp.SPSA(2, step=1.0),),
     }

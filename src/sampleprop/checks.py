@@ -22,6 +22,7 @@ from sampleprop.families import (
     LogLinears,
     OneHots,
     Other,
+    Solutions,
     Structures,
     Variables,
 )
@@ -68,6 +69,11 @@ def kind_refusal(name: str, takes: tuple[type[Variables], ...], variables: Varia
     """Why an estimator for variables of the kinds `takes` cannot take these, with the fix; None if it can."""
     if variables.contradiction is not None:
         return f"{name} needs a distribution whose samples follow its log_prob; got {variables.contradiction}."
+    if isinstance(variables, Solutions) and Solutions not in takes:
+        return (
+            f"{name} needs a log-probability or the derivative of a sample; got {variables.kind}, which has neither. Use "
+            "PerturbedScore for any f, IMLE for a differentiable one; or KSubset, LinearChain, SpanningTree or Matching."
+        )
     if isinstance(variables, takes):
         return None
     if isinstance(variables, Integers) and OneHots in takes:
@@ -558,6 +564,7 @@ _KIND_NAMES: dict[Any, str] = {
     Variables: "any distribution",
     Enumerable: "Bernoulli, OneHotCategorical, Categorical or a structure (KSubset, say)",
     LogLinears: "a structure with known marginals (KSubset, say)",
+    Solutions: "PerturbAndMAP",
     Structures: "a structure (KSubset, say)",
     Discrete: "Bernoulli, OneHotCategorical or Categorical",
     Bernoullis: "Bernoulli",

@@ -16,7 +16,8 @@ from sampleprop.estimator import Estimator
 from sampleprop.estimators.exact.enumerate import Enumerate
 from sampleprop.estimators.pathwise.pathwise import Pathwise
 from sampleprop.estimators.score.score_function import ScoreFunction
-from sampleprop.families import Enumerable, Variables, recognize
+from sampleprop.estimators.structured.perturbed_score import PerturbedScore
+from sampleprop.families import Enumerable, Solutions, Variables, recognize
 from sampleprop.surrogate import unsqueeze_to
 from sampleprop.tracing import inspectable
 
@@ -49,7 +50,7 @@ def expect(
             `Independent(q, n)` makes n of them parts of one draw.
         estimator: how to estimate ∇_φ L. None chooses one that is unbiased: enumeration for up to 16 joint states,
             else `Pathwise` where the distribution has `rsample` and f is seen to be differentiable in x, else
-            `ScoreFunction` with its leave-one-out baseline, and f is called again. An f that leaves torch is not
+            `ScoreFunction` with its leave-one-out baseline (`PerturbedScore` for a solver), and f is called again. An f that leaves torch is not
             differentiable, nor one with an operation on the way from x that has no derivative (round, sign). A jump
             in f that is made otherwise, by a comparison, cannot be seen: `check` finds it.
         context: [\*batch, ...], given to learned baselines and critics.
@@ -191,7 +192,7 @@ def _defaults(variables: Variables, nonfinite: checks.Nonfinite) -> Iterator[Est
         yield Enumerate()
     if nonfinite != "drop" and Pathwise().refusal_of(variables) is None:
         yield Pathwise(allow_unused=True, allow_steps=True)  # `_differentiable` looks
-    yield ScoreFunction()
+    yield PerturbedScore() if isinstance(variables, Solutions) else ScoreFunction()
 
 
 def _differentiable(points: Tensor, values: Any) -> bool:

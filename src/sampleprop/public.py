@@ -14,6 +14,7 @@ from sampleprop.distributions.gumbel_max import gumbel_top_k as gumbel_top_k
 from sampleprop.distributions.k_subset import KSubset as KSubset
 from sampleprop.distributions.linear_chain import LinearChain as LinearChain
 from sampleprop.distributions.matching import Matching as Matching
+from sampleprop.distributions.perturb_and_map import PerturbAndMAP as PerturbAndMAP
 from sampleprop.distributions.plackett_luce import PlackettLuce as PlackettLuce
 from sampleprop.distributions.spanning_tree import SpanningTree as SpanningTree
 from sampleprop.estimator import Estimator as Estimator

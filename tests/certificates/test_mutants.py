@@ -311,3 +311,23 @@ def test_three_percent_off(problem: str) -> None:
     assert not rejected(Scaled(), problem)
     assert rejected(Scaled(factor=0.97), problem)
     assert rejected(Scaled(factor=1.03), problem)
+
+
+def _scaled_twice(self: sp.PerturbAndMAP, standard: Tensor) -> Tensor:
+    """1 / σ² in the place of 1 / σ."""
+    return standard / self.scale
+
+
+def _noise_itself(self: sp.PerturbAndMAP, standard: Tensor) -> Tensor:
+    """Z in the place of 1 - e^-Z for Gumbel noise."""
+    return standard
+
+
+def test_scale_divided_out_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sp.PerturbAndMAP, "slope", _scaled_twice)
+    assert rejected(sp.PerturbedScore(4), "largest of four, normal noise")
+
+
+def test_wrong_score_of_gumbel_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sp.PerturbAndMAP, "slope", _noise_itself)
+    assert rejected(sp.PerturbedScore(4), "largest of four, Gumbel noise")

@@ -97,7 +97,7 @@ class Subject:
 
     def exact(self, phi: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
         """The estimator's objective, [*batch], by summing over all possible states; differentiable."""
-        dist = self.kind.dist(phi)
+        dist = (self.kind.law or self.kind.dist)(phi)
         variables = families.recognize(dist)
         assert isinstance(variables, families.Enumerable)
         states = variables.support()

@@ -33,6 +33,7 @@ from sampleprop.distributions.k_subset import KSubset
 from sampleprop.distributions.linear_chain import LinearChain
 from sampleprop.distributions.matching import Matching
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily
+from sampleprop.distributions.perturb_and_map import PerturbAndMAP
 from sampleprop.distributions.plackett_luce import PlackettLuce
 from sampleprop.distributions.quadrature import gauss_legendre
 from sampleprop.distributions.spanning_tree import SpanningTree
@@ -73,6 +74,7 @@ class Problem:
         bound: whether f is log p(x, z), for estimators of a bound only.
         slow: whether a draw takes long: a distribution's own samples and scores are then certified by estimators of
             E[f] that have no baseline, which the other problems certify.
+        law: from φ to the same distribution in a form that knows its log-probability, where `dist` does not.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Problem:
     rare: bool = False
     bound: bool = False
     slow: bool = False
+    law: Callable[[Tensor], Distribution] | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -102,7 +105,7 @@ class Problem:
 
     def exact(self, estimator: Estimator[Any, Any], phi: Tensor, theta: Tensor) -> Tensor:
         """The exact L by the estimator's objective, [count], differentiable to any order."""
-        dist = self.dist(phi)
+        dist = (self.law or self.dist)(phi)
         points, weights = self.nodes(dist)
         log_p = families.recognize(dist).log_prob(points)  # [nodes, count]
         possible = log_p.detach().isfinite().any(1)  # a masked class has no logarithm
@@ -343,6 +346,28 @@ def _chain(phi: Tensor) -> Distribution:
     return LinearChain(unary.unflatten(-1, (4, 3)), transitions.unflatten(-1, (1, 3, 3)) + forbidden)
 
 
+def _best(scores: Tensor) -> Tensor:
+    """The solver that picks the largest score."""
+    return (scores.argmax(-1, keepdim=True) == torch.arange(scores.shape[-1])).to(scores.dtype)
+
+
+def _largest_with_gumbel(scores: Tensor) -> Distribution:
+    return PerturbAndMAP(scores, _best, noise="gumbel", scale=0.8)
+
+
+def _largest_with_normal(scores: Tensor) -> Distribution:
+    return PerturbAndMAP(scores, _best, scale=1.5)
+
+
+def _normal_argmax(scores: Tensor) -> Distribution:
+    """P(i is the largest) = ∫ φ(z) Π_(j ≠ i) Φ((θ_i - θ_j) / σ + z) dz, by the trapezoid rule."""
+    z = torch.arange(-9, 9, 0.1, dtype=scores.dtype)
+    gaps = (scores.unsqueeze(-1) - scores.unsqueeze(-2)) / 1.5 + torch.diag(torch.full_like(scores[0], torch.inf))
+    below = torch.special.ndtr(gaps.unsqueeze(-1) + z).prod(-2)  # [rows, i, nodes]
+    density = (-z.square() / 2).exp() / math.sqrt(2 * math.pi)
+    return OneHotCategorical(probs=0.1 * (below * density).sum(-1))
+
+
 def _coupled(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
     """Of bits: neither additive nor a polynomial of low degree, with an offset."""
     angle = (x * theta[..., 1:]).sum(-1)
@@ -517,6 +542,22 @@ PROBLEMS = (
         _float64([0.5, 0.6, -0.6, 0.9, -0.4, 0.3, -0.7, 0.2, 0.8, -0.3]),
         lambda scores: Matching(scores),
         _flat,
+    ),
+    Problem(
+        "largest of four, Gumbel noise",
+        _float64([0.4, -0.6, 0.7, 0.1]),
+        _float64([0.5, 0.6, -0.6, 0.9, -0.4]),
+        _largest_with_gumbel,
+        _shares,
+        law=lambda scores: OneHotCategorical(logits=scores / 0.8),
+    ),
+    Problem(
+        "largest of four, normal noise",
+        _float64([0.4, -0.6, 0.7, 0.1]),
+        _float64([0.5, 0.6, -0.6, 0.9, -0.4]),
+        _largest_with_normal,
+        _shares,
+        law=_normal_argmax,
     ),
     Problem("normal, square", _float64([0.6, -0.2]), _float64([-1.0, 1.0]), _normal, _square, _grid(-9, 10, 0.125)),
     Problem("normal, bump", _float64([0.6, -0.2]), _float64([-0.3, 1.0]), _normal, _bump, _grid(-9, 10, 0.125)),

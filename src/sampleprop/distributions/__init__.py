@@ -3,6 +3,11 @@
 A distribution in this folder is an ordinary `torch.distributions` object. Where it has `rsample`, this is a true
 reparameterization, which is right in the mean for every smooth f. Nothing biased has that name.
 
+`KSubset`, `PlackettLuce`, `LinearChain`, `SpanningTree` and `Matching` are structures (`families/structured.py`): discrete
+distributions with finitely many states, of which all but rankings know their log-normalizer, and so their marginals. A
+further one is one file: it states its log-normalizer, a sampler, the mode, and its states by number; tests, estimators
+and tools follow. `PerturbAndMAP` is the distribution of a user's solver at perturbed scores.
+
 The samplers `gumbel_max` and `gumbel_top_k` draw from logits, without a distribution object. With Gumbel noise G, the
 sum φ + G has its maximum at class c with probability softmax(φ)_c. Its k largest entries, in order, are k draws without
 replacement, each from the softmax over the classes that are left (Plackett-Luce). The map from φ to the result is
@@ -21,6 +26,7 @@ from sampleprop.distributions.k_subset import KSubset as KSubset
 from sampleprop.distributions.linear_chain import LinearChain as LinearChain
 from sampleprop.distributions.matching import Matching as Matching
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily as MixtureSameFamily
+from sampleprop.distributions.perturb_and_map import PerturbAndMAP as PerturbAndMAP
 from sampleprop.distributions.plackett_luce import PlackettLuce as PlackettLuce
 from sampleprop.distributions.spanning_tree import SpanningTree as SpanningTree
 from sampleprop.distributions.truncated_normal import TruncatedNormal as TruncatedNormal

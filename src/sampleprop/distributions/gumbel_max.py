@@ -53,7 +53,9 @@ def gumbel_top_k(logits: Tensor, k: int, *, generator: Generator | None = None) 
             \frac{e^{\phi_{c_i}}}{\sum_{c \notin \{c_1, \dots, c_{i-1}\}} e^{\phi_c}}
 
     An exact sample (of the Plackett-Luce distribution), without gradient: the map is piecewise constant in φ. The sum
-    over k is the set that was drawn. To differentiate an expectation, use `expect`.
+    over k is the set that was drawn. To differentiate an expectation, use `expect` with the distribution
+    :class:`PlackettLuce`. For subsets with a probability proportional to the product of the weights, see
+    :class:`KSubset`.
 
     Args:
         logits: [..., classes], finite or -inf; a class with logit -inf is never drawn.

@@ -45,6 +45,8 @@ from sampleprop.estimators.score.ugc import UGC as UGC
 from sampleprop.estimators.score.unordered_set import UnorderedSet as UnorderedSet
 from sampleprop.estimators.smoothing.evolution_strategies import EvolutionStrategies as EvolutionStrategies
 from sampleprop.estimators.smoothing.spsa import SPSA as SPSA
+from sampleprop.estimators.structured.imle import IMLE as IMLE
+from sampleprop.estimators.structured.perturbed_score import PerturbedScore as PerturbedScore
 
 REGISTER = tuple(
     entry

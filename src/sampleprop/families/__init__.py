@@ -19,6 +19,7 @@ from sampleprop.families.enumerable import Enumerable as Enumerable
 from sampleprop.families.parameters import with_parameters as with_parameters
 from sampleprop.families.recognize import Other as Other
 from sampleprop.families.recognize import recognize as recognize
+from sampleprop.families.solutions import Solutions as Solutions
 from sampleprop.families.structured import LogLinears as LogLinears
 from sampleprop.families.structured import Structures as Structures
 from sampleprop.families.variables import Variables as Variables

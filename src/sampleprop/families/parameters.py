@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from sampleprop import noise
+from sampleprop.families.solutions import Solved
 from sampleprop.families.variables import unwrap
 from sampleprop.tracing import inspectable, lose_numerators_of_zero
 
@@ -79,6 +80,8 @@ def with_parameters(dist: Distribution, tensors: dict[str, Tensor]) -> Distribut
             with_parameters(base.component_distribution, components),
             validate_args=False,
         )
+    elif isinstance(base, Solved):
+        made = base.with_scores(tensors["scores"])
     elif isinstance(base, td.Bernoulli | td.OneHotCategorical | td.Categorical) and "logits" in tensors:
         made = kind(logits=tensors["logits"], validate_args=False)
     else:

@@ -16,13 +16,14 @@ from sampleprop import noise
 from sampleprop.families import densities, laws, parameters, samplers
 from sampleprop.families.discrete import Bernoullis, Integers, OneHots
 from sampleprop.families.rounding import refuse_rounded
+from sampleprop.families.solutions import Solutions, Solved
 from sampleprop.families.structured import LogLinear, LogLinears, Structured, Structures
 from sampleprop.families.variables import Variables, unwrap
 from sampleprop.tracing import inspectable, value_and_grad
 
 
 def recognize(dist: Distribution) -> Variables:
-    """One of the three discrete families, `Structures`, or `Other`, for one with methods of its own too."""
+    """One of the three discrete families, `Structures`, `Solutions`, or `Other`, for one with methods of its own too."""
     base, event_ndim = unwrap(dist)
     if isinstance(base, td.Bernoulli) and laws.plain(base):
         return Bernoullis(parameters.bernoulli_logits(base), event_ndim, noise.points_dtype(base._param), dist)
@@ -35,6 +36,8 @@ def recognize(dist: Distribution) -> Variables:
         return LogLinears(dist, base, event_ndim)
     if isinstance(base, Structured):
         return Structures(dist, base, event_ndim)
+    if isinstance(base, Solved):
+        return Solutions(dist, base, event_ndim)
     return Other(dist, base, event_ndim)
 
 

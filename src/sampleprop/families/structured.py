@@ -295,6 +295,20 @@ class Structures(Enumerable):
             value, pull = vjp(lambda logits: self._log_prob(logits, points), copies)
             return pull(torch.ones_like(value))[0]
 
+    def scores(self, points: Tensor) -> tuple[Tensor, ...]:
+        named = parameters.named(self.base)
+        if len(named) == 1:
+            return (self.score(points),)
+        copies = tuple(noise.promote(p).detach().expand(*points.shape[:1], *p.shape) for p in named.values())
+
+        def total(*tensors: Tensor) -> Tensor:
+            moved: Any = parameters.with_parameters(self.base, dict(zip(named, tensors, strict=True)))
+            return moved.log_density(points, **moved.natural)  # type: ignore[no-any-return]
+
+        with torch.no_grad():
+            value, pull = vjp(total, *copies)
+            return pull(torch.ones_like(value))
+
     def weighted_score(self, points: Tensor, weights: Tensor) -> Tensor:
         with torch.no_grad():
             _, pull = vjp(lambda logits: self._log_prob(logits, points), self.logits)

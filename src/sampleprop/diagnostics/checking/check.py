@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 from sampleprop import families
 from sampleprop.diagnostics.checking.cost import LINES, Cost, indifference, jump, mixing, position, randomness, varied
 from sampleprop.diagnostics.checking.findings import Check, Finding, Findings
+from sampleprop.diagnostics.checking.solver import minimization, nondeterminism
 from sampleprop.diagnostics.measuring.attached import Attached
 from sampleprop.diagnostics.measuring.reference import Reference, judge, target
 from sampleprop.diagnostics.measuring.replicates import Expectation, Measured, describe_error
@@ -36,8 +37,8 @@ def check(
     r"""Find out whether an estimator is right for this f and this distribution, at the present parameters.
 
     First it calls f at many points. It tests that the cost of a point depends on that point only and not on its place,
-    that f is not random, that f does not ignore x, and that f has no jump where the estimator differentiates it. Then
-    it compares value and gradient of many independent estimates with the exact ones: by enumeration up to 4096 joint
+    that f is not random, that f does not ignore x, and that f has no jump where the estimator differentiates it; of
+    the solver of `PerturbAndMAP`, that it is deterministic and that it maximizes. Then it compares value and gradient of many independent estimates with the exact ones: by enumeration up to 4096 joint
     states, otherwise by a long run of an unbiased estimator of the same objective. It also counts the evaluations of f.
     The result says which bias would have been seen, where outcomes too rare to be drawn count as noise, and what could
     not be tested. Its `ok` is True only if the gradient was compared, False if something is wrong, and None otherwise.
@@ -109,6 +110,9 @@ def _run(
     if 0 in dist.batch_shape:
         found.unchecked.append("anything but that it runs: the batch is empty. Pass one with elements")
         return None
+    variables = families.recognize(dist)
+    if isinstance(variables, families.Solutions):
+        _check_solver(found, variables, Generator(device_of(dist)).manual_seed(seed + 4))
     _check_cost(found, Cost(estimator.name, f, dist, seed), estimator, seed)
     found.unchecked.append("what φ does inside f other than through x, and the gradient for θ: f is held fixed")
     if not families.recognize(dist).attached:
@@ -141,6 +145,15 @@ def _measured(
         return Expectation(f, dist, context)
     except TypeError:
         return Attached(f, dist, context)
+
+
+def _check_solver(found: Findings, variables: families.Solutions, generator: Generator) -> None:
+    found.add(nondeterminism(variables, generator), "the solver gives the same scores the same solutions")
+    finding, tested = minimization(variables, generator)
+    if tested:
+        found.add(finding, "the solver maximizes ⟨y, scores⟩")
+    else:
+        found.unchecked.append("whether the solver maximizes: solutions are not of the shape of the scores")
 
 
 def _check_cost(found: Findings, cost: Cost, estimator: Estimator[Any, Any], seed: int) -> None:

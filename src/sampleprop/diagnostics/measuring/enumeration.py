@@ -40,6 +40,7 @@ class Enumeration:
         self.gradient = torch.cat([g.reshape(-1) for g in gradients]).double()
         assert isinstance(expectation.variables, families.Enumerable)
         self._variables = expectation.variables
+        self._measured = expectation.measured
 
     @property
     def states(self) -> int:
@@ -61,8 +62,7 @@ class Enumeration:
         drawn = torch.stack([self._shown(draw.points) for draw in examples]).all(0)  # [states, *batch]
         shown = drawn | torch.stack([drawn if d.probes is None else self._shown(d.probes) for d in examples]).all(0)
         gradient, along, value = (torch.zeros((), dtype=torch.float64, device=rare.device) for _ in range(3))
-        direction = self.gradient.reshape(self._variables.logits.shape)
-        at_once = max(1, MOST_NUMBERS // max(1, direction.numel()))
+        at_once = max(1, MOST_NUMBERS // max(1, len(self.gradient)))
         for points, costs, missed, is_drawn, is_shown in zip(
             *(x.split(at_once) for x in (self._points, self._costs, rare, drawn, shown)), strict=True
         ):
@@ -70,9 +70,10 @@ class Enumeration:
             excess = torch.where(missed & ~is_drawn, excess, 0.0)  # [states, *batch]
             value += excess.sum()
             excess = torch.where(is_shown, 0.0, excess)
-            score = self._variables.score(points).double()  # [states, *batch, *event]
-            gradient += (excess * self._variables.sum(score.square())).sum()
-            along += (excess * self._variables.sum(score * direction).square()).sum()
+            scores = self._scores(points)  # [states, *batch, ...] for each measured parameter
+            gradient += (excess * sum(_sum(score.square(), excess.dim()) for score in scores)).sum()
+            projected = [_sum(s * d, excess.dim()) for s, d in zip(scores, self._directions(), strict=True)]
+            along += (excess * torch.stack(projected).sum(0).square()).sum()
         return Unseen(float(gradient) / draws, float(along) / draws, float(value) / draws)
 
     def _rare_states(self, draws: int) -> Tensor | None:
@@ -90,6 +91,17 @@ class Enumeration:
         at_once = max(1, MOST_NUMBERS // max(1, rare.numel()))
         parts = self._points.split(at_once)
         return torch.cat([(_outcomes(variables, part) & rare).flatten(1 + batch_ndim).any(-1) for part in parts])
+
+    def _scores(self, points: Tensor) -> list[Tensor]:
+        """The score of the points with respect to each measured parameter."""
+        scores = dict(zip(self._variables.parameters, self._variables.scores(points), strict=True))
+        return [scores[name].double() for name in self._measured]
+
+    def _directions(self) -> list[Tensor]:
+        """The gradient with respect to each measured parameter, of its shape."""
+        shapes = [self._variables.parameters[name].shape for name in self._measured]
+        parts = self.gradient.split([shape.numel() for shape in shapes])
+        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def _shown(self, points: Tensor) -> Tensor:
         """Which states are among the points: [states, *batch]."""
@@ -111,6 +123,11 @@ class Enumeration:
         chosen = outcomes.to(torch.uint8).argmax(-1)
         chosen = chosen.reshape(*chosen.shape[: 1 + batch_ndim], -1)  # [n, *batch, variables]
         return (chosen * base ** torch.arange(chosen.shape[-1], device=chosen.device)).sum(-1)
+
+
+def _sum(x: Tensor, ndim: int) -> Tensor:
+    """Sum over all dimensions after the first ones."""
+    return x.flatten(ndim).sum(-1) if x.dim() > ndim else x
 
 
 def _outcomes(variables: families.Discrete, points: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from sampleprop.estimators.multisample.importance_weighted import ImportanceWeig
 from sampleprop.estimators.multisample.vimco import VIMCO
 from sampleprop.estimators.pathwise.pathwise import Pathwise
 from sampleprop.estimators.score.score_function import ScoreFunction
+from sampleprop.estimators.structured.perturbed_score import PerturbedScore
 
 EXAMPLES = 3  # draws that tell which states an estimator evaluates by design, not by chance
 LONG_RUN = 16  # evaluations of the long run for each evaluation of an estimator
@@ -48,7 +49,11 @@ def target(estimator: Estimator[Any, Any]) -> Target:
 
 def unbiased(expectation: Measured, wanted: Target, samples: int) -> tuple[Measured, Estimator[Any, Any]] | None:
     """An unbiased estimator of the target, and the expectation to give it; None where no estimator is known."""
-    candidates: tuple[Estimator[Any, Any], ...] = (ScoreFunction(samples), Pathwise(samples))
+    candidates: tuple[Estimator[Any, Any], ...] = (
+        ScoreFunction(samples),
+        Pathwise(samples),
+        PerturbedScore(max(samples, 2)),
+    )
     if wanted.objective == "log-mean-exp":
         candidates = (VIMCO(wanted.samples), ImportanceWeighted(wanted.samples))
     elif wanted.objective == "elbo":

@@ -16,7 +16,7 @@ from torch.distributions.constraints import Constraint
 from sampleprop import checks, noise
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.families import Discrete, Variables, recognize, with_parameters
+from sampleprop.families import Discrete, Solutions, Variables, recognize, with_parameters
 from sampleprop.families.parameters import constraint_of
 from sampleprop.surrogate import surrogate, unsqueeze_to
 from sampleprop.tracing import gradient_asked
@@ -29,7 +29,7 @@ class Draw(NamedTuple):
     step: float
 
 
-class PerturbedParameters(Estimator[Variables, Draw], ABC):
+class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
     """An estimator of first order from the costs of samples at φ ± step ε.
 
     φ is perturbed in coordinates u without bounds. These are the ones of `torch.distributions.transform_to`: the

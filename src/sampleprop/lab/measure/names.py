@@ -7,7 +7,20 @@ from pathlib import Path
 
 import sampleprop
 
-PROBLEMS = ("digits", "digits-200", "toy", "categorical", "normal", "poisson", "mixture", "digital-option")
+PROBLEMS = (
+    "digits",
+    "digits-200",
+    "toy",
+    "categorical",
+    "normal",
+    "poisson",
+    "mixture",
+    "digital-option",
+    "subset",
+    "ranking",
+    "chain",
+    "matching",
+)
 
 
 def estimators() -> list[str]:

@@ -25,7 +25,11 @@ from torch.nn import functional
 
 from sampleprop import families
 from sampleprop.diagnostics.measuring.reference import Exact
+from sampleprop.distributions.k_subset import KSubset
+from sampleprop.distributions.linear_chain import LinearChain
+from sampleprop.distributions.matching import Matching
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily
+from sampleprop.distributions.plackett_luce import PlackettLuce
 from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.expectation import expect
 from sampleprop.lab.measure import files
@@ -155,6 +159,44 @@ def mixture(seed: int = 0) -> Problem:
     return _quadratic("Mixture: E[(a·x - 1)²], 4 variables, 3 normal distributions each", dist, generator, None)
 
 
+def subset(seed: int = 0) -> Problem:
+    """Four of ten items, with a cost that is a small network: 210 subsets."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = (0.8 * torch.randn(10, generator=generator)).requires_grad_()
+    network = _Network(10, generator)
+    return Problem("Subset: 4 of 10 items, f a small network", network, KSubset(logits, 4))
+
+
+def ranking(seed: int = 0) -> Problem:
+    """Three ranks among six items, with a cost that is not additive in the ranks: 120 rankings."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = (0.8 * torch.randn(6, generator=generator)).requires_grad_()
+    network = _Network(18, generator)
+
+    def f(x: Tensor) -> Tensor:
+        return network(families.one_hot(x, 6, torch.float32).flatten(-2))
+
+    return Problem("Ranking: 3 ranks among 6 items, f a small network", f, PlackettLuce(logits, 3))
+
+
+def chain(seed: int = 0) -> Problem:
+    """Five places with three labels each and the same transitions, with a cost that is a small network: 243 paths."""
+    generator = torch.Generator().manual_seed(seed)
+    unary = (0.8 * torch.randn(5, 3, generator=generator)).requires_grad_()
+    transitions = (0.8 * torch.randn(1, 3, 3, generator=generator)).requires_grad_()
+    network = _Network(15, generator)
+    title = "Chain: 5 places, 3 labels, f a small network"
+    return Problem(title, lambda x: network(x.flatten(-2)), LinearChain(unary, transitions))
+
+
+def matching(seed: int = 0) -> Problem:
+    """Four pairs, with a cost that is a small network: 24 matchings."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(4, 4, generator=generator, requires_grad=True)
+    network = _Network(16, generator)
+    return Problem("Matching: 4 pairs, f a small network", lambda x: network(x.flatten(-2)), Matching(scores))
+
+
 def digital_option(spot: float = 100.0, strike: float = 110.0, volatility: float = 0.2) -> Problem:
     """An option that pays 1 if a stock is above the strike in half a year, by Black and Scholes.
 
@@ -201,8 +243,24 @@ _MAKERS: tuple[Callable[[int], Problem], ...] = (
     poisson,
     mixture,
     lambda seed: digital_option(),
+    subset,
+    ranking,
+    chain,
+    matching,
 )
 BUILT_IN = dict(zip(PROBLEMS, _MAKERS, strict=True))
+
+
+class _Network:
+    """tanh(W x) · v, with random weights: [..., size] -> [...]."""
+
+    def __init__(self, size: int, generator: torch.Generator) -> None:
+        self.weights = torch.randn(size, 8, generator=generator)
+        self.outputs = torch.randn(8, generator=generator)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        costs: Tensor = (x @ self.weights).tanh() @ self.outputs
+        return costs
 
 
 class _Reconstruction:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal, OneHotCategorical, Poisson
 
+from sampleprop.distributions.perturb_and_map import PerturbAndMAP
 from sampleprop.estimator import Estimator, Needs
 from sampleprop.estimators import REGISTER
 
@@ -121,6 +122,15 @@ def counts(size: int = SIZE) -> dict[str, Distribution]:
     return {"discrete: Poisson": Independent(Poisson(torch.ones(size)), 1)}
 
 
+def solutions(size: int = SIZE) -> dict[str, Distribution]:
+    """The kind of distribution for estimators that take a user's solver alone."""
+
+    def solver(scores: torch.Tensor) -> torch.Tensor:
+        return (scores == scores.amax(-1, keepdim=True)).to(scores)
+
+    return {"a solver": PerturbAndMAP(torch.zeros(size), solver)}
+
+
 def markdown() -> str:
     """The table in Markdown."""
     lines = [HEADINGS, ("---",) * len(HEADINGS), *(method.cells() for method in methods())]
@@ -148,9 +158,9 @@ def _around(path: Path) -> tuple[str, str]:
 
 
 def _method(estimator: Estimator[Any, Any]) -> Method:
-    takes = _taken(estimator, distributions()) or _taken(estimator, counts())
+    takes = next(taken for each in (distributions, counts, solutions) if (taken := _taken(estimator, each())))
     counted = next(kind for kind in _SIZES if kind in takes)
-    dist, smaller = ((distributions(size) | counts(size))[counted] for size in (SIZE, SIZE // 2))
+    dist, smaller = ((distributions(size) | counts(size) | solutions(size))[counted] for size in (SIZE, SIZE // 2))
     evaluations = estimator.evaluations(dist)
     grows = evaluations != estimator.evaluations(smaller)
     return Method(
@@ -175,6 +185,7 @@ _SIZES = {
     "categorical": "classes",
     "continuous": "variables",
     "discrete: Poisson": "counts",
+    "a solver": "scores",
 }
 
 
