@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 import sampleprop as sp
 from robustness.subject import gradients, unchecked
-from sampleprop import noise
+from sampleprop import checks, noise
 from variants import CONFIGURATIONS
 
 EXAMPLES = max(1, int(os.environ.get("SAMPLEPROP_EXAMPLES", "200")) // len(sp.REGISTER))  # for each estimator
@@ -149,3 +149,53 @@ def _run(problem: Problem, estimator: sp.Estimator[Any, Any], seed: int, factor:
 
     value = sp.expect(f, dist, estimator, generator=Generator().manual_seed(seed))
     return value.detach(), *gradients(value, problem.phi, weights)
+
+
+SMOOTH = (torch.tanh, torch.square, torch.neg, torch.sigmoid)
+STEPS = (torch.round, torch.sign, torch.floor, torch.trunc, lambda x: x // 1, lambda x: x.clone().gt_(0.0))
+JOINED = (torch.add, torch.mul, torch.maximum, torch.atan2)
+
+
+class Traced(NamedTuple):
+    """A tensor, and what is known of how it came from the points."""
+
+    value: Tensor
+    path: bool  # whether autograd leads back to the points
+    step: bool  # whether it does so across a step
+
+
+@st.composite
+def costs(draw: st.DrawFn) -> tuple[Traced, Tensor]:
+    """Costs made of points and of θ by random operations, and the points."""
+    phi, theta = (torch.linspace(-1.3, 1.1, 6, requires_grad=True) for _ in range(2))
+    points = phi * 1.0
+    made = [Traced(points, True, False), Traced(theta, False, False)]
+    for kind in draw(
+        st.lists(st.sampled_from(["smooth", "smooth", "joined", "joined", "step", "detached"]), max_size=12)
+    ):
+        one = draw(st.sampled_from(made))
+        if kind == "joined":
+            two = draw(st.sampled_from(made))
+            value = draw(st.sampled_from(JOINED))(one.value, two.value)
+            made.append(Traced(value, one.path or two.path, one.step or two.step))
+        elif kind == "detached":
+            made.append(Traced(one.value.detach(), False, False))
+        else:
+            value = draw(st.sampled_from(SMOOTH if kind == "smooth" else STEPS))(one.value)
+            made.append(Traced(value, one.path, one.step or (one.path and kind == "step")))
+    parts = draw(st.lists(st.sampled_from(made), min_size=1, max_size=3))
+    total = torch.stack([part.value for part in parts]).sum(0)
+    return Traced(total, any(part.path for part in parts), any(part.step for part in parts)), points
+
+
+@settings(max_examples=EXAMPLES * 20, deadline=None, derandomize=EXAMPLES < 25)
+@given(costs())
+def test_a_path_is_one_that_no_step_crosses(made: tuple[Traced, Tensor]) -> None:
+    """No path; a path across a step, wherever it is and whatever lies beside it; or nothing in the way."""
+    (value, path, step), points = made
+    obstacle = checks.obstacle(value, points)
+    if step:
+        assert obstacle is not None
+        assert obstacle.startswith("a path that passes ")
+    else:
+        assert obstacle == (None if path else "no path to them")

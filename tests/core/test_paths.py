@@ -102,7 +102,7 @@ RELAXED = (
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_is_no_path(estimator: sp.Estimator[Any, Any], name: str) -> None:
     """Refused with the operation's name, before any gradient is wrong or torch's own backward pass fails."""
-    phi, dist = _normal()
+    _phi, dist = _normal()
     with pytest.raises(RuntimeError, match=rf"^{estimator.name} needs a cost .* passes {name.strip()}.*, whose"):
         sp.expect(STEPS[name], dist, estimator)
 
@@ -110,7 +110,7 @@ def test_a_step_is_no_path(estimator: sp.Estimator[Any, Any], name: str) -> None
 @pytest.mark.parametrize("estimator", CONTINUOUS, ids=str)
 @pytest.mark.parametrize("name", STEPS)
 def test_nor_is_it_beside_another_path(estimator: sp.Estimator[Any, Any], name: str) -> None:
-    phi, dist = _normal()
+    _phi, dist = _normal()
     with pytest.raises(RuntimeError, match=rf"^{estimator.name} needs a cost .* passes {name.strip()}.*, whose"):
         sp.expect(lambda x: STEPS[name](x) * x.sum(-1), dist, estimator)
 
@@ -132,7 +132,7 @@ def test_of_relaxed_points_neither(estimator: sp.Estimator[Any, Any], beside: bo
 
 @pytest.mark.parametrize("estimator", [sp.REBAR(), sp.MuProp(), sp.DoubleCV(), sp.RODEO(), sp.RELAX()], ids=str)
 def test_nor_where_f_is_given_to_combine(estimator: sp.Estimator[Any, Any]) -> None:
-    phi, dist = _bits()
+    _phi, dist = _bits()
     draw = estimator.propose(dist)
 
     def f(x: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def test_a_critic_with_a_step_is_refused(estimator: Any, made: Callable[[], tupl
 
 
 def test_the_bound_of_given_log_weights_neither() -> None:
-    phi, dist = _normal()
+    _phi, dist = _normal()
     z = dist.rsample((4,))
     with pytest.raises(RuntimeError, match="got a path that passes round, whose derivative is zero everywhere"):
         sp.importance_weighted_bound(z.round().sum(-1) + z.sum(-1), points=z)
@@ -298,7 +298,7 @@ def test_a_step_is_allowed_when_told(estimator: sp.Estimator[Any, Any]) -> None:
 
 
 def test_leave_to_ignore_x_is_none_to_round_it() -> None:
-    phi, dist = _normal()
+    _phi, dist = _normal()
     with pytest.raises(RuntimeError, match="passes round"):
         sp.expect(STEPS["round"], dist, sp.Pathwise(allow_unused=True))
     with pytest.raises(RuntimeError, match="no path to x"):
@@ -306,7 +306,7 @@ def test_leave_to_ignore_x_is_none_to_round_it() -> None:
 
 
 def test_check_measures_what_was_allowed() -> None:
-    phi, dist = _normal()
+    _phi, dist = _normal()
     f = STEPS["round"]
     refused = sp.check(f, dist, sp.Pathwise())
     assert not refused.ok
@@ -326,7 +326,7 @@ def test_a_step_between_two_variables_of_a_program() -> None:
         y = yield Normal(between(x), 1.0), sp.Pathwise()
         yield y.square()
 
-    with pytest.raises(RuntimeError, match="^Pathwise needs a cost .* passes round"):
+    with pytest.raises(RuntimeError, match=r"^Pathwise needs a cost .* passes round"):
         sp.program(lambda: steps(torch.round))
     assert sp.program(lambda: steps(torch.tanh)).requires_grad
 

@@ -33,9 +33,33 @@ def without_gradient(subject: Subject) -> Verdict:
     return RIGHT
 
 
+def _across(subject: Subject, f: F) -> Verdict:
+    if not subject.black_box:
+        return refusal(
+            lambda: subject.run(f=lambda x: f(x.to(torch.float32))),
+            rf"^{subject.name} needs a cost .* passes round, whose derivative is zero everywhere.* Use ScoreFunction",
+        )
+    blind = subject.run(f=lambda x: f(x.detach().to(torch.float32)))
+    same(subject.run(f=lambda x: f(x.to(torch.float32)))[:2], blind[:2])
+    return RIGHT
+
+
+@condition("a step in f")
+def step(subject: Subject) -> Verdict:
+    """f rounds its points. As above; the refusal names the operation."""
+    return _across(subject, lambda x: subject.f(theta())((1.7 * x).round()))
+
+
+@condition("a step beside a path")
+def step_beside_a_path(subject: Subject) -> Verdict:
+    """f of the points times f of the rounded points, so that there is a derivative, and a wrong one. As above."""
+    f = subject.f(theta())
+    return _across(subject, lambda x: f(x) * f((1.7 * x).round()))
+
+
 @condition("f in numpy")
 def in_numpy(subject: Subject) -> Verdict:
-    """As above, with the squares of the points."""
+    """As for f without gradient, with the squares of the points."""
     event = _event(subject)
 
     def inside(x: Tensor) -> Tensor:
