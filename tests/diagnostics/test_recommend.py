@@ -125,7 +125,8 @@ QUICK = [(lookup, False), (step, False), (counts, True)]
 def truth(problem: HeldOut, allow_biased: bool, train_steps: int) -> dict[str, float]:
     """All candidates by a long run of other noise: variance, or the squared error of what is biased.
 
-    What has to be trained counts `TRAINING` times, as the criterion has it. A short run comes first, and the long one is for those less than twice as bad as the best.
+    What has to be trained counts `TRAINING` times, as the criterion has it. A short run comes first, and the long one
+    is for those less than twice as bad as the best.
     """
     field = label_candidates(list_candidates(problem.dist, allow_biased), problem.dist, problem.budget)
     found: dict[str, float] = {}

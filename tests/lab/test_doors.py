@@ -334,3 +334,35 @@ def torch_bits() -> Any:
     from torch.distributions import Bernoulli, Independent
 
     return Independent(Bernoulli(logits=torch.zeros(3, requires_grad=True)), 1)
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("REINFORCE", "ScoreFunction"),
+        ("rloo", "ScoreFunction"),
+        ("Concrete", "GumbelSoftmax"),
+        ("IWAE", "ImportanceWeighted"),
+        ("DReG", "DoublyReparameterized"),
+    ],
+)
+def test_other_names_lead_to_the_estimator(alias: str, name: str) -> None:
+    kind = getattr(sampleprop, name)
+    assert run("cite", alias).stdout.strip() == kind.source.bibtex()
+    line = next(line for line in run("list").stdout.splitlines() if line.split()[0] == name)
+    assert alias.lower() in line.partition("Also known as")[2].lower()
+    result = compare("toy", quick=("--estimators", alias))
+    assert result.exit_code == 2
+    assert f"There is no estimator '{alias}': here it is {name}." in " ".join(result.stderr.split())
+
+
+def test_another_name_is_explained_in_python_too() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'REINFORCE'; here it is ScoreFunction"):
+        _ = sampleprop.REINFORCE  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"has no attribute 'Reinforced'$"):
+        _ = sampleprop.Reinforced  # type: ignore[attr-defined]
+
+
+def test_no_alias_is_taken_twice() -> None:
+    names = [name.lower() for kind in sampleprop.REGISTER for name in (kind.__name__, *kind.aliases)]
+    assert len(set(names)) == len(names)

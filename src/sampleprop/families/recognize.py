@@ -104,7 +104,13 @@ class Other(Variables):
         if isinstance(base, td.Geometric) and type(base).log_prob is td.Geometric.log_prob and not base._validate_args:
             result = samplers.geometric_log_prob(base, points)
         else:
-            result = base.log_prob(points)
+            try:
+                result = base.log_prob(points)
+            except KeyError as error:
+                raise RuntimeError(
+                    f"The score of {self.kind} needs a log_prob for any points; it looked {error} up in a cache of its "
+                    "own samples, which do not know φ. Switch that cache off, or let the transforms have an inverse."
+                ) from error
         # Summed here, because Independent reshapes first, which fails for an empty batch.
         return noise.promote(self.sum(result))
 

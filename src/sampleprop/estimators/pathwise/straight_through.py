@@ -49,6 +49,7 @@ class StraightThrough(Relaxation[Bernoullis | OneHots]):
 
     exact_forward = True
     needs = "differentiable"
+    aliases = ("STE",)
     source = cited("bengio2013estimating")
 
     def __init__(self, samples: int | None = 1, *, allow_unused: bool = False) -> None:
