@@ -73,8 +73,8 @@ class PerturbedParameters(Estimator[Variables, Draw], ABC):
         for name, parameter in named.items():
             if parameter.dim() < len(variables.batch_shape):
                 return (
-                    f"{self.name} needs parameters with the batch shape {list(variables.batch_shape)}, so that they can "
-                    f"be copied; got {name} of shape {list(parameter.shape)} in {variables.kind}. Expand it in the "
+                    f"{self.name} needs parameters with the batch shape {list(variables.batch_shape)}, which can be "
+                    f"copied; got {name} of shape {list(parameter.shape)} in {variables.kind}. Expand it in the "
                     "constructor (torch.distributions.utils.broadcast_all)."
                 )
             if not _free(constraint_of(variables.base, name)):
