@@ -50,6 +50,7 @@ def page(entry: type[sampleprop.Estimator]) -> str:
             "",
             f"Source: {entry.source}",
             "",
+            *([f"Also known as {', '.join(entry.aliases)}.", ""] if entry.aliases else []),
             "```bibtex",
             entry.source.bibtex(),
             "```",

@@ -39,7 +39,9 @@ def __getattr__(name: str) -> Any:
         _load()
     if name in globals():
         return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    known = [kind.__name__ for kind in globals().get("REGISTER", ()) if name in kind.aliases]
+    here = f"; here it is {known[0]}" if known else ""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{here}")
 
 
 def __dir__() -> list[str]:

@@ -25,6 +25,7 @@ from sampleprop.families import (
     Solutions,
     Structures,
     Variables,
+    unwrap,
 )
 from sampleprop.tracing import inspectable
 
@@ -76,7 +77,13 @@ def kind_refusal(name: str, takes: tuple[type[Variables], ...], variables: Varia
         )
     if isinstance(variables, takes):
         return None
-    if isinstance(variables, Integers) and OneHots in takes:
+    if isinstance(variables.base, TransformedDistribution) and variables.is_discrete:
+        inner = type(unwrap(variables.base.base_dist)[0]).__name__
+        fix = (
+            f"Give it the {inner} inside, and map its samples inside f: f(2 * b - 1) for spins of ±1, say. Or use "
+            "ScoreFunction, which takes any distribution."
+        )
+    elif isinstance(variables, Integers) and OneHots in takes:
         fix = "Use OneHotCategorical: the samples must be points of the simplex, not integers."
     elif isinstance(variables, LogLinears):
         fix = (
@@ -209,20 +216,33 @@ def as_tensor(name: str, values: Any, device: torch.device) -> Tensor:
 
 
 def _shape_fix(shape: tuple[int, ...], k: int, batch: tuple[int, ...], event: tuple[int, ...]) -> str:
-    if shape == (k, *batch, 1):
+    needed = (k, *batch)
+    if shape == (*needed, 1):
         return "Remove the last dimension: return cost.squeeze(-1)."
-    if event and shape == (k, *batch, *event):
-        return f"Sum the cost over the event: return cost.sum({list(range(-len(event), 0))})."
-    if shape[: len((k, *batch))] == (k, *batch):
-        return "Sum the dimensions after the batch away."
-    if len(shape) < len((k, *batch)) and batch and (not shape or shape == (k,)):
+    if shape[: len(needed)] == needed:
+        further = len(shape) - len(needed)
+        over = "cost over the event" if shape == (*needed, *event) else "dimensions after the batch away"
+        total = f"Sum the {over}: return cost.sum({list(range(-further, 0))})."
+        return f"{total} {_outputs(batch, shape[-1])}" if further == 1 else total
+    if len(shape) < len(needed) and needed[: len(shape)] == shape:
+        lost = len(needed) - max(1, len(shape))
+        parts = "batch dimension of the distribution holds" if lost == 1 else f"{lost} batch dimensions hold"
         return (
-            "Either f reduces over the batch, and must keep it; or the batch dimensions of the distribution are parts "
-            "of one draw: wrap the distribution in torch.distributions.Independent(q, 1)."
+            f"Either the last {parts} parts of one draw: wrap the distribution in "
+            f"torch.distributions.Independent(q, {lost}). Or f reduces over the batch, and must keep it."
         )
-    if sorted(shape) == sorted((k, *batch)):
+    if sorted(shape) == sorted(needed):
         return "The dimensions are in another order: samples come first, then the batch."
     return "Keep the sample dimension first, then the batch; nothing is broadcast."
+
+
+def _outputs(batch: tuple[int, ...], count: int) -> str:
+    """How to get a gradient for each of several outputs of f."""
+    order = ".movedim(-1, 1)" if batch else ""
+    return (
+        f"If its {count} entries are outputs, each with a gradient of its own, give each a batch row: "
+        f"dist.expand([{_numbers((count, *batch))}]), and return cost.diagonal(dim1=1, dim2=-1){order}."
+    )
 
 
 def _numbers(shape: tuple[int, ...]) -> str:

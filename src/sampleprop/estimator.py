@@ -57,6 +57,7 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
             f is log p(x, z).
         compiles: whether `torch.compile(fullgraph=True)` takes it; a string says why it does not.
         source: the paper, or None.
+        aliases: its other names in the literature, by which the command finds it.
         can_drop: whether costs that are not finite can be left out: the result then estimates E[f | f is finite].
         calls_f: whether `estimate` evaluates f itself, at points that it chooses.
         moves: whether an average in it follows the costs by itself in training mode, without an optimizer.
@@ -75,6 +76,7 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
     objective: ClassVar[Objective] = "mean"
     compiles: ClassVar[Literal[True] | str] = True
     source: ClassVar[Source | None] = None
+    aliases: ClassVar[tuple[str, ...]] = ()
     can_drop: bool = False
     calls_f: bool = False
     moves: bool = False

@@ -37,18 +37,24 @@ from torch.distributions import (
 
 from sampleprop import (
     REBAR,
+    SPSA,
     VIMCO,
     DisARM,
     DoubleCV,
     DoublyReparameterized,
     Enumerate,
+    EvolutionStrategies,
     ImportanceWeighted,
     LocalExpectation,
+    Monitor,
     Pathwise,
     ReweightedWakeSleep,
     ScoreFunction,
     StickingTheLanding,
     StraightThrough,
+    compare,
+    expect,
+    recommend,
 )
 from sampleprop.diagnostics import Check, check
 
@@ -329,7 +335,7 @@ class Bare(Distribution):
     support = constraints.real
     has_rsample = True
 
-    def __init__(self, loc: Tensor, spread: Tensor) -> None:
+    def __init__(self, loc: Tensor, spread: Tensor, validate_args: bool | None = None) -> None:
         self.loc, self.spread = loc, spread
         super().__init__(loc.shape, validate_args=False)
 
@@ -385,6 +391,31 @@ class Longer(Pathwise):
     def estimate(self, *args: Any, **kwargs: Any) -> Tensor:
         value = super().estimate(*args, **kwargs)
         return 2 * value - value.detach()
+
+
+def custom() -> dict[str, Distribution]:
+    """Distributions of the user's: one that does not name its parameters, one with a parameter of dimension 0."""
+    return {name: dist for name, dist in below().items() if name in ("Bare", "Named")}
+
+
+@pytest.mark.parametrize("name", custom())
+@pytest.mark.parametrize(
+    "tool",
+    [
+        lambda dist: compare(torch.square, dist, [ScoreFunction()], replicates=128),
+        lambda dist: recommend(torch.square, dist, replicates=128),
+        lambda dist: Monitor().expect(torch.square, dist, ScoreFunction()),
+        lambda dist: expect(torch.square, dist, SPSA()),
+        lambda dist: expect(torch.square, dist, EvolutionStrategies(3)),
+    ],
+    ids=["compare", "recommend", "Monitor", "SPSA", "EvolutionStrategies"],
+)
+def test_tools_that_need_copies_of_the_parameters_say_so(name: str, tool: Any) -> None:
+    with pytest.raises(TypeError, match=f"needs a distribution that keeps .* got {name}|{NEEDED[name]}"):
+        tool(custom()[name])
+
+
+NEEDED = {"Bare": "of Bare needs a distribution that keeps them", "Named": r"got spread of shape \[\]"}
 
 
 @pytest.mark.parametrize("name", below())

@@ -8,6 +8,7 @@ import importlib.util
 import math
 import pickle
 import random
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -382,3 +383,23 @@ def test_lightning_logs_and_keeps_the_monitor(tmp_path: Any) -> None:
     more = pl.Trainer(max_epochs=2, callbacks=[LogMonitor(again)], default_root_dir=tmp_path, **quiet)
     more.fit(Model(again), data, ckpt_path=tmp_path / "kept.ckpt")
     assert (again.calls, again.probes) == (20, 5)
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_forgotten_parameter_of_the_estimator_is_told_once(
+    given: bool, training: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    warnings.simplefilter("always")
+    logits = torch.zeros(3, requires_grad=True)
+    estimator = sp.REBAR().train(training)
+    optimizer = torch.optim.Adam([logits, *(estimator.parameters() if given else ())], lr=0.01)
+    monitor = sp.Monitor(every=5)
+    for _ in range(45):
+        q = Independent(Bernoulli(logits=logits), 1)
+        optimizer.zero_grad()
+        monitor.expect(lambda x: (x - 0.4).square().sum(-1), q, estimator).backward()
+        optimizer.step()
+    told = [str(warning.message) for warning in recwarn]
+    assert len(told) == int(training and not given)
+    assert all("learns eta, log_temperature, which did not change in 20 calls" in text for text in told)

@@ -28,7 +28,7 @@ from typer.testing import CliRunner, Result
 import sampleprop as sp
 from sampleprop.diagnostics import Check, Finding, Recommendation
 from sampleprop.diagnostics.recommending.candidates import budgets, code, label_candidates, list_candidates
-from sampleprop.diagnostics.recommending.race import Criterion, Score
+from sampleprop.diagnostics.recommending.race import TRAINING, Criterion, Race, Score
 from sampleprop.lab.command.app import app
 
 WITHIN = 1.1  # of the best
@@ -125,7 +125,8 @@ QUICK = [(lookup, False), (step, False), (counts, True)]
 def truth(problem: HeldOut, allow_biased: bool, train_steps: int) -> dict[str, float]:
     """All candidates by a long run of other noise: variance, or the squared error of what is biased.
 
-    A short run comes first, and the long one is for those less than twice as bad as the best.
+    What has to be trained counts `TRAINING` times, as the criterion has it. A short run comes first, and the long one
+    is for those less than twice as bad as the best.
     """
     field = label_candidates(list_candidates(problem.dist, allow_biased), problem.dist, problem.budget)
     found: dict[str, float] = {}
@@ -140,7 +141,9 @@ def truth(problem: HeldOut, allow_biased: bool, train_steps: int) -> dict[str, f
             train_steps=train_steps,
         )
         right = [row for row in table.rows if allow_biased or not row.biased]
-        found |= {row.label: row.error if row.biased else row.variance for row in right}
+        found |= {
+            row.label: (TRAINING if row.trained else 1.0) * (row.error if row.biased else row.variance) for row in right
+        }
         least = min(found[row.label] for row in right)
         field = {row.label: field[row.label] for row in right if found[row.label] <= 2 * least}
     return {label: found[label] for label in field}
@@ -309,6 +312,54 @@ def test_the_criterion() -> None:
     assert not Score(1.0, 0.1).beats(Score(2.0, 0.2), 0.2)
     assert Score(1.0, 0.1).ties(Score(1.04, 0.1), 0.0)
     assert not Score(1.0, 0.1).ties(Score(1.06, 0.1), 0.0)
+
+
+def six() -> Distribution:
+    """The six fair bits of the README."""
+    return Independent(Bernoulli(logits=torch.zeros(6, requires_grad=True)), 1)
+
+
+def readme(x: Tensor) -> Tensor:
+    return (x.sum(-1) - 2.5).square() + x.prod(-1)
+
+
+def test_six_bits_without_a_limit_are_enumerated() -> None:
+    given = (sp.RODEO(), sp.DisARM(), sp.Enumerate())
+    arguments: dict[str, Any] = {"f": readme, "dist": six(), "budget": None, "train_steps": 20}
+    found = recommended(*given, **arguments)
+    assert found.code == "estimator = sp.Enumerate()"
+    assert found.row.evaluations == 64
+    assert found.reasons[0].startswith("One estimate evaluates f 64 times, once at each joint state, and takes ")
+    found = recommended(*given[:2], **arguments)
+    assert found.row.name == "DisARM"
+    assert (
+        "The exact gradient takes 64 evaluations, 4 times as many, and has no noise: sp.Enumerate()." in found.reasons
+    )
+
+
+def test_what_must_be_trained_has_to_be_clearly_better() -> None:
+    """RODEO has less variance than DisARM on six bits, and a network to train."""
+    found = recommended(sp.RODEO(), sp.DisARM(), f=readme, dist=six(), budget=16, train_steps=100, replicates=2048)
+    assert found.row.label == "DisARM(samples=16)"
+    rows = {row.name: row for row in found.comparison.rows}
+    assert rows["RODEO"].variance < rows["DisARM"].variance / 1.1
+    said = next(reason for reason in found.reasons if reason.startswith("Not taken: RODEO(samples=8)"))
+    assert said.endswith("has to be trained.")
+
+
+def test_training_and_time_weigh() -> None:
+    row = sp.compare(smooth, bits(), [sp.ScoreFunction()], budget=6, replicates=128).rows[0]
+    at = lambda milliseconds, trained=0: dataclasses.replace(row, milliseconds=milliseconds, trained=trained)  # noqa: E731
+    assert Criterion(1, False).weight(at(100.0), 1.0) == 1.0  # the evaluations are the limit
+    free = Criterion(1, False, timed=True)
+    assert free.weight(at(2.0), 1.0) == 1.0
+    assert free.weight(at(6.0), 1.0) == 3.0
+    assert free.weight(at(6.0, trained=9), 1.0) == pytest.approx(3 * TRAINING)
+    race = Race(None, free, 0.0)
+    race.rows = {"slow": at(6.0), "fast": at(1.0)}
+    assert race.fastest == 1.0
+    assert race.score("slow") == (3 * row.variance, 3 * row.variance_error)
+    assert race.order(["slow", "fast"]) == ["fast", "slow"]
 
 
 def test_as_many_samples_as_the_time_allows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -301,11 +300,11 @@ def test_the_names_are_those_of_the_register_and_of_the_problems() -> None:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which a test can set."""
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    yield now
+    return now
 
 
 def test_without_a_terminal_a_line_now_and_then_tells_the_time_left(clock: list[float]) -> None:
@@ -335,3 +334,35 @@ def torch_bits() -> Any:
     from torch.distributions import Bernoulli, Independent
 
     return Independent(Bernoulli(logits=torch.zeros(3, requires_grad=True)), 1)
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("REINFORCE", "ScoreFunction"),
+        ("rloo", "ScoreFunction"),
+        ("Concrete", "GumbelSoftmax"),
+        ("IWAE", "ImportanceWeighted"),
+        ("DReG", "DoublyReparameterized"),
+    ],
+)
+def test_other_names_lead_to_the_estimator(alias: str, name: str) -> None:
+    kind = getattr(sampleprop, name)
+    assert run("cite", alias).stdout.strip() == kind.source.bibtex()
+    line = next(line for line in run("list").stdout.splitlines() if line.split()[0] == name)
+    assert alias.lower() in line.partition("Also known as")[2].lower()
+    result = compare("toy", quick=("--estimators", alias))
+    assert result.exit_code == 2
+    assert f"There is no estimator '{alias}': here it is {name}." in " ".join(result.stderr.split())
+
+
+def test_another_name_is_explained_in_python_too() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'REINFORCE'; here it is ScoreFunction"):
+        _ = sampleprop.REINFORCE  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"has no attribute 'Reinforced'$"):
+        _ = sampleprop.Reinforced  # type: ignore[attr-defined]
+
+
+def test_no_alias_is_taken_twice() -> None:
+    names = [name.lower() for kind in sampleprop.REGISTER for name in (kind.__name__, *kind.aliases)]
+    assert len(set(names)) == len(names)

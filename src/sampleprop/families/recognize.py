@@ -113,7 +113,13 @@ class Other(Variables):
         refuse_rounded(base, points)
         # Another tensor object: a transform with a cache would recognize its own result and leave φ out.
         points = points.view_as(points)
-        result = densities.log_prob(base, points)
+        try:
+            result = densities.log_prob(base, points)
+        except KeyError as error:
+            raise RuntimeError(
+                f"The score of {self.kind} needs a log_prob for any points; it looked {error} up in a cache of its "
+                "own samples, which do not know φ. Switch that cache off, or let the transforms have an inverse."
+            ) from error
         # Summed here, because Independent reshapes first, which fails for an empty batch.
         return noise.promote(self.sum(result))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,6 +27,7 @@ AVERAGES = ("variance", "signal", "zero rows", "gap", "bias", "along", "gradient
 DRIFTS = ("bias", "along", "own")
 FEW_STATES = 8  # up to which the reference enumerates
 SAMPLES = 4  # of the reference
+STANDSTILL = 20  # calls without a change of what an estimator learns; gradients may be added up over a few
 
 
 class Monitor:
@@ -53,6 +55,8 @@ class Monitor:
       unseen, and so can a bias orthogonal to the gradient, of which the probes measure only the squared length. It
       falls with the root of the number of comparisons, and with the root of the samples of `reference` as long as its
       noise is the larger.
+
+    It warns once where an estimator in training mode learns nothing: its parameters are in no optimizer, it seems.
 
     f is held fixed here: neither θ's gradient is measured, nor what φ does inside f other than through x. One monitor
     watches one random variable. Eager only. Where a wrapper counts forward passes (DistributedDataParallel), give f the
@@ -116,6 +120,8 @@ class Monitor:
         self.seed = seed
         self.name = name
         self.calls = 0
+        self._learned: tuple[int, tuple[float, ...]] | None = None  # since which call its own parameters have stood
+        self._warned = False
         self.reset()
 
     def reset(self) -> None:
@@ -144,6 +150,7 @@ class Monitor:
         require_estimator("Monitor", estimator)
         if torch.is_grad_enabled():
             if self.calls % self.every == 0:
+                self._watch(estimator)
                 self.probe(f, dist, estimator, context=context, nonfinite=nonfinite)
             self.calls += 1
         return expect(f, dist, estimator, context=context, generator=generator, nonfinite=nonfinite)
@@ -227,6 +234,22 @@ class Monitor:
     def __repr__(self) -> str:
         numbers = ", ".join(f"{name} {number:.3g}" for name, number in self.averages().items())
         return f"Monitor(every={self.every}), {self.probes} probes{': ' if numbers else ''}{numbers}"
+
+    def _watch(self, estimator: Estimator[Any, Any]) -> None:
+        """Warn once where the estimator's own parameters have not moved: they are in no optimizer, it seems."""
+        if self._warned or not estimator.learns or not estimator.training:
+            return
+        now = tuple(float(p.detach().double().norm()) for p in estimator.parameters() if p.requires_grad)
+        if self._learned is None or self._learned[1] != now:
+            self._learned = (self.calls, now)
+        elif self.calls - self._learned[0] >= STANDSTILL:
+            self._warned = True
+            warnings.warn(
+                f"{estimator.label} learns {', '.join(estimator.learns)}, which did not change in "
+                f"{self.calls - self._learned[0]} calls. Give estimator.parameters() to your optimizer too; or call "
+                "estimator.eval(), if it is not to learn.",
+                stacklevel=3,
+            )
 
     def _unbiased(
         self, expectation: Expectation, estimator: Estimator[Any, Any]

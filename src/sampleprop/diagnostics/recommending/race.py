@@ -20,6 +20,8 @@ FIRST = 4 * GROUPS  # replicates of the first round; each further one has four t
 FEWER = 1024  # replicates for a smaller number of samples
 BEATEN = 4.0  # standard errors of the difference
 TIE = 0.05  # of the smaller number
+TRAINING = 1.6  # times the variance, for an estimator that has to be trained
+SLOW = 2.0  # times the time of the fastest; below that the difference is small, or the clock's
 
 Measure = Callable[[Sequence[Estimator[Any, Any]], int, int, int], Comparison]  # estimators, budget, replicates, round
 
@@ -41,10 +43,17 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Criterion:
-    """The best has the least variance; with biased candidates, the least bias² + variance / averaged."""
+    """The best has the least variance; with biased candidates, the least bias² + variance / averaged.
+
+    Attributes:
+        averaged: estimates that are averaged.
+        allow_biased: whether candidates may be biased.
+        timed: whether time counts too: where neither the evaluations nor the time are limited.
+    """
 
     averaged: int
     allow_biased: bool
+    timed: bool = False
 
     def score(self, row: Row) -> Score:
         """The score of a row. The measured bias counts only where there can be one; otherwise it is noise."""
@@ -53,6 +62,11 @@ class Criterion:
             return noise
         squared, own = row.error - row.variance, row.variance / row.replicates  # bias², and the variance of the mean
         return Score(squared + noise.value, math.hypot(noise.error, 2 * math.sqrt(squared * own) + own))
+
+    def weight(self, row: Row, fastest: float) -> float:
+        """By how much the score of a row is multiplied, for its training and for its time."""
+        slower = max(1.0, row.milliseconds / (SLOW * fastest)) if self.timed else 1.0
+        return slower * (TRAINING if row.trained else 1.0)
 
     def refusal(self, row: Row) -> str | None:
         """Why this one may not be recommended."""
@@ -150,7 +164,7 @@ class Race:
             if measured.interrupted or not measured.rows or self.criterion.refusal(measured.rows[0]) is not None:
                 break
             row = measured.rows[0]
-            if self.score(best).ties(self.criterion.score(row), self.rounding):
+            if self.score(best).ties(self.weighted(row), self.rounding):
                 self.rows[row.label] = row
                 chosen = row.label
             else:
@@ -170,5 +184,16 @@ class Race:
         return [label for label in standing if self.score(standing[0]).ties(self.score(label), self.rounding)]
 
     def score(self, label: str) -> Score:
-        """The score of a row, by the criterion of this race."""
-        return self.criterion.score(self.rows[label])
+        """The score of a candidate, by the criterion of this race, weighted by training and time."""
+        return self.weighted(self.rows[label])
+
+    def weighted(self, row: Row) -> Score:
+        """The score of a row, weighted by training and time."""
+        value, error = self.criterion.score(row)
+        weight = self.criterion.weight(row, self.fastest)
+        return Score(weight * value, weight * error)
+
+    @property
+    def fastest(self) -> float:
+        """The least time of a candidate that may win."""
+        return min((row.milliseconds for label, row in self.rows.items() if label not in self.left_out), default=1.0)

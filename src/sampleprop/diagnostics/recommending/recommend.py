@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from sampleprop import checks
+from sampleprop import checks, families
 from sampleprop.diagnostics.checking.check import check
 from sampleprop.diagnostics.checking.findings import Check
 from sampleprop.diagnostics.comparing.compare import Progress, compare
 from sampleprop.diagnostics.comparing.comparison import Comparison
 from sampleprop.diagnostics.comparing.row import Row, ranked
+from sampleprop.diagnostics.measuring.enumeration import ENUMERABLE
 from sampleprop.diagnostics.measuring.reference import Exact
 from sampleprop.diagnostics.measuring.replicates import Expectation
 from sampleprop.diagnostics.measuring.tally import devices, require_estimator
@@ -24,8 +25,11 @@ from sampleprop.diagnostics.recommending.candidates import Candidate, fit_to_tim
 from sampleprop.diagnostics.recommending.race import FIRST, Criterion, Race
 from sampleprop.diagnostics.recommending.recommendation import Recommendation, reasons
 from sampleprop.estimator import Estimator, Needs
+from sampleprop.estimators.exact.enumerate import Enumerate
 
 USUAL = 16  # evaluations where no limit is given
+EXACT = 64  # evaluations that an exact gradient may take where no limit is given
+EVERY_STATE = Enumerate()
 MOST = 1024  # evaluations where only the time is limited
 ROUND = 1000  # between the seeds of two rounds, so that each has noise of its own
 NEEDS = get_args(Needs)  # the weakest requirement first
@@ -52,7 +56,10 @@ def recommend(
     r"""Say which estimator to take on this problem, and with how many samples, within a limit of evaluations or time.
 
     The best estimator has the least variance (the trace of the covariance of the gradient) within the budget. Where
-    biased estimators are allowed, it has the least bias² + variance / `averaged`. It is found by rounds of `compare`,
+    biased estimators are allowed, it has the least bias² + variance / `averaged`. One that has to be trained is taken
+    only if its number is 1.6 times smaller. Where no limit is given, time counts too: what takes more than twice as
+    long as the fastest has its number multiplied by the excess; and exact enumeration takes part with up to 64 states.
+    Where it does not take part, up to 4096 states, it is named. The best is found by rounds of `compare`,
     each with four times as many replicates as the one before: a candidate drops out that is worse than the best by four
     standard errors of the difference. Candidates within 5 % of the best are ties. Among ties the order is: nothing to
     train, fewer evaluations, a weaker requirement on f, higher derivatives, less time. Fewer samples are tried last,
@@ -66,8 +73,8 @@ def recommend(
         dist: p_φ, at the parameters that matter: the best at the start of a training need not be the best at its end.
         estimators: the candidates, of one objective; None for all estimators of E[f] in the library, some of them in
             several configurations.
-        budget: evaluations of f allowed for one estimate and batch element; None for 16, or for up to 1024 where the
-            time is limited.
+        budget: evaluations of f allowed for one estimate and batch element, where f is what takes the time; None for
+            16, or for up to 1024 where the time is limited.
         milliseconds: the time allowed for one estimate, forward and backward, on this machine; None for any.
         allow_biased: whether an estimator may be biased, as far as its bias can be measured.
         averaged: the number of independent estimates, over steps or batch elements, that are averaged before their
@@ -110,13 +117,17 @@ def recommend(
         )
 
     given = _given(estimators, dist, allow_biased)
-    race = Race(measure, Criterion(averaged, allow_biased), expectation.rounding)
+    free = budget is None and milliseconds is None
+    race = Race(measure, Criterion(averaged, allow_biased, timed=free), expectation.rounding)
     if milliseconds is None:
         field = label_candidates(given, dist, most)
     else:
         with torch.random.fork_rng(devices=devices(dist)):
             field, slow = fit_to_time(expectation, given, most, milliseconds, expectation.generator(seed))
         race.skipped |= {skipped.label: skipped for skipped in slow}
+    states = _states(expectation)
+    if free and states is not None and states <= EXACT and EVERY_STATE.label in field:
+        field[EVERY_STATE.label] = Candidate(EVERY_STATE, states)
     for candidate in list(field.values())[:1]:
         # Before the race, because all numbers are meaningless for an f for which no estimator is right.
         _refuse_f(check(f, dist, candidate.estimator, context=context, replicates=FIRST, seed=seed))
@@ -152,7 +163,7 @@ def recommend(
         ties=tuple(label for label in ties if label != best),
         clear=len(standing) == len(ties) and not race.interrupted,
         left_out=dict(race.left_out),
-        reasons=tuple(reasons(race, estimator, row, best, standing, worse, most, milliseconds)),
+        reasons=tuple(reasons(race, estimator, row, best, standing, worse, most, milliseconds, states)),
         comparison=comparison,
         budget=most,
         milliseconds=milliseconds,
@@ -167,6 +178,14 @@ def _check_numbers(budget: int | None, milliseconds: float | None, averaged: int
     checks.samples("recommend", averaged, argument="averaged estimates")
     if milliseconds is not None and not 0 < milliseconds < math.inf:
         raise ValueError(f"recommend needs a positive number of milliseconds; got {milliseconds}. Use None for any.")
+
+
+def _states(expectation: Expectation) -> int | None:
+    """The number of joint states, where they can be enumerated."""
+    variables = expectation.variables
+    if not isinstance(variables, families.Discrete) or variables.support_size > ENUMERABLE:
+        return None
+    return variables.support_size
 
 
 def _given(

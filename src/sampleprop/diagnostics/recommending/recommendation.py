@@ -17,6 +17,7 @@ from sampleprop.diagnostics.recommending.race import TIE, Race
 from sampleprop.estimator import Estimator
 
 CLEARLY = 1.25  # a ratio of times above the noise of the clock
+SHOWN = 2  # candidates of less variance that were not taken
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,15 +99,22 @@ def reasons(
     worse: Sequence[Row],
     budget: int,
     milliseconds: float | None,
+    states: int | None,
 ) -> Iterator[str]:
     """The sentences, from the most to the least important."""
     ties = race.ties(standing)
     allowed = "" if milliseconds is None else f" ({milliseconds:g} ms allowed)"
+    limit = f"of {budget} allowed" if row.evaluations <= budget else "once at each joint state"
     yield (
-        f"One estimate evaluates f {counted(row.evaluations, 'time')}, of {budget} allowed, and takes "
-        f"{row.milliseconds:.2g} ms here{allowed}."
+        f"One estimate evaluates f {counted(row.evaluations, 'time')}, {limit}, and takes {row.milliseconds:.2g} ms "
+        f"here{allowed}."
     )
     yield from _standing(race, row, best, standing, ties)
+    if states is not None and race.criterion.score(row).value > race.rounding:
+        yield (
+            f"The exact gradient takes {counted(states, 'evaluation')}, {states / row.evaluations:.3g} times as many, "
+            "and has no noise: sp.Enumerate()."
+        )
     if worse:
         fewer = "; ".join(f"{_number(race, other)} with {counted(other.evaluations, 'evaluation')}" for other in worse)
         yield f"With fewer samples the {race.criterion} is {fewer}."
@@ -135,17 +143,23 @@ def reasons(
 def _standing(race: Race, row: Row, best: str, standing: Sequence[str], ties: Sequence[str]) -> Iterator[str]:
     """How the recommended estimator compares with the others."""
     order = race.order(label for label in race.rows if label != row.label)
-    least = (
-        "the least"
-        if standing[0] in (best, row.label) or race.criterion.score(row).value <= race.rounding
-        else f"within {percent(TIE)} of the least"
-    )
+    own = race.criterion.score(row).value
+    less = {label: race.criterion.score(race.rows[label]).value for label in order}
+    less = {label: value for label, value in less.items() if value * (1 + TIE) < own - race.rounding}
+    if less:
+        least = f"number {len(less) + 1}"
+    elif standing[0] in (best, row.label) or own <= race.rounding:
+        least = "the least"
+    else:
+        least = f"within {percent(TIE)} of the least"
     text = f"Its {race.criterion} is {_number(race, row)}, {least} of {len(race.rows)} candidates"
-    others = [label for label in order if label not in ties]
+    others = [label for label in order if label not in ties and label not in less]
     if others:
         other = race.rows[others[0]]
         text += f"; the next is {other.label} with {_number(race, other)}{_more(race, row, other)}"
     yield text + "."
+    for label in sorted(less, key=lambda label: less[label])[:SHOWN]:
+        yield f"Not taken: {label}, with {_number(race, race.rows[label])}: it {_price(race.rows[label], row)}."
     equal = [label for label in ties if label != best]
     if equal:
         yield (
@@ -155,6 +169,14 @@ def _standing(race: Race, row: Row, best: str, standing: Sequence[str], ties: Se
     open_ = [label for label in standing if label not in ties]
     if open_:
         yield f"Not significantly worse, after {race.rows[best].replicates} replicates: {', '.join(open_)}."
+
+
+def _price(other: Row, row: Row) -> str:
+    """What a candidate of less variance costs besides."""
+    slower = other.milliseconds / row.milliseconds
+    parts = [f"takes {slower:.2g} times as long"] if slower > CLEARLY else []
+    parts += ["has to be trained"] if other.trained and not row.trained else []
+    return " and ".join(parts) or "is not significantly better"
 
 
 def _bias(race: Race, row: Row) -> Iterator[str]:

@@ -57,6 +57,7 @@ class DisARM(Estimator[Bernoullis, Draw]):
     exact_forward = True
     needs = "black box"
     samples_step = 2
+    aliases = ("U2G",)
     source = cited("dong2020disarm", "sec. 3")
 
     def __init__(self, samples: int = 2) -> None:

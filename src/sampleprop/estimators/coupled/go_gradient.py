@@ -69,6 +69,7 @@ class GOGradient(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    aliases = ("GO",)
     source = cited("cong2019go")
 
     def __init__(self, samples: int = 1) -> None:

@@ -8,6 +8,7 @@ the sample, and the other point is drawn given it. This is the papers' coupling 
 from __future__ import annotations
 
 import math
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,8 @@ from sampleprop.estimators.coupled import weak_derivatives
 from sampleprop.estimators.exact import changes
 from sampleprop.families import Variables
 from sampleprop.surrogate import surrogate
+
+MANY = 2**14  # evaluations of f for one estimate, of which a warning tells
 
 
 class Draw(NamedTuple):
@@ -84,6 +87,7 @@ class MeasureValued(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    aliases = ("weak derivatives",)
     source = cited("mohamed2020monte", "sec. 6")
 
     def __init__(self, samples: int = 1) -> None:
@@ -102,6 +106,7 @@ class MeasureValued(Estimator[Variables, Draw]):
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
         coordinates = weak_derivatives.coordinates(variables)
         names, splits, sites = coordinates.asked(), coordinates.splits, coordinates.sites
+        self._warn_of_cost(variables)
         points = coordinates.variables.sample(self.draws, generator)
         if variables.is_discrete:
             checks.countable(self.name, points)
@@ -110,6 +115,18 @@ class MeasureValued(Estimator[Variables, Draw]):
             changed = torch.cat(others).to(points.dtype)
             probes = changes.one_at_a_time(points, changed, sites, len(variables.batch_shape))
         return Draw(points, probes, names)
+
+    def _warn_of_cost(self, variables: Variables) -> None:
+        """Say what one estimate takes, where that is very much: nothing else would before the memory is full."""
+        evaluations = 0 if torch.compiler.is_compiling() else self.calls(variables)[0]
+        if evaluations > MANY:
+            numbers = evaluations * math.prod(variables.batch_shape) * math.prod(variables.event_shape)
+            gigabytes = numbers * variables.dtype.itemsize / 2**30
+            warnings.warn(
+                f"{self.name} evaluates f {evaluations} times for one estimate of each batch element here, at points "
+                f"that take {gigabytes:.2g} GB. ScoreFunction and RaoBlackwellized take as few evaluations as you say.",
+                stacklevel=4,
+            )
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
         coordinates = weak_derivatives.coordinates(variables)

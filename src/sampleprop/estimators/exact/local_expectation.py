@@ -59,6 +59,7 @@ class LocalExpectation(Estimator[Discrete, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    aliases = ("LEG",)
     source = cited("titsias2015local", "sec. 3")
 
     def __init__(self, samples: int = 1) -> None:

@@ -72,6 +72,7 @@ class DoublyReparameterized(Estimator[Variables, Draw]):
     exact_forward = True
     needs = "differentiable"
     objective = "log-mean-exp"
+    aliases = ("DReG",)
     source = cited("tucker2019doubly")
 
     def __init__(self, samples: int = 8, *, allow_unused: bool = False, allow_steps: bool = False) -> None:

@@ -65,6 +65,7 @@ class ImportanceWeighted(Estimator[Variables, Draw]):
     exact_forward = True
     needs = "differentiable"
     objective = "log-mean-exp"
+    aliases = ("IWAE",)
     source = cited("burda2016importance", "sec. 3")
 
     def __init__(self, samples: int = 8, *, allow_unused: bool = False, allow_steps: bool = False) -> None:

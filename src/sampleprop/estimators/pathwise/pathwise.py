@@ -53,6 +53,7 @@ class Pathwise(ThroughPoints[Variables]):
     unbiased = True
     exact_forward = True
     needs = "differentiable"
+    aliases = ("reparameterization",)
     source = cited("kingma2014auto", "sec. 2.4")
 
     def __init__(self, samples: int | None = 1, *, allow_unused: bool = False, allow_steps: bool = False) -> None:

@@ -69,6 +69,7 @@ class StickingTheLanding(Estimator[Variables, Draw]):
     exact_forward = True
     needs = "differentiable"
     objective = "elbo"
+    aliases = ("STL",)
     source = cited("roeder2017sticking")
 
     def __init__(self, samples: int = 1, *, allow_unused: bool = False, allow_steps: bool = False) -> None:

@@ -52,6 +52,7 @@ class StraightThrough(Relaxation[Bernoullis | OneHots | LogLinears]):
 
     exact_forward = True
     needs = "differentiable"
+    aliases = ("STE",)
     source = cited("bengio2013estimating")
 
     def __init__(self, samples: int | None = 1, *, allow_unused: bool = False, allow_steps: bool = False) -> None:

@@ -61,6 +61,7 @@ class GappedStraightThrough(Relaxation[Bernoullis | OneHots]):
 
     exact_forward = True
     needs = "differentiable"
+    aliases = ("GST",)
     source = cited("fan2022training")
     temperature: Tensor
 

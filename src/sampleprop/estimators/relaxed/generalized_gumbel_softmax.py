@@ -64,6 +64,7 @@ class GeneralizedGumbelSoftmax(Relaxation[Variables]):
 
     exact_forward = False
     needs = "relaxed"
+    aliases = ("GenGS",)
     source = cited("joo2020generalized")
     temperature: Tensor
 

@@ -53,6 +53,7 @@ class GumbelSoftmax(Relaxation[Bernoullis | OneHots]):
 
     exact_forward = False
     needs = "relaxed"
+    aliases = ("Concrete",)
     source = cited("jang2017categorical", "eq. 2")
     temperature: Tensor
 

@@ -59,6 +59,7 @@ class InvertibleGaussian(Relaxation[Bernoullis | OneHots]):
 
     exact_forward = False
     needs = "relaxed"
+    aliases = ("IGR",)
     source = cited("potapczynski2020invertible")
     temperature: Tensor
 

@@ -65,6 +65,7 @@ class ScoreFunction(Estimator[Variables, Draw]):
     exact_forward = True
     needs = "black box"
     grouped = True
+    aliases = ("REINFORCE", "RLOO", "VarGrad", "likelihood ratio")
     source = cited("williams1992simple", "sec. 4")
 
     def __init__(self, samples: int | None = 2, *, baseline: Baseline | None = None) -> None:

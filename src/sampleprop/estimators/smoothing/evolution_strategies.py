@@ -61,6 +61,7 @@ class EvolutionStrategies(PerturbedParameters):
         (tensor(4.), tensor(36.))
     """
 
+    aliases = ("ES",)
     source = cited("salimans2017evolution", "sec. 2")
 
     def __init__(self, samples: int = 1, *, sigma: float = 0.1) -> None:

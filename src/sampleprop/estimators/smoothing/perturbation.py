@@ -70,7 +70,13 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
                 f"and can be built from them; got {variables.kind}. Use Pathwise or ScoreFunction, or give it that "
                 "form."
             )
-        for name in named:
+        for name, parameter in named.items():
+            if parameter.dim() < len(variables.batch_shape):
+                return (
+                    f"{self.name} needs parameters with the batch shape {list(variables.batch_shape)}, which can be "
+                    f"copied; got {name} of shape {list(parameter.shape)} in {variables.kind}. Expand it in the "
+                    "constructor (torch.distributions.utils.broadcast_all)."
+                )
             if not _free(constraint_of(variables.base, name)):
                 return (
                     f"{self.name} needs parameters that can be moved each for itself; got {name} of {variables.kind}, "

@@ -77,7 +77,7 @@ def cite(
     names: Annotated[
         list[str],
         typer.Argument(
-            help="Estimators, as `sampleprop list` names them, or FILE.py:NAME.",
+            help="Estimators, by a name that `sampleprop list` prints, or FILE.py:NAME.",
             autocompletion=complete(known.estimators),
         ),
     ],
@@ -104,4 +104,5 @@ def list_command() -> None:
     width = max(len(kind.__name__) for kind in REGISTER)
     for kind in REGISTER:
         first = (kind.__doc__ or "").strip().splitlines()[0]
-        typer.echo(f"{kind.__name__:<{width}}  {first}")
+        others = f" Also known as {', '.join(kind.aliases)}." if kind.aliases else ""
+        typer.echo(f"{kind.__name__:<{width}}  {first}{others}")

@@ -20,7 +20,7 @@ def recommend(
     ],
     budget: Annotated[
         int | None,
-        typer.Option(min=1, help="Evaluations of f allowed for one estimate. The problem has a default."),
+        typer.Option(min=1, help="Evaluations of f allowed for one estimate. Some problems have a default."),
     ] = None,
     milliseconds: Annotated[
         float | None, typer.Option(help="Time allowed for one estimate, forward and backward, on this machine.")

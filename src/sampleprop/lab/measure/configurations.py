@@ -70,15 +70,20 @@ def find_place(text: str) -> files.Place | None:
 
 
 def find_class(name: str) -> type[Estimator[Any, Any]]:
-    """The class with this name, in any case; or that of FILE.py:NAME.
+    """The class with this name or alias, in any case; or that of FILE.py:NAME.
 
     Raises:
         ValueError: for an unknown name.
     """
-    found: type[Estimator[Any, Any]] = (
-        type(make_estimator(name)) if find_place(name) else _find(name, REGISTER, "estimator")
-    )
+    if find_place(name):
+        return type(make_estimator(name))
+    found: type[Estimator[Any, Any]] = _known_as(name) or _find(name, REGISTER, "estimator")
     return found
+
+
+def _known_as(name: str) -> type[Estimator[Any, Any]] | None:
+    """The estimator with this alias, in any case."""
+    return next((kind for kind in REGISTER if name.lower() in map(str.lower, kind.aliases)), None)
 
 
 def _normalize(part: ast.expr) -> str:
@@ -148,6 +153,9 @@ def _find(name: str, kinds: Sequence[type[Any]], what: str) -> Any:
     known = {kind.__name__.lower(): kind for kind in kinds}
     if name.lower() in known:
         return known[name.lower()]
+    alias = _known_as(name) if what == "estimator" else None
+    if alias is not None:
+        raise ValueError(f"There is no {what} {name!r}: here it is {alias.__name__}. `sampleprop list` prints all.")
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     suggestion = f" Perhaps {', '.join(known[c].__name__ for c in close)}." if close else ""
     listed = " `sampleprop list` prints all." if what == "estimator" else ""

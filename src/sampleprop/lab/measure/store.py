@@ -94,7 +94,8 @@ def _explain_odd(path: Path) -> Iterator[None]:
         yield
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(
-            f"{path} needs to be as sampleprop wrote it; some of it was cut off or changed, or a line is missing. {ADVICE}"
+            f"{path} needs to be as sampleprop wrote it; some of it was cut off or changed, or a line is missing. "
+            f"{ADVICE}"
         ) from error
 
 
