@@ -140,7 +140,7 @@ def critic(agent: Agent, batch: Batch, log_prob: Tensor) -> Tensor:
 
 
 def gae(agent: Agent, batch: Batch, log_prob: Tensor) -> Tensor:
-    """The time limit is part of this task, and the forecast knows the time: its end is a termination, not a truncation."""
+    """The time limit is part of this task and the forecast knows the time: the end is a termination, no truncation."""
     forecast = agent.forecast(batch.states)
     found = sp.generalized_advantage(batch.rewards, forecast.detach(), dim=0, trace=TRACE, mask=batch.mask)
     error = (forecast - found.target)[batch.mask] / LIMIT

@@ -72,8 +72,9 @@ def kind_refusal(name: str, takes: tuple[type[Variables], ...], variables: Varia
         return f"{name} needs a distribution whose samples follow its log_prob; got {variables.contradiction}."
     if isinstance(variables, Solutions) and Solutions not in takes:
         return (
-            f"{name} needs a log-probability or the derivative of a sample; got {variables.kind}, which has neither. Use "
-            "PerturbedScore for any f, IMLE for a differentiable one; or KSubset, LinearChain, SpanningTree or Matching."
+            f"{name} needs a log-probability or the derivative of a sample; got {variables.kind}, which has neither. "
+            "Use PerturbedScore for any f, IMLE for a differentiable one; or KSubset, LinearChain, SpanningTree or "
+            "Matching."
         )
     if isinstance(variables, takes):
         return None

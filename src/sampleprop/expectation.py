@@ -50,8 +50,9 @@ def expect(
             `Independent(q, n)` makes n of them parts of one draw.
         estimator: how to estimate ∇_φ L. None chooses one that is unbiased: enumeration for up to 16 joint states,
             else `Pathwise` where the distribution has `rsample` and f is seen to be differentiable in x, else
-            `ScoreFunction` with its leave-one-out baseline (`PerturbedScore` for a solver), and f is called again. An f that leaves torch is not
-            differentiable, nor one with an operation on the way from x that has no derivative (round, sign). A jump
+            `ScoreFunction` with its leave-one-out baseline (`PerturbedScore` for a solver), and f is called again. An f
+            that leaves torch is not differentiable, nor one with an operation on the way from x that has no derivative
+            (round, sign). A jump
             in f that is made otherwise, by a comparison, cannot be seen: `check` finds it.
         context: [\*batch, ...], given to learned baselines and critics.
         generator: the source of all noise; the same state gives the same result.

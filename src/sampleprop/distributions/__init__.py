@@ -3,8 +3,9 @@
 A distribution in this folder is an ordinary `torch.distributions` object. Where it has `rsample`, this is a true
 reparameterization, which is right in the mean for every smooth f. Nothing biased has that name.
 
-`KSubset`, `PlackettLuce`, `LinearChain`, `SpanningTree` and `Matching` are structures (`families/structured.py`): discrete
-distributions with finitely many states, of which all but rankings know their log-normalizer, and so their marginals. A
+`KSubset`, `PlackettLuce`, `LinearChain`, `SpanningTree` and `Matching` are structures (`families/structured.py`):
+discrete distributions with finitely many states, of which all but rankings know their log-normalizer, and so their
+marginals. A
 further one is one file: it states its log-normalizer, a sampler, the mode, and its states by number; tests, estimators
 and tools follow. `PerturbAndMAP` is the distribution of a user's solver at perturbed scores.
 

@@ -31,8 +31,8 @@ class KSubset(LogLinear):
     largest perturbed logits (`gumbel_top_k`, :class:`PlackettLuce`), whose inclusion probabilities are others. Adding a
     constant to all logits changes nothing. With k = 1 it is a `OneHotCategorical`.
 
-    The log-normalizer takes O(n k) memory and log₂ n steps. Its derivative is `mean`, the inclusion probabilities, which
-    are differentiable in the logits.
+    The log-normalizer takes O(n k) memory and log₂ n steps. Its derivative is `mean`, the inclusion probabilities,
+    which are differentiable in the logits.
 
     Args:
         logits: θ, [\*batch, n], finite or -inf; an item of -inf is never chosen.

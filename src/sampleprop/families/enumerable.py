@@ -14,7 +14,8 @@ class Enumerable(Variables):
     """Discrete variables with one tensor of logits through which φ acts, and with joint states that have numbers.
 
     Attributes:
-        logits: [*batch, *natural], attached to φ; float32 at least. As many dimensions belong to one draw as in a point.
+        logits: [*batch, *natural], attached to φ; float32 at least. As many dimensions belong to one draw as in a
+            point.
     """
 
     logits: Tensor

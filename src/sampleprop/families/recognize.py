@@ -23,7 +23,7 @@ from sampleprop.tracing import inspectable, value_and_grad
 
 
 def recognize(dist: Distribution) -> Variables:
-    """One of the three discrete families, `Structures`, `Solutions`, or `Other`, for one with methods of its own too."""
+    """One of the discrete families, `Structures`, `Solutions`, or `Other`, for one with methods of its own too."""
     base, event_ndim = unwrap(dist)
     if isinstance(base, td.Bernoulli) and laws.plain(base):
         return Bernoullis(parameters.bernoulli_logits(base), event_ndim, noise.points_dtype(base._param), dist)

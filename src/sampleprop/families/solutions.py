@@ -1,4 +1,4 @@
-"""Solutions of a user's solver at perturbed scores: the base of their distribution, and what `recognize` makes of it."""
+"""Solutions of a solver at perturbed scores: the base of their distribution, and what `recognize` makes of it."""
 
 from __future__ import annotations
 

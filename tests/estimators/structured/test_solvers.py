@@ -53,7 +53,7 @@ def test_one_gumbel_sample_by_hand() -> None:
     [(1.0, False, (1.0, -1.0)), (0.25, False, (0.0, 0.0)), (1.0, True, (0.5, -0.5))],
 )
 def test_imle_by_hand(step: float, symmetric: bool, wanted: tuple[float, float]) -> None:
-    """θ = 0, Z = (1, 0), f = 2 y₁: the scores (1 - 2 λ, 0) have the solution (0, 1) for λ = 1, and (1, 0) for λ = 1/4."""
+    """θ = 0, Z = (1, 0), f = 2 y₁: the scores (1 - 2 λ, 0) have the solution (0, 1) at λ = 1, (1, 0) at λ = 1/4."""
     scores = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     q = sp.PerturbAndMAP(scores, best)
     first = by_hand(1, 0).reshape(1, 2)

@@ -38,10 +38,11 @@ def check(
 
     First it calls f at many points. It tests that the cost of a point depends on that point only and not on its place,
     that f is not random, that f does not ignore x, and that f has no jump where the estimator differentiates it; of
-    the solver of `PerturbAndMAP`, that it is deterministic and that it maximizes. Then it compares value and gradient of many independent estimates with the exact ones: by enumeration up to 4096 joint
-    states, otherwise by a long run of an unbiased estimator of the same objective. It also counts the evaluations of f.
-    The result says which bias would have been seen, where outcomes too rare to be drawn count as noise, and what could
-    not be tested. Its `ok` is True only if the gradient was compared, False if something is wrong, and None otherwise.
+    the solver of `PerturbAndMAP`, that it is deterministic and that it maximizes. Then it compares value and gradient
+    of many independent estimates with the exact ones: by enumeration up to 4096 joint states, otherwise by a long run
+    of an unbiased estimator of the same objective. It also counts the evaluations of f. The result says which bias
+    would have been seen, where outcomes too rare to be drawn count as noise, and what could not be tested. Its `ok` is
+    True only if the gradient was compared, False if something is wrong, and None otherwise.
 
     The gradient is that with respect to the parameters of `dist`. Where `dist` does not keep them under their names
     (LogNormal, a transformed distribution, a class of your own), it is that with respect to the leaves of the graph

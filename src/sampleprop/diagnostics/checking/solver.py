@@ -21,8 +21,8 @@ def nondeterminism(variables: Solutions, generator: Generator) -> Finding | None
     return Finding(
         "random solver",
         "error",
-        f"the solver gave other solutions for the same scores, in {differing} of {TRIED} draws. The noise must be that of "
-        "PerturbAndMAP alone: seed the solver, break ties always in the same way, and let it run to its end.",
+        f"the solver gave other solutions for the same scores, in {differing} of {TRIED} draws. The noise must be that "
+        f"of PerturbAndMAP alone: seed the solver, break ties always in the same way, and let it run to its end.",
     )
 
 
