@@ -46,12 +46,14 @@ class KSubset(LogLinear):
 
     Example, for the weights 1, 2 and 3. The subsets {0, 1}, {0, 2} and {1, 2} have the weights 2, 3 and 6, so that the
     first item is in a subset with probability (2 + 3) / 11:
+
         >>> import torch, sampleprop as sp
         >>> q = sp.KSubset(torch.tensor([1.0, 2.0, 3.0]).log(), 2)
         >>> q.log_prob(torch.tensor([0.0, 1.0, 1.0])).exp(), q.mean[0]
         (tensor(0.5455), tensor(0.4545))
 
     A layer that keeps the two best of four features, with an unbiased gradient:
+
         >>> scores = torch.zeros(5, 4, requires_grad=True)
         >>> features = torch.ones(5, 4)
         >>> q = sp.KSubset(scores, 2)

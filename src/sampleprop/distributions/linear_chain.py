@@ -41,6 +41,7 @@ class LinearChain(LogLinear):
 
     Example, for two places, two labels and the weights 1, 2, 3 and 4 of the pairs: label 0 comes first with
     probability (1 + 2) / 10:
+
         >>> import torch, sampleprop as sp
         >>> q = sp.LinearChain(torch.zeros(2, 2), torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]).log())
         >>> q.mean

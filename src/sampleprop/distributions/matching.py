@@ -41,6 +41,7 @@ class Matching(LogLinear):
         ValueError: for other shapes, for n above 14, and for scores as above.
 
     Example, for the weights [[1, 2], [3, 4]]: the identity has 1 · 4 of 1 · 4 + 2 · 3:
+
         >>> import torch, sampleprop as sp
         >>> sp.Matching(torch.tensor([[1.0, 2.0], [3.0, 4.0]]).log()).mean
         tensor([[0.4000, 0.6000],

@@ -39,6 +39,7 @@ class PlackettLuce(Structured):
         ValueError: for a k out of range, and for logits as above.
 
     Example, for the weights 1, 2 and 3: the third item first has 3/6, and then the second one 2/3:
+
         >>> import torch, sampleprop as sp
         >>> q = sp.PlackettLuce(torch.tensor([1.0, 2.0, 3.0]).log(), 2)
         >>> q.log_prob(torch.tensor([2, 1])).exp()

@@ -38,6 +38,7 @@ class SpanningTree(LogLinear):
 
     Example, a triangle with the weights 1, 2 and 3. Every two edges are a tree, so that the first edge is in a tree
     with probability (1 · 2 + 1 · 3) / 11:
+
         >>> import torch, sampleprop as sp
         >>> sp.SpanningTree(torch.tensor([1.0, 2.0, 3.0]).log()).mean
         tensor([0.4545, 0.7273, 0.8182])

@@ -55,6 +55,7 @@ class IMLE(Estimator[Solutions, Draw]):
 
     Example, for the larger of two scores θ = 0 with the noise Z = (1, 0), f = 2 y₁ and λ = 1. The first solution is
     (1, 0). The scores (1, 0) - (2, 0) have the solution (0, 1), and the difference is (1, -1):
+
         >>> import torch, sampleprop as sp
         >>> scores = torch.zeros(2, requires_grad=True)
         >>> q = sp.PerturbAndMAP(scores, lambda s: (s == s.amax(-1, keepdim=True)).to(s))

@@ -49,6 +49,7 @@ class PerturbedScore(Estimator[Solutions, Draw]):
     Example, for the larger of two scores θ = 0 with normal noise of σ = 2. Z = (1, -1) and (-1, 1) make the first and
     the second one larger, with the costs 3 and 1. Each cost exceeds the other by ±2, and the mean of ±2 Z / 2 is
     (1, -1):
+
         >>> import torch, sampleprop as sp
         >>> scores = torch.zeros(2, requires_grad=True)
         >>> q = sp.PerturbAndMAP(scores, lambda s: (s == s.amax(-1, keepdim=True)).to(s), scale=2.0)
