@@ -366,7 +366,17 @@ def refusals() -> Iterator[tuple[str, str]]:
     )
 
 
-CASES = (split_draws, expectations, dropped_costs, second_derivatives, models, averages, programs, programs_in_modules, refusals)
+CASES = (
+    split_draws,
+    expectations,
+    dropped_costs,
+    second_derivatives,
+    models,
+    averages,
+    programs,
+    programs_in_modules,
+    refusals,
+)
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
