@@ -432,6 +432,17 @@ def test_nothing_given_is_changed() -> None:
     assert any("estimator.parameters()" in reason for reason in found.reasons)
 
 
+def test_an_average_that_moves_by_itself_moves_first_and_no_optimizer_is_asked_for() -> None:
+    given = sp.ScoreFunction(1, baseline=sp.MovingAverage())
+    offset = lambda x: smooth(x) + 20  # noqa: E731
+    still, moved = (recommended(given, f=offset, budget=1, train_steps=steps) for steps in (0, 100))
+    assert (still.row.trained, moved.row.trained) == (0, 100)
+    assert moved.row.variance < still.row.variance / 20
+    assert [float(e.baseline.average) for e in (given, still.estimator, moved.estimator)] == [0.0, 0.0, 0.0]
+    assert any("moves by itself" in reason for reason in moved.reasons)
+    assert not any("estimator.parameters()" in reason for reason in moved.reasons)
+
+
 @pytest.mark.parametrize("make", [pairs, one_hots, lookup, waves, counts], ids=lambda make: make.__name__)
 def test_every_candidate_fits_and_can_be_pasted(make: Callable[[], HeldOut]) -> None:
     dist = make().dist
