@@ -31,12 +31,14 @@ from sampleprop.graph import operations
 
 EXAMPLES = 10  # of each operation
 SMALL = 1e-10
+FEW = 8  # with fewer examples, a setting tells them apart by chance
+FIRST = 0.4  # the first of the points
 Call = Callable[[], Any]
 NODES = {name for name, kind in vars(torch._C._functions).items() if isinstance(kind, type)}
 
 
 def further() -> dict[str, Callable[[Tensor], Any]]:
-    """Operations and modes that torch's list has not, each as a function of points in (0, 1)."""
+    """Operations and modes that torch's list has not, each of 12 points in (0, 1), in two equal halves."""
     one, zero = torch.tensor([1.0]), torch.tensor([0])
     integer = zero.int()
 
@@ -88,10 +90,13 @@ def further() -> dict[str, Callable[[Tensor], Any]]:
         "ge_ a number": lambda x: x.clone().ge_(0.5),
         "lt_ a number": lambda x: x.clone().lt_(0.5),
         "le_ a number": lambda x: x.clone().le_(0.5),
-        "eq_ a number": lambda x: x.clone().mul_(2).round_().eq_(1.0),
-        "eq_": lambda x: x.clone().lt_(0.5).eq_(x.flip(0) < 0.5),
+        "eq_ a number": lambda x: x.clone().eq_(FIRST),
+        "ne_ a number": lambda x: x.clone().ne_(FIRST),
+        "eq_": lambda x: x[:6].clone().eq_(x[6:]),
+        "ne_": lambda x: x[:6].clone().ne_(x[6:]),
         "unique_dim": lambda x: torch.unique(x.reshape(6, 2), dim=0),
-        "pdist, p=0": lambda x: torch.nn.functional.pdist(x.reshape(6, 2).mul(2).round().detach() + 0 * x[:2], p=0),
+        "pdist, p=0": lambda x: torch.nn.functional.pdist(x.reshape(2, 6), p=0),
+        "cdist, p=0": lambda x: torch.cdist(x[:6].reshape(2, 3), x[6:].reshape(2, 3), p=0),
         "foreach round": lambda x: torch._foreach_round([x])[0],
         "foreach sign": lambda x: torch._foreach_sign([x - 0.5])[0],
         "grid_sample nearest": lambda x: torch.nn.functional.grid_sample(
@@ -119,7 +124,9 @@ def calls() -> Iterator[tuple[str, Call, list[Tensor]]]:
     for name, function in further().items():
         for seed in range(3):
             generator = torch.Generator().manual_seed(seed)
-            leaf = torch.rand(12, generator=generator, dtype=torch.float64).requires_grad_()
+            leaf = torch.rand(6, generator=generator, dtype=torch.float64).repeat(2)
+            leaf[0] = leaf[6] = FIRST
+            leaf.requires_grad_()
             yield name, lambda function=function, leaf=leaf: function(leaf), [leaf]  # type: ignore[misc]
     for op in op_db:
         if torch.float64 not in op.supported_dtypes("cpu"):
@@ -186,18 +193,15 @@ def graph(outputs: list[Tensor]) -> Iterator[Node]:
                 stack.append(following)
 
 
-def leaf_of(node: Node | None, leaves: list[Tensor]) -> Tensor | None:
-    """The one leaf that an edge leads to, if it does so without another operation than a copy."""
-    while node is not None and node.next_functions:
-        if len(node.next_functions) != 1 or type(node).__name__ not in (
-            "CloneBackward0",
-            "ToCopyBackward0",
-            "ViewBackward0",
-        ):
-            return None
-        node = node.next_functions[0][0]
-    variable = getattr(node, "variable", None)
-    return next((leaf for leaf in leaves if leaf is variable), None)
+def leaf_of(node: Node | None, leaves: list[Tensor], parents: Counter[Node]) -> Tensor | None:
+    """The leaf that an edge leads to, if no other path leads there from the outputs."""
+    while node is not None and parents[node] == 1:
+        followed = [following for following, _ in node.next_functions if following is not None]
+        if not followed:
+            variable = getattr(node, "variable", None)
+            return next((leaf for leaf in leaves if leaf is variable), None)
+        node = followed[0] if len(followed) == 1 else None
+    return None
 
 
 def changes(call: Call, leaf: Tensor, moved: Tensor) -> bool | None:
@@ -222,7 +226,8 @@ def depends(call: Call, leaf: Tensor) -> bool:
     value = leaf.detach()
     if leaf.numel() == 0:
         return False
-    others = (value.flatten().roll(1).reshape(value.shape), 1.5 * value + 0.7, 0.4 * value + 0.3, -value, 5 * value)
+    ramp = torch.linspace(0.01, 0.2, value.numel(), dtype=value.dtype).reshape(value.shape)
+    others = (value + ramp, value - ramp, value.flatten().roll(1).reshape(value.shape), 5 * value, -value)
     return any(changes(call, leaf, other) for other in others)
 
 
@@ -269,6 +274,8 @@ def telling(examples: list[tuple[str, dict[str, str]]]) -> list[str]:
     for state, saved in examples:
         for name, value in saved.items():
             values[name][state == "live"].add(value)
+    if sum(state == "zero" for state, _ in examples) < FEW:
+        return []
     return [name for name, found in values.items() if found[True] and found[False] and not found[True] & found[False]]
 
 
@@ -285,6 +292,7 @@ def sweep() -> dict[str, Any]:
             print(f"{name}: {error}"[:200], file=sys.stderr)
             continue
         nodes = list(graph(outputs))
+        parents = Counter(following for node in nodes for following, _ in node.next_functions if following is not None)
         for node in nodes:
             reached.add(type(node).__name__)
             several = [following for following, _ in node.next_functions if following is not None]
@@ -296,7 +304,7 @@ def sweep() -> dict[str, Any]:
                 if state == "unknown" or (state == "undefined" and len(several) > 1):
                     continue
                 key = type(node).__name__, edge, operations.flat(node, edge) or ""
-                leaf = leaf_of(following, leaves)
+                leaf = leaf_of(following, leaves, parents)
                 if state == "zero" and states[key]["zero"] < 8:
                     if leaf is None:
                         state = "zero, unproven"

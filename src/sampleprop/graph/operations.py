@@ -44,7 +44,7 @@ def flat(node: Node, argument: int) -> str | None:
 def _unnamed(node: Any) -> str:
     """The operation of a node that does nothing but raise, from what it says: "derivative for aten::heaviside"."""
     try:
-        node(empty(0))
+        node(*(empty(0) for _ in node._input_metadata))
     except RuntimeError as error:
         found = re.search(r"::(\w+)", str(error))
         return found[1] if found else "an operation"
@@ -110,6 +110,7 @@ RULES: dict[str, Rule] = {
     **{f"DivBackward{i}": Rule("div(rounding_mode=...)", STEP, (0, 1), _rounded) for i in range(4)},
     **_comparisons(),
     **{f"GridSampler{n}DBackward0": Rule('grid_sample(mode="nearest")', STEP, (1,), _nearest) for n in (2, 3)},
+    "GridSampler2DBackwardBackward0": Rule('the gradient of grid_sample(mode="nearest")', STEP, (2,), _nearest),
     "CdistBackward0": Rule("cdist(p=0)", STEP, (0, 1), _hamming),
     "PdistBackward0": Rule("pdist(p=0)", STEP, when=_hamming),
     **_second_derivatives(),
