@@ -2,4 +2,5 @@
 
 from sampleprop.lab.command.main import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -142,7 +142,7 @@ def recommend(
         if race.interrupted:
             break
         found = check(f, dist, field[best].configured(dist) or field[best].estimator, context=context, seed=seed)
-        if found.ok:
+        if found.ok is not False:  # where `check` could not compare the gradient, the rounds have measured it
             break
         _leave_out(race, field, best, found)
     chosen, worse = race.fewer(best, field[best], dist)
