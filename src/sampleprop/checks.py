@@ -289,13 +289,31 @@ def repeated(costs: Tensor, again: Tensor) -> None:
 
 
 def scored(name: str, variables: Variables, log_prob: Tensor) -> None:
-    """Refuse a log-probability without a graph where φ is to get a gradient: it would get none."""
-    if log_prob.requires_grad or not inspectable(log_prob) or not torch.is_grad_enabled() or not variables.attached:
+    """Refuse a log-probability without a path to a parameter that is to get a gradient: it would get none.
+
+    Where the class is known, a graph is enough; else each parameter that the distribution names is looked for.
+    """
+    if not inspectable(log_prob) or not torch.is_grad_enabled():
         return
+    if log_prob.requires_grad:
+        if variables.plain:
+            return
+        try:
+            named = variables.parameters
+        except TypeError:
+            return
+        edges = {torch.autograd.graph.get_gradient_edge(p).node: key for key, p in named.items() if p.requires_grad}
+        missing = ", ".join(_unreached(log_prob, edges).values())
+        if not missing:
+            return
+    elif not variables.attached:
+        return
+    else:
+        missing = "φ"
     raise RuntimeError(
-        f"{name} needs a log_prob that autograd can follow to φ; {variables.kind} gives one without a graph, so φ "
-        "would get no gradient. Use Pathwise if the samples move with φ, write log_prob in torch without detach, or "
-        "detach the parameters."
+        f"{name} needs a log_prob that autograd can follow to the parameters; that of {variables.kind} has no path to "
+        f"{missing}, which would get no gradient. Use Pathwise if the samples move with it, write log_prob in torch "
+        "without detach, or detach the parameter."
     )
 
 

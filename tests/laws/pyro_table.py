@@ -145,8 +145,8 @@ PYRO: list[Law] = [
     Law(
         "ExtendedBinomial",
         pd.ExtendedBinomial,
-        lambda k, l: k(torch.tensor(5.0), logits=l),
-        _counts(lambda n, l: stats.binom.sf(n, 5, special.expit(l))),
+        lambda k, z: k(torch.tensor(5.0), logits=z),
+        _counts(lambda n, z: stats.binom.sf(n, 5, special.expit(z))),
         COUNTS,
         units=_ones,
         whole=True,
@@ -247,8 +247,8 @@ PYRO: list[Law] = [
     Law(
         "OrderedLogistic",
         pd.OrderedLogistic,
-        lambda k, l: k(l, torch.tensor([-1.0, 1.0])),
-        lambda x, l: special.expit(l + 1) * (x < 1) * (x >= 0) + special.expit(l - 1) * (x < 2) * (x >= 1) + (x < 0),
+        lambda k, z: k(z, torch.tensor([-1.0, 1.0])),
+        lambda x, z: special.expit(z + 1) * (x < 1) * (x >= 0) + special.expit(z - 1) * (x < 2) * (x >= 1) + (x < 0),
         ((-60.0,), (-5.0,), (0.4,), (5.0,), (60.0,)),
         units=_ones,
         whole=True,
@@ -279,8 +279,8 @@ PYRO: list[Law] = [
     Law(
         "RelaxedBernoulliStraightThrough",
         pd.RelaxedBernoulliStraightThrough,
-        lambda k, t, l: k(t.detach().flatten()[0], logits=l),
-        lambda x, t, l: special.expit(l) * (x < 1),
+        lambda k, t, z: k(t.detach().flatten()[0], logits=z),
+        lambda x, t, z: special.expit(z) * (x < 1),
         ((0.01, -80.0), (0.05, -7.0), (0.7, 0.4), (20.0, 7.0), (1e4, 80.0)),
         units=_ones,
         fixed=1,
@@ -354,10 +354,10 @@ PYRO: list[Law] = [
     Law(
         "ZeroInflatedNegativeBinomial",
         pd.ZeroInflatedNegativeBinomial,
-        lambda k, g, r, l: k(r, logits=l, gate=g),
-        _counts(lambda n, g, r, l: np.where(n < 0, 1.0, (1 - g) * stats.nbinom.sf(n, r, special.expit(-l)))),
+        lambda k, g, r, z: k(r, logits=z, gate=g),
+        _counts(lambda n, g, r, z: np.where(n < 0, 1.0, (1 - g) * stats.nbinom.sf(n, r, special.expit(-z)))),
         ((1e-3, TINY, -80.0), (0.1, 1e-2, -5.0), (0.3, 2.5, 0.4), (0.6, 30.0, 3.0), (0.9, 1e3, 5.0)),
-        units=lambda g, r, l: (g, r, 1.0),
+        units=lambda g, r, z: (g, r, 1.0),
         whole=True,
     ),
     Law(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal, NamedTuple
@@ -116,7 +117,7 @@ def reference(law: Law, regime: int) -> tuple[Ramp, float, tuple[float, ...]]:
     narrow = min(1.0, (inner[-1] - inner[0]) / max(abs(inner[0]), abs(inner[-1]), 1e-45)) if not law.whole else 1.0
 
     def mean(*p: float) -> float:
-        if law.mean is not None and ramp.narrow and regime == len(REGIMES) - 1:
+        if law.mean is not None and ramp.narrow and regime > 0:
             return (law.mean(*p) - ramp.start) / ramp.width
         return _integral(lambda x: law.survival(x, *p), cuts, law.whole) / ramp.width
 
@@ -132,7 +133,7 @@ def reference(law: Law, regime: int) -> tuple[Ramp, float, tuple[float, ...]]:
 
 
 def _ramp(law: Law, parameters: tuple[float, ...]) -> tuple[Ramp, list[float]]:
-    """Between the quantiles at 0.3 and 0.8 of the law, where float32 tells them apart; and where to cut the integral."""
+    """Between the quantiles at 0.3 and 0.8, where float32 tells them apart; and where to cut the integral."""
     p = torch.tensor(parameters, dtype=torch.float64).expand(4000, -1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -168,5 +169,5 @@ def _integral(survival: Callable[[Any], Any], cuts: list[float], whole: bool) ->
         steps = np.unique(np.concatenate(([low], np.arange(np.ceil(low), high), [high])))
         return float((survival((steps[:-1] + steps[1:]) / 2) * np.diff(steps)).sum())
     nodes, weights = np.polynomial.legendre.leggauss(60)
-    parts = zip(cuts[:-1], cuts[1:], strict=True)
+    parts = itertools.pairwise(cuts)
     return float(sum((survival(a + (b - a) * (nodes + 1) / 2) * weights).sum() * (b - a) / 2 for a, b in parts))

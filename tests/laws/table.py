@@ -151,9 +151,9 @@ def _von_mises(x: Array, loc: float, concentration: float) -> Array:
     return np.asarray(mass(x) / mass(low))
 
 
-def location_scale(*, more: tuple[float, ...] = ()) -> tuple[tuple[float, ...], ...]:
+def location_scale() -> tuple[tuple[float, ...], ...]:
     """A location of half a scale, in each regime."""
-    return tuple((*more, 0.5 * s, s) for s in (4 * TINY, 1e-3, 1.3, 1e4, HUGE / 30))
+    return tuple((0.5 * s, s) for s in (4 * TINY, 1e-3, 1.3, 1e4, HUGE / 30))
 
 
 def _logits(*first: float) -> tuple[tuple[float, ...], ...]:
@@ -175,21 +175,12 @@ def _tril(s: Tensor) -> Tensor:
     return s[..., None, None] * torch.tensor([[1.0, 0.0], [0.5, 1.0]])
 
 
-def _both(kind: Any, **given: Any) -> Any:
-    """Arguments are checked in each regime but where torch's own check fails by rounding."""
-    return kind(**given, validate_args=False)
-
-
-def _sample_of(kind: type[td.Distribution]) -> Any:
-    return kind
-
-
 TORCH: list[Law] = [
     Law(
         "Bernoulli",
         td.Bernoulli,
-        lambda k, l: k(logits=l),
-        lambda x, l: special.expit(l) * ((x >= 0) & (x < 1)) + (x < 0),
+        lambda k, z: k(logits=z),
+        lambda x, z: special.expit(z) * ((x >= 0) & (x < 1)) + (x < 0),
         _logits(),
         units=_ones,
         whole=True,
@@ -212,8 +203,8 @@ TORCH: list[Law] = [
     Law(
         "Binomial",
         td.Binomial,
-        lambda k, l: k(5, logits=l),
-        _counts(lambda n, l: stats.binom.sf(n, 5, special.expit(l))),
+        lambda k, z: k(5, logits=z),
+        _counts(lambda n, z: stats.binom.sf(n, 5, special.expit(z))),
         _logits(),
         units=_ones,
         whole=True,
@@ -221,7 +212,7 @@ TORCH: list[Law] = [
     Law(
         "Categorical",
         td.Categorical,
-        lambda k, *l: k(logits=torch.stack(l, -1)),
+        lambda k, *z: k(logits=torch.stack(z, -1)),
         _classes,
         _logits(0.0, 0.5),
         units=_ones,
@@ -239,7 +230,7 @@ TORCH: list[Law] = [
     Law(
         "ContinuousBernoulli",
         td.ContinuousBernoulli,
-        lambda k, l: k(logits=l),
+        lambda k, z: k(logits=z),
         _continuous_bernoulli,
         ((-80.0,), (-7.0,), (0.4,), (7.0,), (80.0,)),
         units=_ones,
@@ -289,8 +280,8 @@ TORCH: list[Law] = [
     Law(
         "Geometric",
         td.Geometric,
-        lambda k, l: k(logits=l),
-        lambda x, l: np.exp((np.floor(x) + 1) * -np.logaddexp(0, l)) * (x >= 0) + (x < 0),
+        lambda k, z: k(logits=z),
+        lambda x, z: np.exp((np.floor(x) + 1) * -np.logaddexp(0, z)) * (x >= 0) + (x < 0),
         ((-80.0,), (-7.0,), (0.4,), (7.0,), (80.0,)),
         units=_ones,
         whole=True,
@@ -348,10 +339,10 @@ TORCH: list[Law] = [
     Law(
         "LogitRelaxedBernoulli",
         LogitRelaxedBernoulli,
-        lambda k, t, l: k(t, logits=l),
+        lambda k, t, z: k(t, logits=z),
         _relaxed,
         ((0.01, -80.0), (0.05, -7.0), (0.7, 0.4), (20.0, 7.0), (1e4, 80.0)),
-        units=lambda t, l: (t, 1.0),
+        units=lambda t, z: (t, 1.0),
     ),
     Law(
         "LogNormal",
@@ -394,8 +385,8 @@ TORCH: list[Law] = [
     Law(
         "Multinomial",
         td.Multinomial,
-        lambda k, *l: k(5, logits=torch.stack(l, -1)),
-        _counts(lambda n, *l: stats.binom.sf(n, 5, _softmax(*l)[0])),
+        lambda k, *z: k(5, logits=torch.stack(z, -1)),
+        _counts(lambda n, *z: stats.binom.sf(n, 5, _softmax(*z)[0])),
         _logits(0.0, 0.5),
         statistic=first,
         units=_ones,
@@ -413,17 +404,17 @@ TORCH: list[Law] = [
     Law(
         "NegativeBinomial",
         td.NegativeBinomial,
-        lambda k, r, l: k(r, logits=l),
-        _counts(lambda n, r, l: stats.nbinom.sf(n, r, special.expit(-l))),
+        lambda k, r, z: k(r, logits=z),
+        _counts(lambda n, r, z: stats.nbinom.sf(n, r, special.expit(-z))),
         ((TINY, -80.0), (1e-2, -5.0), (2.5, 0.4), (30.0, 5.0), (1e3, 12.0)),
-        units=lambda r, l: (r, 1.0),
+        units=lambda r, z: (r, 1.0),
         whole=True,
     ),
     Law("Normal", td.Normal, lambda k, m, s: k(m, s), _normal, location_scale(), units=_scale),
     Law(
         "OneHotCategorical",
         td.OneHotCategorical,
-        lambda k, *l: k(logits=torch.stack(l, -1)),
+        lambda k, *z: k(logits=torch.stack(z, -1)),
         _classes,
         _logits(0.0, 0.5),
         statistic=number,
@@ -433,7 +424,7 @@ TORCH: list[Law] = [
     Law(
         "OneHotCategoricalStraightThrough",
         td.OneHotCategoricalStraightThrough,
-        lambda k, *l: k(logits=torch.stack(l, -1)),
+        lambda k, *z: k(logits=torch.stack(z, -1)),
         _classes,
         _logits(0.0, 0.5),
         statistic=number,
@@ -459,10 +450,10 @@ TORCH: list[Law] = [
     Law(
         "RelaxedBernoulli",
         td.RelaxedBernoulli,
-        lambda k, t, l: k(t, logits=l),
-        lambda x, t, l: _relaxed(_logits_of(x), t, l),
+        lambda k, t, z: k(t, logits=z),
+        lambda x, t, z: _relaxed(_logits_of(x), t, z),
         ((0.01, -80.0), (0.05, -7.0), (0.7, 0.4), (20.0, 7.0), (1e4, 80.0)),
-        units=lambda t, l: (t, 1.0),
+        units=lambda t, z: (t, 1.0),
     ),
     Law(
         "RelaxedOneHotCategorical",

@@ -68,6 +68,11 @@ def _dirichlet(dist: td.Dirichlet, points: Tensor) -> Tensor:
     return _back(powers + a.sum(-1).lgamma() - a.lgamma().sum(-1), points)
 
 
+def _lkj(dist: td.LKJCholesky, points: Tensor) -> Tensor:
+    _exact("LKJCholesky", dist.concentration)
+    return dist.log_prob(points)
+
+
 def _exact(name: str, concentration: Tensor) -> Tensor:
     """The concentration in float64, where the score, a difference of near numbers, keeps its digits."""
     if concentration.requires_grad and inspectable(concentration) and concentration.numel():
@@ -91,5 +96,6 @@ _OWN: dict[Any, Callable[[Any, Tensor], Tensor]] = {
     td.Gamma.log_prob: _gamma,
     td.Beta.log_prob: _beta,
     td.Dirichlet.log_prob: _dirichlet,
+    td.LKJCholesky.log_prob: _lkj,
     td.InverseGamma: _inverse_gamma,
 }

@@ -19,7 +19,7 @@ from sampleprop.families.rounding import refuse_rounded
 from sampleprop.families.solutions import Solutions, Solved
 from sampleprop.families.structured import LogLinear, LogLinears, Structured, Structures
 from sampleprop.families.variables import Variables, unwrap
-from sampleprop.tracing import inspectable, value_and_grad
+from sampleprop.tracing import value_and_grad
 
 
 def recognize(dist: Distribution) -> Variables:
@@ -69,6 +69,10 @@ class Other(Variables):
     @property
     def contradiction(self) -> str | None:  # type: ignore[override]
         return laws.contradiction(self.dist)
+
+    @property
+    def plain(self) -> bool:  # type: ignore[override]
+        return laws.plain(self.base)
 
     @property
     def no_path(self) -> str | None:  # type: ignore[override]
@@ -135,13 +139,7 @@ class Other(Variables):
 
         def total(*tensors: Tensor) -> Tensor:
             moved = parameters.with_parameters(self.dist, dict(zip(named, tensors, strict=True)))
-            result = recognize(moved).log_prob(points).sum()
-            if inspectable(result) and not result.requires_grad:
-                raise RuntimeError(
-                    f"The score of {self.kind} needs a log_prob that autograd can follow to its parameters; got one "
-                    "without a graph, so the score would be zero. Use Pathwise, or write log_prob without detach."
-                )
-            return result
+            return recognize(moved).log_prob(points).sum()
 
         with torch.no_grad():
             return value_and_grad(total, *copies)[1]

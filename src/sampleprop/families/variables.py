@@ -24,6 +24,7 @@ class Variables(ABC):
         smooth: whether `rsample` is an explicit formula that autograd differentiates to any order.
         moving_support: whether the support moves with parameters whose gradient could be asked for.
         contradiction: how the methods of the distribution contradict each other; None if they do not.
+        plain: whether all methods are those of torch's own class, or of ours.
         no_path: why `rsample` is not known to reparameterize the distribution; None if it is.
     """
 
@@ -35,6 +36,7 @@ class Variables(ABC):
     smooth: bool = False
     moving_support: bool = False
     contradiction: str | None = None
+    plain: bool = True
     no_path: str | None = None
 
     @property

@@ -143,6 +143,8 @@ class LAX(Estimator[Variables, Draw]):
                 )
                 for score, derivative in zip(variables.scores(draw.points), draw.derivatives, strict=True)
             )
+        if not variables.plain:
+            checks.scored(self.name, variables, variables.log_prob(draw.points))
         parameters = tuple(variables.parameters.values())
         result = surrogate(self.name, costs.mean(), parameters, tuple(g.detach() for g in gradients))
         if not learn:
