@@ -1,4 +1,4 @@
-"""Structures: time of the log-normalizer, the marginals and an estimate, as ratios to plain code that is written here."""
+"""Structures: time of log-normalizer, marginals and an estimate, as ratios to plain code that is written here."""
 
 from __future__ import annotations
 

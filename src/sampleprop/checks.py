@@ -302,8 +302,9 @@ def scored(name: str, variables: Variables, log_prob: Tensor) -> None:
             named = variables.parameters
         except TypeError:
             return
-        edges = {torch.autograd.graph.get_gradient_edge(p).node: key for key, p in named.items() if p.requires_grad}
-        missing = ", ".join(_unreached(log_prob, edges).values())
+        nodes = {graph.node_of(p): key for key, p in named.items() if p.requires_grad}
+        unreached = graph.search(log_prob, nodes).unreached
+        missing = ", ".join(key for node, key in nodes.items() if node in unreached)
         if not missing:
             return
     elif not variables.attached:

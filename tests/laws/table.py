@@ -160,7 +160,7 @@ def _logits(*first: float) -> tuple[tuple[float, ...], ...]:
     return ((-87.0, *first), (-7.0, *first), (0.4, *first), (7.0, *first), (87.0, *first))
 
 
-def _mixture(kind: Any, *p: Tensor) -> td.Distribution:
+def _mixture(kind: Any, *p: Tensor) -> Any:
     return kind(
         td.Categorical(logits=torch.stack(p[:2], -1)), td.Normal(torch.stack(p[2:4], -1), torch.stack(p[4:6], -1))
     )
@@ -168,7 +168,7 @@ def _mixture(kind: Any, *p: Tensor) -> td.Distribution:
 
 def _mixture_survival(x: Array, *p: float) -> Array:
     w = _softmax(*p[:2])
-    return w[0] * _normal(x, p[2], p[4]) + w[1] * _normal(x, p[3], p[5])
+    return np.asarray(w[0] * _normal(x, p[2], p[4]) + w[1] * _normal(x, p[3], p[5]))
 
 
 def _tril(s: Tensor) -> Tensor:
