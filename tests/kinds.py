@@ -88,6 +88,12 @@ def _rankings(phi: Tensor) -> Distribution:
     return sp.PlackettLuce(phi, 2, validate_args=False)
 
 
+def _chains(phi: Tensor) -> Distribution:
+    """Three places and two labels, with the same transitions at each place."""
+    unary, transitions = phi.split([6, 4], -1)
+    return sp.LinearChain(unary.unflatten(-1, (3, 2)), transitions.unflatten(-1, (1, 2, 2)), validate_args=False)
+
+
 BITS = Kind("bits", (3,), _bits)
 ONE_BIT = Kind("one bit", (), _one_bit)
 CLASSES = Kind("classes", (4,), _classes)
@@ -98,7 +104,8 @@ GAMMA = Kind("gamma", (2, 2), _gamma)
 POISSON = Kind("poisson", (2,), _poisson)
 SUBSETS = Kind("subsets", (5,), _subsets)
 RANKINGS = Kind("rankings", (4,), _rankings)
-STRUCTURES = (SUBSETS, RANKINGS)
+CHAINS = Kind("chains", (10,), _chains)
+STRUCTURES = (SUBSETS, RANKINGS, CHAINS)
 KINDS = (BITS, ONE_BIT, CLASSES, ONE_HOTS, INTEGERS, NORMAL, GAMMA, POISSON, *STRUCTURES)
 
 Case = tuple[sp.Estimator[Any, Any], Kind]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 from torch.distributions import Distribution, Independent, TransformedDistribution
 
-from sampleprop import noise
+from sampleprop import graph, noise
 from sampleprop.families import (
     Bernoullis,
     Discrete,
@@ -273,14 +272,35 @@ def scored(name: str, variables: Variables, log_prob: Tensor) -> None:
     )
 
 
+def countable(name: str, points: Tensor) -> None:
+    """Refuse counts so large that the next one is the same floating-point number."""
+    if not inspectable(points) or not points.is_floating_point() or not points.numel():
+        return
+    largest, limit = float(points.max()), 2 / torch.finfo(points.dtype).eps
+    if largest >= limit:
+        raise ValueError(
+            f"{name} needs counts below {limit:.3g}, from where on {points.dtype} does not tell neighbours apart; got "
+            f"{largest:.3g}. Use float64, or ScoreFunction."
+        )
+
+
 def unchanged(name: str, points: Tensor, version: int) -> None:
     """Refuse an f that wrote into its input: the estimator still needs the points."""
     if points._version != version:
         raise RuntimeError(f"{name} needs f to leave its input as it is; f wrote into it. Let f work on x.clone().")
 
 
-def path(name: str, variables: Variables, costs: Tensor, points: Tensor, allow_unused: bool) -> None:
-    """Refuse points or a cost that autograd cannot follow back to φ, where its gradient would be silently zero."""
+class Path(NamedTuple):
+    """Which path an estimator needs: from the costs to its points, and through which operations."""
+
+    name: str
+    points: Tensor
+    allow_unused: bool = False
+    allow_steps: bool = False
+
+
+def path(name: str, variables: Variables, costs: Tensor, points: Tensor, allow_unused: bool, allow_steps: bool) -> None:
+    """Refuse points or a cost that autograd cannot follow back to φ, where its gradient would be silently wrong."""
     if not inspectable(costs) or not torch.is_grad_enabled():
         return
     if points.grad_fn is None:
@@ -291,19 +311,18 @@ def path(name: str, variables: Variables, costs: Tensor, points: Tensor, allow_u
             "gradient for φ would be zero. Propose with gradients on, or use ScoreFunction, whose draws are plain "
             "numbers."
         )
-    if allow_unused:
-        return
+    wanted = Path(name, points, allow_unused, allow_steps)
     gathered = _GATHERED.get()
     if gathered is not None:
-        gathered.append((name, points))
-    elif _unreached(costs, {points.grad_fn: name}):
-        raise _no_path(name)
+        gathered.append(wanted)
+    else:
+        paths(costs, [wanted])
 
 
 @contextmanager
-def gathered_paths() -> Iterator[list[tuple[str, Tensor]]]:
+def gathered_paths() -> Iterator[list[Path]]:
     """Gather what `path` would look for, so that `paths` finds all of it in one walk through one graph."""
-    gathered: list[tuple[str, Tensor]] = []
+    gathered: list[Path] = []
     token = _GATHERED.set(gathered)
     try:
         yield gathered
@@ -311,13 +330,24 @@ def gathered_paths() -> Iterator[list[tuple[str, Tensor]]]:
         _GATHERED.reset(token)
 
 
-def paths(costs: Tensor, wanted: list[tuple[str, Tensor]]) -> None:
-    """Refuse costs whose graph does not reach the points of each estimator, given as (name, points)."""
+def paths(costs: Tensor, wanted: Iterable[tuple[Any, ...]]) -> None:
+    """Refuse costs whose graph does not lead to the points of each estimator, or only across a step."""
     if not inspectable(costs) or not torch.is_grad_enabled():
         return
-    targets = {points.grad_fn: name for name, points in wanted if points.grad_fn is not None}
-    for name in _unreached(costs, targets).values():
-        raise _no_path(name)
+    asked = {
+        each.points.grad_fn: each
+        for each in (Path(*fields) for fields in wanted)
+        if each.points.grad_fn is not None and not (each.allow_unused and each.allow_steps)
+    }
+    if not asked:
+        return
+    found = graph.search(costs, asked)
+    for node, why in found.flat.items():
+        if not asked[node].allow_steps:
+            raise RuntimeError(_across(asked[node].name, why))
+    for node in found.unreached:
+        if not asked[node].allow_unused:
+            raise _no_path(asked[node].name)
 
 
 def _no_path(name: str) -> RuntimeError:
@@ -328,37 +358,49 @@ def _no_path(name: str) -> RuntimeError:
     )
 
 
-def relaxed_path(name: str, costs: Tensor, points: Tensor) -> None:
-    """Refuse costs at relaxed points that autograd cannot follow back to them: their derivative would be wrong."""
-    if inspectable(costs) and points.requires_grad and not has_path(costs, points):
+def _across(name: str, why: str) -> str:
+    return (
+        f"{name} needs a cost that is differentiable in x; got one whose path to x passes {why}, so the gradient for φ "
+        "would be wrong. Use ScoreFunction for a cost with steps, replace the operation by a smooth one, or, if the "
+        f"derivative of the rest is what you want, say so: {name}(allow_steps=True)."
+    )
+
+
+def relaxed_path(name: str, costs: Tensor, points: Tensor, allow_steps: bool = False) -> None:
+    """Refuse costs at relaxed points whose derivative autograd cannot follow back to them: it would be wrong."""
+    if not (inspectable(costs) and points.requires_grad):
+        return
+    found = graph.search(costs, {graph.node_of(points)})
+    if found.unreached:
         raise RuntimeError(
             f"{name} needs a cost that is differentiable in x; got one with no path to x, so its derivative would be "
             "zero and the gradient for φ wrong. Use ScoreFunction for a black-box f, and do not detach x or leave "
             "torch inside f."
         )
+    for why in found.flat.values():
+        if not allow_steps:
+            raise RuntimeError(_across(name, why))
 
 
-def has_path(costs: Tensor, points: Tensor) -> bool:
-    """Whether the graph of `costs` reaches `points`."""
+def critic_path(name: str, values: Tensor, points: Tensor) -> None:
+    """Refuse a critic with a step: its values and its derivative do not belong together. It may ignore the points."""
+    if not (inspectable(values) and points.requires_grad):
+        return
+    for why in graph.search(values, {graph.node_of(points)}).flat.values():
+        raise RuntimeError(
+            f"{name} needs a critic that is differentiable in x; got one whose path to x passes {why}, so the gradient "
+            "for φ would be wrong. Replace the operation by a smooth one."
+        )
+
+
+def obstacle(costs: Tensor, points: Tensor) -> str | None:
+    """What keeps a derivative of the costs from reaching the points, as a clause; None where nothing does."""
     if not points.requires_grad:
-        return False
-    return not _unreached(costs, {torch.autograd.graph.get_gradient_edge(points).node: ""})
-
-
-def _unreached(costs: Tensor, targets: dict[Node, str]) -> dict[Node, str]:
-    """Those nodes of the autograd graph that cannot be reached from the costs."""
-    root: Any = costs.grad_fn
-    left = {node: name for node, name in targets.items() if node is not root}
-    stack, seen = ([], {None}) if root is None else ([root], {None, root})
-    while stack and left:
-        for following, _ in stack.pop().next_functions:
-            if following in seen:
-                continue
-            seen.add(following)
-            stack.append(following)
-            if left.pop(following, None) is not None and not left:
-                return left
-    return left
+        return "no path to them"
+    found = graph.search(costs, {graph.node_of(points)})
+    if found.unreached:
+        return "no path to them"
+    return next((f"a path that passes {why}" for why in found.flat.values()), None)
 
 
 def finite_derivative(name: str, derivative: Tensor) -> None:
@@ -372,6 +414,16 @@ def finite_derivative(name: str, derivative: Tensor) -> None:
             f"[sample, *batch, *event] = {index}. "
             'Fix f there (√0, say), or pass nonfinite="propagate" to let it through.'
         )
+
+
+def finite_critic(name: str, critic: Tensor, by_points: Tensor) -> None:
+    """Refuse a critic that overflows: it would make φ's gradient NaN."""
+    for x in (critic.detach(), by_points.detach()):
+        if inspectable(x) and not x.is_cuda and first_nonfinite(x) is not None:
+            raise ValueError(
+                f"{name} needs a critic that is finite, with a finite derivative, at the samples; got one that is not. "
+                "Scale the samples inside the critic, or use ScoreFunction."
+            )
 
 
 def finite(
@@ -465,7 +517,7 @@ def _raise_later(flag: Tensor, message: str) -> None:
     _DEFERRED.append(_Deferred(on_host, event.query, message))
 
 
-_GATHERED: ContextVar[list[tuple[str, Tensor]] | None] = ContextVar("gathered paths", default=None)
+_GATHERED: ContextVar[list[Path] | None] = ContextVar("gathered paths", default=None)
 
 _KIND_NAMES: dict[Any, str] = {
     Variables: "any distribution",

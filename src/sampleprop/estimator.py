@@ -59,6 +59,8 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         source: the paper, or None.
         can_drop: whether costs that are not finite can be left out: the result then estimates E[f | f is finite].
         calls_f: whether `estimate` evaluates f itself, at points that it chooses.
+        moves: whether an average in it follows the costs by itself in training mode, without an optimizer.
+        allow_steps: whether f may have a step (round, sign) where `estimate` differentiates it.
         grouped: whether samples of other particles of a program, and of other ranks, improve the estimate. An estimator
             without this needs no process group: averaging over the ranks is already correct.
         samples: k, the number of true samples at which f is evaluated. Set it in `__init__` if it can be chosen; None
@@ -75,6 +77,8 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
     source: ClassVar[Source | None] = None
     can_drop: bool = False
     calls_f: bool = False
+    moves: bool = False
+    allow_steps: bool = False
     grouped: ClassVar[bool] = False
     samples_step: ClassVar[int] = 1
     takes: ClassVar[tuple[type[Variables], ...]] = (Variables,)
@@ -127,7 +131,8 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
     ) -> Tensor:
         """Return [*batch]: its value estimates L, and its gradient is the estimator's.
 
-        This is not random and changes nothing: the same numbers give the same result.
+        This is not random and changes nothing: the same numbers give the same result. What learns, or moves by itself,
+        does so in the result's backward pass.
 
         Args:
             dist: p_φ, attached to φ; need not be the object that proposed.
@@ -148,8 +153,9 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         if self.calls_f and relaxed_f is None:
             raise ValueError(f"{self.name} needs f itself; got its costs only. Pass relaxed_f=f.")
         probes = None if draw.probes is None else checks.probe_costs(self.name, variables, draw.probes, probe_costs)
+        f = None if relaxed_f is None else self._checked(variables, relaxed_f)
         further = group if self.grouped else None
-        return self.estimate(variables, draw, Costs(values, probes, relaxed_f, context, keep, further))
+        return self.estimate(variables, draw, Costs(values, probes, f, context, keep, further))
 
     def refusal(self, dist: Distribution) -> str | None:
         """Why this estimator cannot take `dist`, with the fix; None if it can."""
@@ -215,6 +221,16 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
             raise TypeError(refusal)
         known: V = variables
         return known
+
+    def _checked(self, variables: V, f: F) -> F:
+        """f at further points, refused where a derivative by them would be wrong."""
+
+        def checked(points: Tensor) -> Tensor:
+            values = checks.costs(self.name, variables, points, f(points))
+            checks.relaxed_path(self.name, values, points, self.allow_steps)
+            return values
+
+        return checked
 
     @property
     def learns(self) -> tuple[str, ...]:

@@ -49,7 +49,9 @@ def expect(
             `Independent(q, n)` makes n of them parts of one draw.
         estimator: how to estimate ∇_φ L. None chooses one that is unbiased: enumeration for up to 16 joint states,
             else `Pathwise` where the distribution has `rsample` and f is seen to be differentiable in x, else
-            `ScoreFunction` with its leave-one-out baseline. A jump in f cannot be seen: `check` finds it.
+            `ScoreFunction` with its leave-one-out baseline, and f is called again. An f that leaves torch is not
+            differentiable, nor one with an operation on the way from x that has no derivative (round, sign). A jump
+            in f that is made otherwise, by a comparison, cannot be seen: `check` finds it.
         context: [\*batch, ...], given to learned baselines and critics.
         generator: the source of all noise; the same state gives the same result.
         nonfinite: what to do with NaN and infinite costs. "raise" names the index (on CUDA at the next call, so that
@@ -73,7 +75,8 @@ def expect(
     Raises:
         TypeError: when the estimator does not take the distribution, or no process group.
         ValueError: for costs of another shape, and for non-finite costs.
-        RuntimeError: when f writes into its input, when a pathwise cost has no path to x, and when ranks share noise.
+        RuntimeError: when f writes into its input, when a pathwise cost has no path to x or a step on it, and when
+            ranks share noise.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -113,8 +116,14 @@ def expect(
         draw = chosen.draw(variables, generator)
         if process_group is not None and eager:
             parallel.check_streams(generator, process_group=process_group, device=draw.points.device)
-        values = _call(f, draw.points, name)
-        if estimator is not None or _right(chosen, draw.points, values):
+        tried = estimator is None and isinstance(chosen, Pathwise)
+        try:
+            values = _call(f, draw.points, name)
+        except (RuntimeError, TypeError, BufferError) as error:
+            if tried and not isinstance(error, torch.OutOfMemoryError):
+                continue  # numpy, say, takes no points that are attached to φ
+            raise
+        if not tried or _differentiable(draw.points, values):
             break
     costs, keep = checks.costs(name, variables, draw.points, values), None
     if eager:
@@ -132,7 +141,7 @@ def expect(
 
     def relaxed_f(points: Tensor) -> Tensor:
         values = checks.costs(name, variables, points, _call(f, points, name))
-        checks.relaxed_path(name, values, points)
+        checks.relaxed_path(name, values, points, chosen.allow_steps)
         if nonfinite != "propagate":
             checks.finite(name, values, "raise")
             if points.requires_grad and inspectable(points):
@@ -181,12 +190,12 @@ def _defaults(variables: Variables, nonfinite: checks.Nonfinite) -> Iterator[Est
     if isinstance(variables, Enumerable) and variables.support_size <= TINY_SUPPORT:
         yield Enumerate()
     if nonfinite != "drop" and Pathwise().refusal_of(variables) is None:
-        yield Pathwise()
+        yield Pathwise(allow_unused=True, allow_steps=True)  # `_differentiable` looks
     yield ScoreFunction()
 
 
-def _right(estimator: Estimator[Any, Any], points: Tensor, values: Any) -> bool:
-    """Whether the estimator is unbiased for this f, as far as its values show: a pathwise one needs a path to x."""
-    if not (isinstance(estimator, Pathwise) and points.requires_grad):
+def _differentiable(points: Tensor, values: Any) -> bool:
+    """Whether the gradient through the points is right for this f, as far as the graph of its values shows."""
+    if not points.requires_grad:
         return True
-    return isinstance(values, Tensor) and inspectable(values) and checks.has_path(values, points)
+    return isinstance(values, Tensor) and inspectable(values) and checks.obstacle(values, points) is None

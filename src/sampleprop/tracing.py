@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, Variable
 from torch.overrides import TorchFunctionMode
+
+C = TypeVar("C", bound=Callable[..., Any])
 
 
 def transforms_active() -> bool:
@@ -59,11 +61,32 @@ def in_backward() -> bool:
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
+def constant_when_compiled(function: C) -> C:
+    """Mark a function of constants: `torch.compile` calls it while it traces. The public decorator imports Dynamo."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 def apply(function: type[Function], *arguments: Any) -> Any:
     """Call `function.apply`, eagerly without its search of the signature for defaults, which costs ten operations."""
     if torch.compiler.is_compiling() or transforms_active():
         return function.apply(*arguments)
     return super(Function, function).apply(*arguments)  # type: ignore[misc]
+
+
+def after_backward(x: Tensor, action: Callable[[], None]) -> None:
+    """Call `action` once, at the end of the first backward pass through `x`; never if `x` requires no gradient.
+
+    At the end, and not at once: what activation checkpointing computes again in the meantime must see the same state.
+    """
+    if not x.requires_grad:
+        return
+
+    def queue(gradient: Tensor) -> None:
+        handle.remove()
+        Variable._execution_engine.queue_callback(action)
+
+    handle = x.register_hook(queue)
 
 
 def lose_numerators_of_zero(quotients: Tensor) -> bool:
@@ -114,9 +137,7 @@ def vjp(function: Callable[..., Tensor], *primals: Tensor) -> tuple[Tensor, Call
     def backward(cotangent: Tensor) -> tuple[Tensor, ...]:
         if not output.requires_grad:
             return tuple(torch.zeros_like(p) for p in primals)
-        return torch.autograd.grad(
-            output, inputs, cotangent, create_graph=attached, retain_graph=attached, materialize_grads=True
-        )
+        return torch.autograd.grad(output, inputs, cotangent, create_graph=attached, materialize_grads=True)
 
     return output if attached else output.detach(), backward
 

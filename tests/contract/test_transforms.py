@@ -78,18 +78,21 @@ COMPILED = [
 @pytest.mark.slow
 @over(COMPILED)
 def test_compiles_in_one_piece(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
-    def step(phi: Tensor, weights: Tensor) -> Tensor:
-        dist = kind.dist(phi)
-        return sp.expect(lambda x: cost(x, weights, len(dist.event_shape)), dist, training)
+    def run(compiled: bool) -> tuple[Tensor, ...]:
+        training, phi, weights = copy.deepcopy(variant).train(), kind.phi(BATCH), theta()
 
-    training = copy.deepcopy(variant).train()
-    results = []
-    torch._dynamo.reset()
-    for function in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
+        def step(phi: Tensor, weights: Tensor) -> Tensor:
+            dist = kind.dist(phi)
+            return sp.expect(lambda x: cost(x, weights, len(dist.event_shape)), dist, training)
+
         torch.manual_seed(1)
-        phi, weights = kind.phi(BATCH), theta()
-        value = function(phi, weights)
-        results.append((value, *gradients(value, phi, weights)))
+        value = (
+            torch.compile(step, fullgraph=True, backend="aot_eager")(phi, weights) if compiled else step(phi, weights)
+        )
+        return value, *gradients(value, phi, weights), *training.buffers()
+
+    torch._dynamo.reset()
+    results = run(False), run(True)
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
 

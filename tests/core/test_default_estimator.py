@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Generator
+from torch import Generator, Tensor
+from torch.distributions import Categorical
 
 import sampleprop as sp
 from kinds import BITS, GAMMA, NORMAL, POISSON, Kind, gradients
@@ -40,3 +41,15 @@ def test_default_is_a_score_function_where_f_is_not(kind: Kind) -> None:
     (other,) = gradients(reference, phi)
     z = (gradient - other).mean(0) / ((gradient.var(0) + other.var(0)) / len(phi)).sqrt()
     assert z.abs().max() < 5.3
+
+
+@pytest.mark.parametrize(("classes", "evaluations"), [(16, 16), (17, 2)])
+def test_default_enumerates_up_to_sixteen_states(classes: int, evaluations: int) -> None:
+    seen = []
+
+    def f(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return x.double()
+
+    sp.expect(f, Categorical(logits=torch.zeros(classes)))
+    assert seen == [evaluations]

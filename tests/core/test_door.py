@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Categorical, Independent, Normal, OneHotCategorical, Uniform
 
 import sampleprop as sp
-from kinds import BITS, CLASSES, NORMAL
+from kinds import BITS, CLASSES, NORMAL, cost, theta
 from sampleprop.costs import Costs, Group
 from sampleprop.families import Bernoullis, OneHots, Other, Variables
 
@@ -112,8 +112,11 @@ def test_an_estimator_whose_samples_belong_together_takes_no_mask(estimator: sp.
     dist = next(dist for kind in (BITS, CLASSES, NORMAL) if estimator.refusal(dist := kind.dist(kind.phi(5))) is None)
     draw = estimator.propose(dist)
     costs = torch.zeros(draw.points.shape[:2])
-    with pytest.raises(ValueError, match=f"{estimator.name} needs every cost: its samples make sense only together"):
+    wanted = f"{estimator.name} needs every cost: its samples make sense only together"
+    with pytest.raises(ValueError, match=wanted):
         estimator.combine(dist, draw, costs, keep=costs == 0)
+    with pytest.raises(ValueError, match=wanted):
+        sp.expect(lambda x: cost(x, theta(), len(dist.event_shape)), dist, estimator, nonfinite="drop")
 
 
 @pytest.mark.parametrize(

@@ -16,17 +16,19 @@ def bits(*shape: int) -> tuple[torch.Tensor, td.Distribution]:
 
 def test_f_that_writes_through_numpy_does_not_reach_the_points():
     logits, q = bits()
+    weights = torch.tensor([1.0, 2.0, 4.0])  # so that no two points cost the same
 
     def f(x):
         array = x.numpy()
         np.multiply(array, 2, out=array)
-        return array.sum(-1)
+        return array @ weights.numpy()
 
     gradients = []
-    for cost in (f, lambda x: 2 * x.sum(-1)):
+    for cost in (f, lambda x: 2 * (x @ weights)):
         torch.manual_seed(0)
         (gradient,) = torch.autograd.grad(sp.expect(cost, q, sp.ScoreFunction(4)), logits)
         gradients.append(gradient)
+    assert gradients[0].any()
     assert torch.equal(*gradients)
 
 
@@ -43,6 +45,7 @@ def test_f_may_return_one_buffer_again_and_again():
         torch.manual_seed(0)
         (gradient,) = torch.autograd.grad(sp.expect(cost, q, sp.ScoreFunction(1, baseline=sp.SelfCritical())), logits)
         gradients.append(gradient)
+    assert gradients[0].any()
     assert torch.equal(*gradients)
 
 
@@ -64,10 +67,80 @@ def test_a_sampled_bad_cost_leaves_theta_finite_when_dropped():
     assert theta.grad.isfinite()
 
 
+@pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
+def test_costs_that_are_not_finite_are_named_left_out_or_let_through(bad):
+    _, q = bits(2)
+
+    def f(spoiled):
+        """1 for all points, but at first not where it is spoiled: those that are left out are not shown again."""
+        answers = iter((torch.where(spoiled, bad, 1.0), torch.ones(2, 2)))
+        return lambda x: next(answers)
+
+    first, row = torch.tensor([[0, 1], [0, 0]]) > 0, torch.tensor([[0, 1], [0, 1]]) > 0
+    with pytest.raises(ValueError, match=rf"needs finite costs; f returned {bad} at \[sample, \*batch\] = \[0, 1\]"):
+        sp.expect(f(first), q, sp.ScoreFunction(2))
+    assert torch.equal(sp.expect(f(first), q, sp.ScoreFunction(2), nonfinite="drop"), torch.ones(2))
+    let_through = sp.expect(f(first), q, sp.ScoreFunction(2), nonfinite="propagate")
+    assert torch.equal(let_through.isfinite(), torch.tensor([True, False]))
+    with pytest.raises(ValueError, match=r"needs a finite cost for each batch element; .* at batch index \[1\]"):
+        sp.expect(f(row), q, sp.ScoreFunction(2), nonfinite="drop")
+
+
+def test_a_cost_may_be_the_point_itself():
+    mean = torch.zeros(3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(sp.expect(lambda x: x, Normal(mean, 1.0), sp.Pathwise()).sum(), mean)
+    assert torch.equal(gradient, torch.ones(3))
+
+
+def between(x: torch.Tensor) -> torch.Tensor:
+    """Whether a point is none of the discrete ones, [k, *batch]."""
+    return ((x > 0) & (x < 1)).any(-1)
+
+
 def test_a_relaxed_point_with_a_bad_cost_raises():
+    """The costs of the discrete points, which come first, are finite."""
     _, q = bits()
-    with pytest.raises(ValueError, match="REBAR needs finite costs"):
-        sp.expect(lambda x: (x * (1 - x)).sum(-1) * torch.inf + 1.0, q, sp.REBAR())
+
+    def f(x):
+        return x.sum(-1) + torch.where(between(x), torch.inf, 0.0)
+
+    with pytest.raises(ValueError, match="REBAR needs finite costs; f returned inf"):
+        sp.expect(f, q, sp.REBAR())
+    assert not sp.expect(f, q, sp.REBAR(), nonfinite="propagate").isnan()  # the value is that of the discrete points
+
+
+def test_a_relaxed_point_with_a_bad_derivative_raises():
+    _, q = bits()
+
+    def f(x):
+        return x.sum(-1) + torch.where(between(x), (x * 0).abs().sum(-1).sqrt(), 0.0)  # √0 has an infinite derivative
+
+    with pytest.raises(ValueError, match="REBAR needs a finite derivative of f"):
+        sp.expect(f, q, sp.REBAR())
+    sp.expect(f, q, sp.REBAR(), nonfinite="propagate")
+
+
+def test_a_relaxed_point_without_a_path_to_its_cost_raises():
+    _, q = bits()
+    with pytest.raises(RuntimeError, match="REBAR needs a cost that is differentiable in x; got one with no path"):
+        sp.expect(lambda x: x.detach().sum(-1), q, sp.REBAR())
+
+
+def test_probes_are_evaluated_without_gradient_and_their_costs_are_checked():
+    _, q = bits()
+    theta = torch.ones((), requires_grad=True)
+    grad_enabled = []
+
+    def f(x):
+        grad_enabled.append(torch.is_grad_enabled())
+        # The most probable point, which is the probe, is 0.
+        return theta * x.sum(-1) + torch.where(x.any(-1) | (len(x) > 1), 0.0, torch.inf)
+
+    estimator = sp.ScoreFunction(5, baseline=sp.SelfCritical())
+    with pytest.raises(ValueError, match="ScoreFunction needs finite costs; f returned inf"):
+        sp.expect(f, q, estimator)
+    assert grad_enabled == [True, False]
+    assert sp.expect(f, q, estimator, nonfinite="propagate").isfinite()
 
 
 def test_a_saved_pathwise_draw_is_refused(tmp_path):

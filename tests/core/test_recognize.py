@@ -74,11 +74,16 @@ def test_a_transformed_discrete_variable_is_sampled_and_discrete() -> None:
     assert set(points.unique().tolist()) == {1.0, 3.0}
 
 
+SIGNS = td.TransformedDistribution(td.Bernoulli(logits=LOGITS), [td.AffineTransform(-1.0, 2.0)], validate_args=False)
+
+
 @pytest.mark.parametrize(
-    ("component", "discrete"), [(td.Bernoulli(logits=LOGITS), True), (td.Normal(LOGITS, 1.0), False)], ids=str
+    ("component", "discrete"),
+    [(td.Bernoulli(logits=LOGITS), True), (SIGNS, True), (td.Normal(LOGITS, 1.0), False)],
+    ids=["bits", "signs, whose support does not tell", "normal"],
 )
 def test_a_mixture_is_discrete_as_its_components_are(component: Distribution, discrete: bool) -> None:
-    mixture = td.MixtureSameFamily(td.Categorical(logits=LOGITS), component)
+    mixture = td.MixtureSameFamily(td.Categorical(logits=LOGITS), component, validate_args=False)
     assert families.recognize(mixture).is_discrete == discrete
 
 
@@ -155,3 +160,38 @@ def test_weighted_points_are_the_weighted_score_where_the_weights_sum_to_zero(ki
     torch.testing.assert_close(found, expected)
     one = (weights[0] * 0 + 1).unsqueeze(0)
     torch.testing.assert_close(variables.weighted_score(points[:1], one), variables.score(points[0]))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda a, b: td.Independent(td.Normal(a, b.exp()), 1),
+        lambda a, b: td.Gamma(a.exp(), b.exp()),
+        lambda a, b: td.Bernoulli(logits=a + 0 * b),
+    ],
+    ids=["normal", "gamma", "bernoulli"],
+)
+def test_scores_are_the_derivatives_of_the_log_probability(make: Any) -> None:
+    a, b = (LOGITS.double() + shift for shift in (0.0, 0.1))
+    points = make(a, b).sample(torch.Size((3,)))
+    named = families.recognize(make(a, b)).parameters
+    for i, point in enumerate(points):
+        leaves = {name: parameter.clone().requires_grad_() for name, parameter in named.items()}
+        log_prob = families.recognize(families.with_parameters(make(a, b), leaves)).log_prob(point.unsqueeze(0))
+        expected = torch.autograd.grad(log_prob.sum(), list(leaves.values()))
+        for found, one in zip(families.recognize(make(a, b)).scores(points), expected, strict=True):
+            torch.testing.assert_close(found[i], one)
+
+
+@pytest.mark.parametrize("kind", [td.OneHotCategorical, td.Categorical])
+def test_the_largest_uniform_number_draws_a_class(kind: type[Distribution], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The distribution function may end below 1 by rounding, and the number be above it."""
+    logits = torch.randn(500, 200, generator=Generator().manual_seed(0))
+    largest = 1 - 2.0**-24
+    assert (logits.softmax(-1).cumsum(-1)[:, -1] < largest).any()
+    monkeypatch.setattr(families.discrete.noise, "uniform", lambda shape, like, generator: torch.full(shape, largest))
+    points = families.recognize(kind(logits=logits)).sample(1)  # type: ignore[call-arg]
+    if kind is td.Categorical:
+        assert points.max() < 200
+    else:
+        assert (points.sum(-1) == 1).all()

@@ -14,8 +14,8 @@ import sampleprop as sp
 from sampleprop.distributions.beta import Beta
 from sampleprop.distributions.dirichlet import Dirichlet
 from sampleprop.distributions.gamma import Gamma
+from sampleprop.distributions.log_gamma import derivative
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily
-from sampleprop.families.log_gamma import derivative
 
 # A random test here fails by chance less than once in a million runs of it: 5.5 standard errors, p-values of 1e-6.
 FALSE_ALARM = 1e-6

@@ -150,6 +150,12 @@ def test_float32_accuracy() -> None:
     torch.testing.assert_close(dist.log_prob(points).double(), exact.log_prob(points.double()), rtol=0, atol=1e-4)
 
 
+def test_huge_logits_in_float32() -> None:
+    logits = torch.tensor([[3e4, -3e4, -3e4, 1.0], [3e4, 3e4, -3e4, 3e4]])
+    means = sp.KSubset(logits, 3).mean, sp.KSubset(logits.double(), 3).mean
+    torch.testing.assert_close(means[0].double(), means[1], rtol=0, atol=1e-7)
+
+
 def test_is_not_the_set_of_the_largest_perturbed_logits() -> None:
     """{1, 2} has 6/11 here and 1/3 · 3/4 + 1/2 · 2/3 = 7/12 there."""
     _, dist = weighted()

@@ -229,9 +229,6 @@ def wide():
 
 def alone():
     return lambda x: x
-
-def failing():
-    return lambda x: {}[x], BIT
 """
 
 
@@ -252,16 +249,6 @@ def test_mistakes_in_a_file_are_named(
     result = run(command, f"mistaken.py:{function}")
     assert result.exit_code == 2
     assert words in " ".join(result.stderr.split())
-
-
-@pytest.mark.parametrize("command", ["compare", "recommend"])
-def test_what_breaks_in_a_file_keeps_its_traceback(
-    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("mistaken.py").write_text(MISTAKEN)
-    result = run(command, "mistaken.py:failing")
-    assert isinstance(result.exception, KeyError)
 
 
 def test_a_terminal_without_greek_letters_is_no_obstacle() -> None:

@@ -148,11 +148,11 @@ def test_cite_refuses_the_same(name: str) -> None:
     assert f"{name} needs" in result.stderr.replace("│", " ")
 
 
-@pytest.mark.parametrize("command", ["compare", "cite"])
-def test_what_breaks_in_the_file_keeps_its_traceback(command: str) -> None:
-    result = compare("my.py:Failing") if command == "compare" else run("cite", "my.py:Failing")
-    assert isinstance(result.exception, RuntimeError)
-    assert "a mistake in this file" in str(result.exception)
+@pytest.mark.parametrize("command", ["compare", "cite", "certify"])
+def test_what_breaks_in_the_file_is_one_line(command: str) -> None:
+    result = compare("my.py:Failing") if command == "compare" else run(command, "my.py:Failing")
+    assert result.exit_code == 2
+    assert result.stderr.strip().splitlines()[-1] == "my.py:33: RuntimeError: a mistake in this file"
 
 
 def test_cite_says_where_there_is_no_source() -> None:

@@ -57,6 +57,7 @@ def test_each_problem_with_each_seed(tmp_path: Path, measured: list[Piece]) -> N
     assert measured == [("toy", 5), ("toy", 6), ("normal", 5), ("normal", 6)]
     assert [title in result.stdout for title in ("Toy: ", "Normal: ", "seeds 5, 6.")] == [True] * 3
     assert {path.name for path in tmp_path.iterdir()} == {
+        ".lock",
         "results.jsonl",
         "settings.json",
         "comparison.md",
@@ -189,7 +190,8 @@ def test_a_failing_problem_leaves_the_others(tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text("def problem():\n    raise RuntimeError('no data')\n")
     out = tmp_path / "out"
     result = compare(out, "toy", f"{tmp_path / 'failing.py'}:problem")
-    assert isinstance(result.exception, RuntimeError)
+    assert result.exit_code == 2
+    assert "failing.py:2: RuntimeError: no data" in result.stderr.splitlines()
     assert {line["argument"] for line in lines(out)} == {"toy"}
 
 

@@ -9,7 +9,7 @@ sample is a control variate. Then its own gradient ∇_φ E[b(x)] is added back 
 - a number: `constant.py`;
 - the other samples of the same batch element: `leave_one_out.py` (their mean cost) and `optimal_coefficient.py` (their
   costs weighted by ‖s‖²);
-- the past: `moving_average.py`, and `learned.py`, a network that reads the context;
+- the past: `moving_average.py`, which moves by itself, and `learned.py`, a network that reads the context;
 - one more evaluation of f: `self_critical.py`, at the most probable point;
 - what you know of f: `known_mean.py`, a function b(x) with its mean.
 """

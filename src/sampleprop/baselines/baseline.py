@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from sampleprop.costs import Costs
 from sampleprop.families import Variables
+from sampleprop.surrogate import train
+from sampleprop.tracing import gradient_asked
 
 
 class Baseline(nn.Module, ABC):
@@ -18,10 +22,12 @@ class Baseline(nn.Module, ABC):
         samples_least: how many samples of one batch element it needs. The samples of a group's other particles and
             ranks are counted.
         probe_count: how many further evaluations of f it asks for.
+        moves: whether it changes by itself in training mode, without an optimizer.
     """
 
     samples_least: ClassVar[int] = 1
     probe_count: ClassVar[int] = 0
+    moves: ClassVar[bool] = False
 
     def refusal(self, variables: Variables) -> str | None:
         """Why this baseline cannot be computed for these variables, with the fix; None if it can."""
@@ -45,9 +51,27 @@ class Baseline(nn.Module, ABC):
         """E[b(x)], [*batch], attached to φ, for a b that depends on the sample; None for a b that does not."""
         return None
 
+    def learn(self, result: Tensor, variables: Variables, points: Tensor, b: Tensor, costs: Costs) -> Tensor:
+        """Return `result`; its backward pass also changes this baseline. Called in training mode only.
+
+        Parameters learn from ½ (f - b)² ‖∇_φ log p_φ(x)‖². Its mean is half the variance of one sample's gradient, and a
+        constant. The mean cost, which minimizes the mean of (f - b)², can be worse than no baseline at all. Where a
+        distribution does not keep its parameters under their names, the squared error has no weight.
+
+        Args:
+            result: the estimate, [*batch].
+            variables: p_φ, attached to φ.
+            points: [k, *batch, *event].
+            b: what `value` returned, [k, *batch].
+            costs: as `value` got them.
+        """
+        if not self.learned:
+            return result
+        return train(result, costs.average((b - costs.points).square() * _weight(variables, points, b.dim()) / 2))
+
     @property
     def learned(self) -> bool:
-        """Whether it has parameters to train, on the squared error."""
+        """Whether it has parameters to train."""
         return any(parameter.requires_grad for parameter in self.parameters())
 
     @property
@@ -57,3 +81,18 @@ class Baseline(nn.Module, ABC):
 
     def __repr__(self) -> str:
         return self.label
+
+
+def squared_length(scores: Sequence[Tensor], ndim: int) -> Tensor:
+    """The squared length of all scores together, [k, *batch] of `ndim` dimensions."""
+    return torch.stack([s.square().unsqueeze(-1).flatten(ndim).sum(-1) for s in scores]).sum(0)
+
+
+def _weight(variables: Variables, points: Tensor, ndim: int) -> Tensor | float:
+    """The squared length of the scores with respect to those parameters whose gradient is asked for, [k, *batch]."""
+    try:
+        asked = [gradient_asked(parameter) for parameter in variables.parameters.values()]
+    except TypeError:
+        return 1.0
+    scores = variables.scores(points)
+    return squared_length([s for s, wanted in zip(scores, asked, strict=True) if wanted] or scores, ndim)

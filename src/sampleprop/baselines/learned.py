@@ -1,7 +1,7 @@
 """A network that predicts the cost from the context.
 
-Source: [mnih2014neural], sec. 2.3. Differences from the paper: no division by the running standard deviation, which
-would scale the gradient.
+Source: [mnih2014neural], sec. 2.3. Differences from the paper: the squared error is weighted by the squared length of
+the score, which makes it the variance; no division by the running standard deviation, which would scale the gradient.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from sampleprop.families import Variables
 
 
 class LearnedBaseline(Baseline):
-    r"""Predicts the cost from the context, trained on the squared error ½(f - b(context))².
+    r"""Predicts the cost from the context, trained to minimize the variance of the gradient.
 
-    The context is detached, so the prediction trains the network and nothing before it. On several ranks its gradient
+    .. math:: \mathbb{E}\bigl[\tfrac12 (f(x) - b(\text{context}))^2 \|\nabla_\phi \log p_\phi(x)\|^2\bigr]
+
+    is least at the mean cost weighted by the squared length of the score. The context is detached, so the prediction
+    trains the network and nothing before it. On several ranks its gradient
     must be averaged with all others. Therefore let the estimator be a part of the module that
     `DistributedDataParallel` wraps.
 

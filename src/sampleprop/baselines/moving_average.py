@@ -5,42 +5,83 @@ Source: common practice, for instance [mnih2014neural], sec. 2.3.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from functools import partial
+from typing import ClassVar
 
+import torch
+from torch import Tensor
+
+from sampleprop import checks, parallel
 from sampleprop.baselines.baseline import Baseline
 from sampleprop.costs import Costs
 from sampleprop.families import Variables
+from sampleprop.tracing import after_backward, transforms_active
 
 
 class MovingAverage(Baseline):
-    r"""The average cost of earlier steps, kept as a parameter.
+    r"""The average cost of earlier steps, which moves by itself.
 
-    The parameter m learns from the loss ½(f - m)², whose gradient is m - f. Plain gradient descent at rate 1 - d makes
-    it the exponential moving average m ← d m + (1 - d) f of decay d, for a loss averaged over the batch. The current
-    cost enters after its own use, in `optimizer.step()`, because an average that contains it would shrink the gradient.
+    .. math:: m \leftarrow d\, m + (1 - d)\, \bar f
 
-    On several ranks m follows the costs of all of them, and stays the same on each, where it is a parameter of the
-    module that averages its gradients (`DistributedDataParallel`, say).
+    with the mean cost :math:`\bar f` of all samples and batch elements. In training mode m moves at the end of the first
+    backward pass through the estimate, thus after its own use: an average that contains the current cost would shrink
+    the gradient. With gradients accumulated over parts of a batch it moves once for each part. It is a buffer:
+    `state_dict` has it, an optimizer does not. It stays as it is in eval mode, without gradients, under `torch.func`, and
+    where the mean cost is not finite. A compiled step moves it in the forward pass, after its use. Activation
+    checkpointing needs ``use_reentrant=False``, as torch advises: the other one ends a backward pass within another.
+
+    On several ranks each one follows its own costs. `DistributedDataParallel` copies the buffers of rank 0 to all before
+    each forward pass, so that all subtract the average of rank 0's costs. Where the ranks share their samples
+    (`process_group`), m follows the costs of all. The gradient is unbiased each time.
 
     Args:
-        start: the first guess of the cost.
+        start: the first guess of the cost, finite.
+        decay: d, at least 0 and below 1. The average reaches back over about 1 / (1 - d) steps.
+
+    Raises:
+        ValueError: for arguments out of range.
 
     Example, for m = 1 and the cost 3, at decay 0.9: m becomes 0.9 · 1 + 0.1 · 3 = 1.2:
 
         >>> import torch, sampleprop as sp
-        >>> baseline = sp.MovingAverage(start=1.0)
-        >>> optimizer = torch.optim.SGD(baseline.parameters(), lr=0.1)
-        >>> q = torch.distributions.Bernoulli(torch.tensor(0.5))
-        >>> sp.expect(lambda x: torch.full_like(x, 3.0), q, sp.ScoreFunction(1, baseline=baseline)).backward()
-        >>> optimizer.step()
-        >>> baseline.average.detach()
-        tensor([1.2000])
+        >>> estimator = sp.ScoreFunction(1, baseline=sp.MovingAverage(start=1.0))
+        >>> q = torch.distributions.Bernoulli(logits=torch.zeros((), requires_grad=True))
+        >>> sp.expect(lambda x: torch.full_like(x, 3.0), q, estimator).backward()
+        >>> estimator.baseline.average
+        tensor(1.2000)
     """
 
-    def __init__(self, start: float = 0.0) -> None:
+    moves: ClassVar[bool] = True
+    average: Tensor
+
+    def __init__(self, start: float = 0.0, decay: float = 0.9) -> None:
         super().__init__()
-        self.average = nn.Parameter(torch.tensor([float(start)]))  # one dimension, because FSDP takes no scalar
+        checks.finite_number("MovingAverage", "start", start)
+        if not 0 <= decay < 1:
+            raise ValueError(
+                f"MovingAverage needs a decay of at least 0 and below 1; got {decay}. Take Constant for an average that "
+                "stays where it is."
+            )
+        self.decay = decay
+        self.register_buffer("average", torch.tensor(float(start)))
 
     def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
         return self.average.to(costs.points.dtype).expand_as(costs.points)
+
+    def learn(self, result: Tensor, variables: Variables, points: Tensor, b: Tensor, costs: Costs) -> Tensor:
+        if not result.requires_grad or transforms_active():
+            return result
+        mean = costs.points.mean()
+        process_group = None if costs.group is None else costs.group.process_group
+        if process_group is not None:
+            mean = parallel.total(mean, process_group) / process_group.size()
+        if torch.compiler.is_compiling():  # a compiled backward pass changes no buffer
+            self._move(mean)
+        else:
+            after_backward(result, partial(self._move, mean))
+        return result
+
+    def _move(self, mean: Tensor) -> None:
+        with torch.no_grad():
+            moved = self.average.lerp(mean.to(self.average), 1 - self.decay)
+            self.average.copy_(torch.where(mean.isfinite(), moved, self.average))

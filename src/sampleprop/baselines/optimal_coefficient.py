@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sampleprop.baselines.baseline import Baseline
+from sampleprop.baselines.baseline import Baseline, squared_length
 from sampleprop.costs import Costs, totals
 from sampleprop.families import Variables
 
@@ -38,9 +38,7 @@ class OptimalCoefficient(Baseline):
     samples_least = 2
 
     def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
-        scores = variables.scores(points)
-        squares = [s.square().unsqueeze(-1).flatten(costs.points.dim()).sum(-1) for s in scores]
-        weight = torch.stack(squares).sum(0)  # [k, *batch]
+        weight = squared_length(variables.scores(points), costs.points.dim())  # [k, *batch]
         weighted = weight * costs.points
         all_weighted, all_weight = totals(weighted, weight, group=costs.group)
         rest = all_weight - weight

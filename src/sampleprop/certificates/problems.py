@@ -30,13 +30,16 @@ from sampleprop.distributions.dirichlet import Dirichlet
 from sampleprop.distributions.gamma import Gamma as SmallGamma
 from sampleprop.distributions.generalized_extreme_value import GeneralizedExtremeValue
 from sampleprop.distributions.k_subset import KSubset
+from sampleprop.distributions.linear_chain import LinearChain
+from sampleprop.distributions.matching import Matching
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily
 from sampleprop.distributions.plackett_luce import PlackettLuce
+from sampleprop.distributions.quadrature import gauss_legendre
+from sampleprop.distributions.spanning_tree import SpanningTree
 from sampleprop.distributions.truncated_normal import TruncatedNormal
 from sampleprop.distributions.von_mises import VonMises
 from sampleprop.distributions.von_mises_fisher import VonMisesFisher
 from sampleprop.estimator import Estimator
-from sampleprop.families.quadrature import gauss_legendre
 
 MOST_STATES = 2**21
 
@@ -332,6 +335,14 @@ def _two_ranks(logits: Tensor) -> Distribution:
     return PlackettLuce(logits, 2)
 
 
+def _chain(phi: Tensor) -> Distribution:
+    """Four places and three labels; label 2 never follows label 0."""
+    unary, transitions = phi.split([12, 9], -1)
+    forbidden = torch.zeros(3, 3, dtype=phi.dtype)
+    forbidden[0, 2] = -torch.inf
+    return LinearChain(unary.unflatten(-1, (4, 3)), transitions.unflatten(-1, (1, 3, 3)) + forbidden)
+
+
 def _coupled(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
     """Of bits: neither additive nor a polynomial of low degree, with an offset."""
     angle = (x * theta[..., 1:]).sum(-1)
@@ -361,6 +372,11 @@ def _ranked(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
     scores = theta[..., 1:].expand(*x.shape[:-1], -1).gather(-1, x)  # [k, rows, ranks]
     discounts = torch.arange(1, x.shape[-1] + 1, dtype=theta.dtype).rsqrt()
     return theta[..., 0] + 2 * (scores * discounts).sum(-1).sin()
+
+
+def _flat(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
+    """Of a matrix: θ holds the offset and one number for each entry."""
+    return _shares(x.flatten(-2), phi, theta)
 
 
 def _square(x: Tensor, phi: Tensor, theta: Tensor) -> Tensor:
@@ -475,6 +491,32 @@ PROBLEMS = (
         _float64([0.5, 0.6, -0.6, 0.9, -0.4, 0.3]),
         _two_ranks,
         _ranked,
+    ),
+    Problem(
+        "chain of four labels",
+        _float64(
+            [
+                *(0.3, -0.4, 0.1, 0.6, 0.2, -0.5, -0.2, 0.5, 0.0, 0.4, -0.3, 0.2),
+                *(0.5, 0.1, 0.0, -0.4, 0.7, 0.3, 0.2, -0.6, 0.4),
+            ]
+        ),
+        _float64([0.5, 0.6, -0.6, 0.5, 0.4, -0.6, 0.3, 0.7, -0.2, -0.5, 0.1, 0.6, -0.4]),
+        _chain,
+        _flat,
+    ),
+    Problem(
+        "spanning tree of four nodes",
+        _float64([0.4, -0.9, 0.7, 0.1, -0.3, 0.5]),
+        _float64([0.5, 0.6, -0.6, 0.9, -0.4, 0.3, -0.7]),
+        lambda logits: SpanningTree(logits),
+        _shares,
+    ),
+    Problem(
+        "matching of three pairs",
+        _float64([[0.4, -0.9, 0.7], [0.1, -0.3, 0.5], [-0.4, 0.6, 0.2]]),
+        _float64([0.5, 0.6, -0.6, 0.9, -0.4, 0.3, -0.7, 0.2, 0.8, -0.3]),
+        lambda scores: Matching(scores),
+        _flat,
     ),
     Problem("normal, square", _float64([0.6, -0.2]), _float64([-1.0, 1.0]), _normal, _square, _grid(-9, 10, 0.125)),
     Problem("normal, bump", _float64([0.6, -0.2]), _float64([-0.3, 1.0]), _normal, _bump, _grid(-9, 10, 0.125)),

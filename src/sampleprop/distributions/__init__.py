@@ -18,8 +18,11 @@ from sampleprop.distributions.gumbel_max import gumbel_max as gumbel_max
 from sampleprop.distributions.gumbel_max import gumbel_top_k as gumbel_top_k
 from sampleprop.distributions.implicit import ImplicitReparameterization as ImplicitReparameterization
 from sampleprop.distributions.k_subset import KSubset as KSubset
+from sampleprop.distributions.linear_chain import LinearChain as LinearChain
+from sampleprop.distributions.matching import Matching as Matching
 from sampleprop.distributions.mixture_same_family import MixtureSameFamily as MixtureSameFamily
 from sampleprop.distributions.plackett_luce import PlackettLuce as PlackettLuce
+from sampleprop.distributions.spanning_tree import SpanningTree as SpanningTree
 from sampleprop.distributions.truncated_normal import TruncatedNormal as TruncatedNormal
 from sampleprop.distributions.von_mises import VonMises as VonMises
 from sampleprop.distributions.von_mises_fisher import VonMisesFisher as VonMisesFisher

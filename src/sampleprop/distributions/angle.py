@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sampleprop import noise
-from sampleprop.families.quadrature import gauss_legendre
+from sampleprop.distributions.quadrature import gauss_legendre
 
 PANELS = 12
 NODES = 10

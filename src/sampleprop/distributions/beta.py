@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Generator, Size, Tensor
 from torch.distributions.utils import broadcast_all
 
-from sampleprop.families.log_gamma import logit_beta, refuse_infinite
+from sampleprop.distributions.log_gamma import log_gamma, refuse_infinite
 from sampleprop.families.reparameterized import Reparameterized
 
 
@@ -90,4 +90,5 @@ class Beta(Reparameterized, td.Beta):
 
     def _logit(self, shape: Size, generator: Generator | None) -> Tensor:
         """In float64."""
-        return logit_beta(self.concentration1, self.concentration0, shape, generator)
+        log_one = log_gamma("Beta", self.concentration1, shape, generator)
+        return log_one - log_gamma("Beta", self.concentration0, shape, generator)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch.distributions as td
 from torch import Generator, Size, Tensor
 
-from sampleprop.families.log_gamma import log_dirichlet, refuse_infinite
+from sampleprop.distributions.log_gamma import log_gamma, refuse_infinite
 from sampleprop.families.reparameterized import Reparameterized
 
 
@@ -67,4 +67,4 @@ class Dirichlet(Reparameterized, td.Dirichlet):
 
     def _log(self, shape: Size, generator: Generator | None) -> Tensor:
         """log x in float64."""
-        return log_dirichlet(self.concentration, shape, generator)
+        return log_gamma("Dirichlet", self.concentration, shape, generator).log_softmax(-1)

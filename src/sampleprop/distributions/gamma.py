@@ -12,7 +12,7 @@ import torch
 import torch.distributions as td
 from torch import Generator, Size, Tensor
 
-from sampleprop.families.log_gamma import derivative, log_gamma, refuse_infinite
+from sampleprop.distributions.log_gamma import derivative, log_gamma, refuse_infinite
 from sampleprop.families.reparameterized import Reparameterized
 from sampleprop.surrogate import guarded
 

@@ -28,13 +28,15 @@ class ThroughPoints(Estimator[V, Draw], ABC):
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
     """
 
-    def __init__(self, samples: int | None, allow_unused: bool) -> None:
+    def __init__(self, samples: int | None, allow_unused: bool, allow_steps: bool) -> None:
         super().__init__()
         checks.samples(self.name, samples, optional=True)
         self.samples = samples
         self.allow_unused = allow_unused
+        self.allow_steps = allow_steps
 
     def calls(self, variables: V) -> tuple[int, int]:
         return self.draws, self.draws
@@ -44,5 +46,5 @@ class ThroughPoints(Estimator[V, Draw], ABC):
         return self.draw(variables, generator).points.squeeze(0)
 
     def estimate(self, variables: V, draw: Draw, costs: Costs) -> Tensor:
-        checks.path(self.name, variables, costs.points, draw.points, self.allow_unused)
+        checks.path(self.name, variables, costs.points, draw.points, self.allow_unused, self.allow_steps)
         return costs.mean()

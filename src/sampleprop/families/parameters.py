@@ -55,6 +55,8 @@ def constraint_of(base: Distribution, name: str) -> td.constraints.Constraint:
     """The range of a parameter, by its name in `Variables.parameters`."""
     if isinstance(base, td.MixtureSameFamily) and name not in base.arg_constraints:
         return td.constraints.real if name == "weights" else constraint_of(unwrap(base.component_distribution)[0], name)
+    if name not in base.arg_constraints and isinstance(base, td.Bernoulli | td.OneHotCategorical | td.Categorical):
+        return td.constraints.real  # a subclass with parameters of its own, of which the logits are made
     return base.arg_constraints[name]
 
 

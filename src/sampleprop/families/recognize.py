@@ -13,12 +13,12 @@ from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
 
 from sampleprop import noise
-from sampleprop.families import laws, parameters, samplers
+from sampleprop.families import densities, laws, parameters, samplers
 from sampleprop.families.discrete import Bernoullis, Integers, OneHots
 from sampleprop.families.rounding import refuse_rounded
 from sampleprop.families.structured import LogLinear, LogLinears, Structured, Structures
 from sampleprop.families.variables import Variables, unwrap
-from sampleprop.tracing import value_and_grad
+from sampleprop.tracing import inspectable, value_and_grad
 
 
 def recognize(dist: Distribution) -> Variables:
@@ -110,10 +110,7 @@ class Other(Variables):
         refuse_rounded(base, points)
         # Another tensor object: a transform with a cache would recognize its own result and leave φ out.
         points = points.view_as(points)
-        if isinstance(base, td.Geometric) and type(base).log_prob is td.Geometric.log_prob and not base._validate_args:
-            result = samplers.geometric_log_prob(base, points)
-        else:
-            result = base.log_prob(points)
+        result = densities.log_prob(base, points)
         # Summed here, because Independent reshapes first, which fails for an empty batch.
         return noise.promote(self.sum(result))
 
@@ -129,7 +126,13 @@ class Other(Variables):
 
         def total(*tensors: Tensor) -> Tensor:
             moved = parameters.with_parameters(self.dist, dict(zip(named, tensors, strict=True)))
-            return recognize(moved).log_prob(points).sum()
+            result = recognize(moved).log_prob(points).sum()
+            if inspectable(result) and not result.requires_grad:
+                raise RuntimeError(
+                    f"The score of {self.kind} needs a log_prob that autograd can follow to its parameters; got one "
+                    "without a graph, so the score would be zero. Use Pathwise, or write log_prob without detach."
+                )
+            return result
 
         with torch.no_grad():
             return value_and_grad(total, *copies)[1]

@@ -20,30 +20,30 @@ SHARE = 1e-3  # of the samples, or of the probability, that may be lost
 
 def refuse_rounded(base: Distribution, points: Tensor) -> None:
     """Refuse samples that were rounded to the edge of the support. On a GPU this makes the host wait for the device."""
-    kind: Any = type(base)
-    if kind in _TORCH_ROUNDS:
-        if inspectable(points):
-            _refuse_by_torch(kind, points.detach())
-    elif isinstance(base, td.TransformedDistribution) and inspectable(points):
+    if not inspectable(points):
+        return
+    if isinstance(base, _BY_SAMPLES):
+        _refuse_sampled(base, points.detach())
+    elif isinstance(base, td.TransformedDistribution):
         _refuse_transformed(base, points.detach())
 
 
-# The classes whose samples lie close to both ends of the unit interval, and those that lie close to 0 only.
+# The classes whose samples may lie close to both ends of the unit interval, and those that may lie close to 0 only.
 _BOTH_ENDS = (td.Beta, td.Kumaraswamy, td.Dirichlet, td.RelaxedBernoulli)
-_TORCH_ROUNDS = (*_BOTH_ENDS, td.Gamma, td.RelaxedOneHotCategorical)
+_BY_SAMPLES = (*_BOTH_ENDS, td.Gamma, td.RelaxedOneHotCategorical)
 
 
-def _refuse_by_torch(kind: type[Distribution], points: Tensor) -> None:
+def _refuse_sampled(base: Distribution, points: Tensor) -> None:
     """Refuse more than one sample in a hundred, and at least two: one such sample does no visible harm."""
     rounded = points <= torch.finfo(points.dtype).tiny
-    if kind in _BOTH_ENDS:
+    if isinstance(base, _BOTH_ENDS):
         rounded = rounded | (points >= 1 - torch.finfo(points.dtype).eps)
     count = int(rounded.sum())
     if count > max(1, points.numel() / 100):
         raise ValueError(
-            f"The score of {kind.__name__} needs samples that floating point can tell from the edge of the support; "
-            f"got {count} of {points.numel()} rounded to it in {points.dtype}. Use Pathwise, a milder temperature or "
-            "concentration, or the distribution of the logarithm or the logit."
+            f"The score of {type(base).__name__} needs samples that floating point can tell from the edge of the "
+            f"support; got {count} of {points.numel()} rounded to it in {points.dtype}. Use Pathwise, a milder "
+            "temperature or concentration, or the distribution of the logarithm or the logit."
         )
 
 
@@ -70,7 +70,7 @@ def _refuse_transformed(base: td.TransformedDistribution, points: Tensor) -> Non
                 continue
             numbers = torch.finfo(points.dtype)
             edge = end + side * max(STEPS * numbers.eps * abs(end), numbers.tiny)
-            rounded = points <= edge if side > 0 else points >= edge
+            rounded = (points >= end) & (points <= edge) if side > 0 else (points <= end) & (points >= edge)
             share = float(rounded.double().mean())
             lost = max(lost, share, _mass_beyond(base, transforms, points.new_tensor(edge), side))
     if lost > SHARE:

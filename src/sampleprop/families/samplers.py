@@ -17,10 +17,13 @@ from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 
 from sampleprop import noise
-from sampleprop.families.log_gamma import log_dirichlet, logit_beta
+from sampleprop.families import laws
 from sampleprop.families.reparameterized import Reparameterized
 from sampleprop.families.variables import unwrap
+from sampleprop.tracing import inspectable
 
+BOOSTED = 0.3  # the concentration below which a Gamma variable is drawn by its logarithm
+LEAST = 1e-5  # below, the derivative lies with samples that are too rare to be drawn
 Sampler = Callable[[Any, Size, Generator | None], Tensor]
 
 
@@ -32,6 +35,7 @@ def sample(dist: Distribution, base: Distribution, k: int, generator: Generator 
         own = _SAMPLE.get(type(base).sample)
         if own is not None:
             return own(base, Size((k,)), generator)
+        _refuse_tiny_inside(dist)
         with noise.draw_from(generator):
             return dist.sample(Size((k,))).detach()
 
@@ -58,12 +62,6 @@ def smooth(base: Distribution) -> bool:
     return isinstance(base, Reparameterized) and base.smooth
 
 
-def geometric_log_prob(dist: td.Geometric, points: Tensor) -> Tensor:
-    """log p(points). torch's own formula chooses by index, which vmap refuses."""
-    failures = torch.where(points > 0, dist.probs, 0.0)  # where there are no failures, p = 1 must not give 0 · ∞
-    return points * (-failures).log1p() + dist.probs.log()
-
-
 def _reparameterized(base: Distribution) -> Sampler | None:
     if isinstance(base, td.TransformedDistribution) and not base.has_rsample:
         return None
@@ -75,6 +73,19 @@ def _samples_by_rsample(base: Distribution) -> bool:
     kind: Any = type(base)
     owner = next(base for base in kind.__mro__ if "rsample" in vars(base))
     return kind.sample is owner.sample
+
+
+def _refuse_tiny_inside(dist: Distribution) -> None:
+    """Refuse what is drawn by torch from a Beta, Dirichlet or Gamma variable inside that its sampler gets wrong."""
+    for part in laws.parts(dist):
+        if not isinstance(part, td.Dirichlet | td.Gamma | td.Beta):
+            continue
+        a = part._dirichlet.concentration if isinstance(part, td.Beta) else part.concentration
+        if inspectable(a) and a.numel() and float(a.min()) < LEAST:
+            raise ValueError(
+                f"{type(dist).__name__} needs concentrations of at least {LEAST:g}, below which torch draws its "
+                f"{type(part).__name__} variable wrongly; got {float(a.min()):.2g}."
+            )
 
 
 def _normal(dist: td.Normal, shape: Size, generator: Generator | None) -> Tensor:
@@ -93,7 +104,9 @@ def _uniform(dist: td.Uniform, shape: Size, generator: Generator | None) -> Tens
 
 
 def _exponential(dist: td.Exponential, shape: Size, generator: Generator | None) -> Tensor:
-    return noise.cast_like(noise.exponential((*shape, *dist.rate.shape), dist.rate, generator) / dist.rate, dist.rate)
+    # Not a quotient: for rates beyond the root of the largest number its derivative underflows.
+    scale = (-noise.promote(dist.rate).log()).exp()
+    return noise.cast_like(noise.exponential((*shape, *scale.shape), scale, generator) * scale, dist.rate)
 
 
 def _laplace(dist: td.Laplace, shape: Size, generator: Generator | None) -> Tensor:
@@ -134,21 +147,53 @@ def _own_reparameterized(dist: Reparameterized, shape: Size, generator: Generato
     return dist.draw(shape, generator)
 
 
+def _log_gamma(name: str, concentration: Tensor, shape: Size, generator: Generator | None) -> Tensor:
+    """log X for X ~ Gamma(a, 1), in float64, attached to a: by torch's sampler, which knows its derivative.
+
+    For small a, X underflows. There log X is that of X(a + 1) U^(1/a), and the derivative follows the same way.
+    """
+    _refuse_rare(name, concentration)
+    a = concentration.double().expand(*shape, *concentration.shape)
+    boosted = a < BOOSTED
+    x = torch._standard_gamma(torch.where(boosted, a + 1, a), **noise.generator_option(generator))
+    wait = noise.exponential(a.shape, a, generator)
+    return x.log() - torch.where(boosted, wait / torch.where(boosted, a, 1.0), 0.0)
+
+
+def _refuse_rare(name: str, concentration: Tensor) -> None:
+    if not (torch.is_grad_enabled() and concentration.requires_grad and inspectable(concentration)):
+        return
+    least = float(concentration.detach().min()) if concentration.numel() else 1.0
+    if least < LEAST:
+        raise ValueError(
+            f"The derivative of a sample of {name} needs concentrations of at least {LEAST:g}; got {least:.2g}, where "
+            "nearly all samples are at an end of the support, and those whose move makes up the derivative are too "
+            "rare to be drawn. Keep the concentration above that, or draw the end as a Bernoulli variable."
+        )
+
+
 def _gamma(dist: td.Gamma, shape: Size, generator: Generator | None) -> Tensor:
-    concentration, rate = noise.promote(dist.concentration), noise.promote(dist.rate)
-    full = concentration.expand(*shape, *concentration.shape)
-    x = torch._standard_gamma(full, **noise.generator_option(generator)) / rate
+    # torch has no half precision here, and raises what underflows before it divides by the rate.
+    x = (_log_gamma("Gamma", dist.concentration, shape, generator) - dist.rate.double().log()).exp()
     return _inside(noise.cast_like(x, dist.concentration), least_only=True)
+
+
+def _inverse_gamma(dist: td.InverseGamma, shape: Size, generator: Generator | None) -> Tensor:
+    gamma: Any = dist.base_dist
+    x = (gamma.rate.double().log() - _log_gamma("InverseGamma", gamma.concentration, shape, generator)).exp()
+    return _finite("InverseGamma", noise.cast_like(x, gamma.concentration))
 
 
 def _beta(dist: td.Beta, shape: Size, generator: Generator | None) -> Tensor:
     # torch's derivative is wrong where one concentration is large, and its sign too.
-    x = logit_beta(dist.concentration1, dist.concentration0, shape, generator).sigmoid()
+    one = _log_gamma("Beta", dist.concentration1, shape, generator)
+    x = (one - _log_gamma("Beta", dist.concentration0, shape, generator)).sigmoid()
     return _inside(noise.cast_like(x, dist.concentration1))
 
 
 def _dirichlet(dist: td.Dirichlet, shape: Size, generator: Generator | None) -> Tensor:
-    return _inside(noise.cast_like(log_dirichlet(dist.concentration, shape, generator).exp(), dist.concentration))
+    x = _log_gamma("Dirichlet", dist.concentration, shape, generator).softmax(-1)
+    return _inside(noise.cast_like(x, dist.concentration))
 
 
 def _inside(x: Tensor, *, least_only: bool = False) -> Tensor:
@@ -166,10 +211,46 @@ def _wishart(dist: td.Wishart, shape: Size, generator: Generator | None) -> Tens
     return x
 
 
+def _fisher_snedecor(dist: td.FisherSnedecor, shape: Size, generator: Generator | None) -> Tensor:
+    # The logarithm of a ratio of two Gamma variables, either of which may underflow.
+    one = _log_gamma("FisherSnedecor", dist.df1 / 2, shape, generator) - dist.df1.double().log()
+    other = _log_gamma("FisherSnedecor", dist.df2 / 2, shape, generator) - dist.df2.double().log()
+    return _finite("FisherSnedecor", _inside(noise.cast_like((one - other).exp(), dist.df1), least_only=True))
+
+
+def _student_t(dist: td.StudentT, shape: Size, generator: Generator | None) -> Tensor:
+    log_ratio = _log_gamma("StudentT", dist.df / 2, shape, generator) - (dist.df.double() / 2).log()
+    epsilon = noise.normal(log_ratio.shape, dist.loc, generator) * (-log_ratio / 2).exp()
+    return _finite("StudentT", noise.cast_like(dist.loc + dist.scale * epsilon, dist.loc))
+
+
+def _finite(name: str, x: Tensor) -> Tensor:
+    """Refuse samples of which more than one in a thousand exceeds the largest number of their dtype."""
+    if inspectable(x) and x.numel() and float(x.detach().isinf().double().mean()) > 1e-3:
+        raise ValueError(
+            f"{name} needs parameters whose samples {x.dtype} can hold; got {int(x.detach().isinf().sum())} of "
+            f"{x.numel()} infinite. Keep the concentration or the degrees of freedom further from 0, or use float64."
+        )
+    return x
+
+
+def _kumaraswamy(dist: td.Kumaraswamy, shape: Size, generator: Generator | None) -> Tensor:
+    # (1 - u^(1/b))^(1/a), in logarithms: for large a and b torch's powers lose all digits.
+    a, b = noise.promote(dist.concentration1), noise.promote(dist.concentration0)
+    x = ((-(-noise.exponential((*shape, *a.shape), a, generator) / b).expm1()).log() / a).exp()
+    return _inside(noise.cast_like(x, dist.concentration1))
+
+
+def _gumbel(dist: td.Gumbel, shape: Size, generator: Generator | None) -> Tensor:
+    # torch transforms a Uniform that ends before 0 and 1, in half precision far before.
+    epsilon = noise.gumbel((*shape, *dist.loc.shape), dist.loc, generator)
+    return noise.cast_like(dist.loc + dist.scale * epsilon, dist.loc)
+
+
 def _transformed(dist: td.TransformedDistribution, shape: Size, generator: Generator | None) -> Tensor:
-    if isinstance(dist, td.Gumbel):  # torch transforms a Uniform that ends far before 0 and 1 in half precision
-        epsilon = noise.gumbel((*shape, *dist.loc.shape), dist.loc, generator)
-        return noise.cast_like(dist.loc + dist.scale * epsilon, dist.loc)
+    for kind, own in _TRANSFORMED.items():
+        if isinstance(dist, kind):
+            return own(dist, shape, generator)
     x = rsample(dist.base_dist, unwrap(dist.base_dist)[0], shape, generator)
     for transform in dist.transforms:
         x = transform(x)
@@ -177,6 +258,12 @@ def _transformed(dist: td.TransformedDistribution, shape: Size, generator: Gener
 
 
 def _poisson(dist: td.Poisson, shape: Size, generator: Generator | None) -> Tensor:
+    limit = torch.finfo(dist.rate.dtype).eps ** -2 / 16
+    if inspectable(dist.rate) and dist.rate.numel() and float(dist.rate.max()) > limit:
+        raise ValueError(
+            f"Poisson needs rates up to {limit:.2g} in {dist.rate.dtype}, beyond which floating point does not tell "
+            f"its samples apart; got {float(dist.rate.max()):.2g}. Use a Normal distribution, or float64."
+        )
     return torch.poisson(dist.rate.expand(*shape, *dist.rate.shape), **noise.generator_option(generator))
 
 
@@ -216,6 +303,14 @@ _RSAMPLE: dict[Any, Sampler] = _EXPLICIT | {
     td.Beta.rsample: _beta,
     td.Dirichlet.rsample: _dirichlet,
     td.Wishart.rsample: _wishart,
+    td.FisherSnedecor.rsample: _fisher_snedecor,
+    td.StudentT.rsample: _student_t,
+}
+# These inherit `rsample` from TransformedDistribution, and torch's transforms lose digits.
+_TRANSFORMED: dict[type[Distribution], Sampler] = {
+    td.Gumbel: _gumbel,
+    td.InverseGamma: _inverse_gamma,
+    td.Kumaraswamy: _kumaraswamy,
 }
 _SAMPLE: dict[Any, Sampler] = {
     td.Poisson.sample: _poisson,

@@ -5,6 +5,7 @@ Source: the definition of the softmax.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -118,6 +119,29 @@ def pieces(logits: Tensor) -> list[slice]:
     return [slice(start, start + step) for start in range(0, max(rows, 1), step)]
 
 
+def by_pieces(logits: Tensor, work: Callable[[slice], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The results of `work` for each piece of the rows, [rows].
+
+    They are written into tensors that exist already: small ones that outlive the large ones of a piece would keep the
+    allocator from using that memory again.
+    """
+    first, *rest = pieces(logits)
+    found = work(first)
+    if not rest:
+        return found
+    results = tuple(x.new_empty(len(logits)) for x in found)
+
+    def keep(rows: slice, found: tuple[Tensor, ...]) -> None:
+        for result, x in zip(results, found, strict=True):
+            result[rows] = x
+
+    keep(first, found)
+    del found
+    for rows in rest:
+        keep(rows, work(rows))
+    return results
+
+
 def _value_and_norm(logits: Tensor, tokens: Tensor, mask: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
     """The log-probabilities, and the logarithm of the sum of all exponentials."""
     z = scaled(logits, temperature)
@@ -132,8 +156,8 @@ class _TokenLogProb(Function):
     @staticmethod
     def forward(logits: Tensor, tokens: Tensor, mask: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
         flat, numbers = logits.reshape(-1, logits.shape[-1]), tokens.reshape(-1)
-        found = [_value_and_norm(flat[rows], numbers[rows], None, temperature) for rows in pieces(flat)]
-        value, norm = (torch.cat(x).view(tokens.shape) for x in zip(*found, strict=True))
+        found = by_pieces(flat, lambda rows: _value_and_norm(flat[rows], numbers[rows], None, temperature))
+        value, norm = (x.view(tokens.shape) for x in found)
         return (value if mask is None else torch.where(mask, value, 0)), norm
 
     @staticmethod

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from sampleprop.functional import arguments
-from sampleprop.functional.token_log_prob import certain, checked, pieces, scaled
+from sampleprop.functional.token_log_prob import by_pieces, certain, checked, pieces, scaled
 from sampleprop.tracing import differentiable_backward, inspectable
 
 NAME = "token_terms"
@@ -150,11 +150,10 @@ class _TokenTerms(Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         flat, numbers = _rows(logits), tokens.reshape(-1)
         other = None if reference is None else _rows(reference)
-        found = [
-            _terms(flat[rows], numbers[rows], None if other is None else other[rows], temperature)
-            for rows in pieces(flat)
-        ]
-        value, entropy, kl, norm = (torch.cat(x).view(tokens.shape) for x in zip(*found, strict=True))
+        found = by_pieces(
+            flat, lambda rows: _terms(flat[rows], numbers[rows], None if other is None else other[rows], temperature)
+        )
+        value, entropy, kl, norm = (x.view(tokens.shape) for x in found)
         if mask is not None:
             value, entropy, kl = (torch.where(mask, x, 0) for x in (value, entropy, kl))
         return value, entropy, kl, norm

@@ -94,9 +94,7 @@ def fold(nodes: list[Node], group: Group | None = None, baselines: list[Tensor |
     """
     after: Tensor | None = None
     compiled = torch.compiler.is_compiling()
-    gathered: AbstractContextManager[list[tuple[str, Tensor]]] = (
-        nullcontext([]) if compiled else checks.gathered_paths()
-    )
+    gathered: AbstractContextManager[list[checks.Path]] = nullcontext([]) if compiled else checks.gathered_paths()
     with gathered as paths:
         while nodes:
             run = [nodes.pop()]
@@ -140,7 +138,7 @@ def _fold_chain(
     after: Tensor | None,
     group: Group | None,
     baselines: list[Tensor | None] | None,
-    paths: list[tuple[str, Tensor]],
+    paths: list[checks.Path],
 ) -> Tensor:
     """Variables of one chain, the first one first; they have one batch shape."""
     last = nodes[-1].total(after)
@@ -149,8 +147,10 @@ def _fold_chain(
         torch.stack([torch.zeros_like(last) if c is None else c for c in terms] + [last])
     )  # [t, *batch]
     if nodes[0].chain is ThroughPoints:
-        pathwise = [node for node in nodes if isinstance(node.estimator, ThroughPoints)]
-        paths.extend((n.estimator.name, n.draw.points) for n in pathwise if not n.estimator.allow_unused)
+        for node in nodes:
+            if isinstance(estimator := node.estimator, ThroughPoints):
+                allowed = estimator.allow_unused, estimator.allow_steps
+                paths.append(checks.Path(estimator.name, node.draw.points, *allowed))
         return costs.sum(0)
     # DiCE: each cost c_t times the box of x_1 ... x_t.
     log_probs = _log_probs(nodes).cumsum(0)

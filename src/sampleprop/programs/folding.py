@@ -244,7 +244,9 @@ class Folding(Run):
         self.trace.begin(estimator.name, self.generator, device)
 
     def _rest(self, estimator: Estimator[Any, Any], points: int) -> Rest | None:
-        return Rest(self.trace, len(self.nodes), points, estimator.name) if estimator.calls_f else None
+        if not estimator.calls_f:
+            return None
+        return Rest(self.trace, len(self.nodes), points, estimator.name, estimator.allow_steps)
 
     def _require_rows(self, costs: list[Tensor]) -> None:
         assert self.particles is not None

@@ -127,12 +127,14 @@ class Rest(Soft):
     Attributes:
         rows: the points that the variable had, which each run gets.
         name: its estimator, for messages.
+        allow_steps: whether the cost may have a step where it is differentiated.
     """
 
     trace: Trace
     index: int
     rows: int
     name: str
+    allow_steps: bool = False
 
     def __call__(self, points: Tensor, softening: Softening | None = None) -> Tensor:
         if len(points) == 1 and self.rows > 1:  # one point for all samples, such as the mean
@@ -165,7 +167,7 @@ class Rest(Soft):
                 f"{self.name} needs a cost that is charged or returned after its variable; got none, so its gradient "
                 "would be zero. Draw a variable that nothing depends on with dist.sample()."
             )
-        checks.relaxed_path(self.name, costs, value)
+        checks.relaxed_path(self.name, costs, value, self.allow_steps)
         if inspectable(costs):
             checks.finite(self.name, costs, "raise")
             if value.requires_grad:

@@ -20,3 +20,13 @@ def test_enumeration_refuses_a_large_support() -> None:
 def test_the_limit_must_be_possible(number: float) -> None:
     with pytest.raises(ValueError, match="Enumerate needs limit at least 2; got"):
         sp.Enumerate(limit=number)  # type: ignore[arg-type]
+
+
+def test_a_budget_leaves_the_number_of_samples_alone() -> None:
+    """It has none that could be chosen: it takes part with what it needs, or not at all."""
+    dist = td.Independent(td.Bernoulli(logits=torch.zeros(3)), 1)
+    assert sp.Enumerate().for_budget(dist, 7) is None
+    configured = sp.Enumerate().for_budget(dist, 20)
+    assert configured is not None
+    assert configured.samples == sp.Enumerate().samples
+    assert configured.evaluations(dist) == (8, 0)

@@ -93,7 +93,11 @@ def test_float32_is_as_exact_as_the_differences_of_the_costs(make, f, k):
     assert (error <= factor * 3 * k * (k + 2) / (k - 1) * 2**-24 * spread).all()
 
 
-@pytest.mark.parametrize("make", [bits, onehots, integers])
+def normals(mean: Tensor) -> Distribution:
+    return Independent(td.Normal(mean, 1.0), 1)
+
+
+@pytest.mark.parametrize("make", [bits, onehots, integers, normals])
 @pytest.mark.parametrize("kept", [1, 2, 3])
 def test_fewer_costs_are_a_smaller_draw(make, kept):
     """To leave samples out gives what the others give alone, also where one is left, which has no baseline."""
@@ -108,8 +112,8 @@ def test_fewer_costs_are_a_smaller_draw(make, kept):
         told = theta * told
         value = sp.ScoreFunction(len(draw)).combine(make(phi), Draw(draw), told, keep=mask)
         first = torch.autograd.grad(value.sum(), (phi, theta), create_graph=True)
-        second = torch.autograd.grad(first[0].square().sum(), (phi, theta))
-        results.append((value, *first, *second))
+        second = [torch.autograd.grad(g.sum(), (phi, theta), retain_graph=True, materialize_grads=True) for g in first]
+        results.append((value, *first, *second[0], *second[1]))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -127,3 +131,28 @@ def test_each_particle_has_a_gradient_of_its_own(baseline):
     mean = (costs.sum((0, 1)) - costs) / 5  # of the other samples of all particles
     expected = ((costs - mean).unsqueeze(-1) * (points - logits.sigmoid())).mean(0)
     torch.testing.assert_close(found, expected)
+
+
+def value_of(theta: Tensor, logits: Tensor) -> Tensor:
+    """With the same noise at each call."""
+    dist = Independent(Bernoulli(logits=logits, validate_args=False), 1, validate_args=False)
+    generator = torch.Generator().manual_seed(0)
+    return sp.expect(lambda x: theta * (x.sum(-1) - 0.2).square(), dist, sp.ScoreFunction(3), generator=generator)
+
+
+def test_a_gradient_that_an_outer_transform_asks_for_is_there():
+    """The logits do not require a gradient in the innermost transform, only in one around it."""
+    phi = torch.tensor([0.3, -0.5], dtype=torch.float64, requires_grad=True)
+    theta = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    rows = phi.detach().expand(3, 2)
+
+    def summed(logits: Tensor) -> Tensor:
+        return torch.func.vmap(lambda row: value_of(theta.detach(), row), randomness="same")(logits).sum()
+
+    (expected,) = torch.autograd.grad(value_of(theta, phi), phi, create_graph=True)
+    torch.testing.assert_close(torch.func.grad(summed)(rows), expected.detach().expand(3, 2))
+    (slope,) = torch.autograd.grad(value_of(theta, phi), theta, create_graph=True)
+    (mixed,) = torch.autograd.grad(slope, phi)
+    assert mixed.any()
+    found = torch.func.grad(lambda logits: torch.func.grad(value_of)(theta.detach(), logits))(phi.detach())
+    torch.testing.assert_close(found, mixed)

@@ -124,6 +124,8 @@ class Policy(NamedTuple):
     entropy: Tensor  # [S, T]
     squared: Tensor  # [S, T]
     scores: Tensor  # [S, T, D]
+    rewards: Tensor  # [S], of the whole draw
+    greedy: Tensor  # [prompts], the reward of the likeliest draw
     prompts: int
 
     @property
@@ -152,6 +154,8 @@ def policy(world: World, *, prompts: int = 1, off_policy: bool = False, logits: 
     state, token = world.state[s, t], world.token[s, t]
     onehot[s, t, state] = -p[state]
     onehot[s, t, state, token] += 1
+    rewards = world.rewards.sum(1)
+    likeliest = log_prob.detach().sum(1).view(prompts, -1).argmax(1, keepdim=True)
     return Policy(
         world,
         phi,
@@ -161,6 +165,8 @@ def policy(world: World, *, prompts: int = 1, off_policy: bool = False, logits: 
         torch.where(world.drawn, -(p * table).sum(-1)[world.state], 0),
         torch.where(world.drawn, p.square().sum(-1)[world.state], 0),
         onehot.flatten(2),
+        rewards,
+        rewards.view(prompts, -1).gather(1, likeliest).squeeze(1),
         prompts,
     )
 
@@ -172,25 +178,23 @@ def weights(call: Call, policy: Policy, draws: Tensor, groups: Tensor, reduce: R
         ValueError: for what is neither advantages nor a loss.
     """
     world = policy.world
-    rewards = world.rewards.sum(1)
     drawn = world.drawn[draws]
     leaf = policy.log_prob.detach()[draws].requires_grad_()
     given = Batch(
-        rewards[draws],
+        policy.rewards[draws],
         world.rewards[draws],
         world.mask[draws],
         drawn,
         groups,
         leaf,
-        policy.old.detach()[draws],
+        policy.old[draws],
         policy.reference[draws],
         policy.entropy[draws],
         policy.squared[draws],
-        _greedy(rewards, policy)[groups],
-        torch.full_like(leaf, 0.3).detach(),
+        policy.greedy[groups],
+        torch.full(leaf.shape, 0.3, dtype=torch.float64),
     )
-    with torch.enable_grad():
-        found = call(given)
+    found = call(given)
     found = found[0] if isinstance(found, tuple | list) else found
     if not isinstance(found, Tensor) or found.shape not in ((), leaf.shape[:1], leaf.shape):
         got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -213,9 +217,3 @@ def weights(call: Call, policy: Policy, draws: Tensor, groups: Tensor, reduce: R
         return advantage / drawn.sum()
     lengths = drawn.sum(1, keepdim=True).clamp_min(1) if reduce == "length" else 1
     return advantage / lengths / len(draws)
-
-
-def _greedy(rewards: Tensor, policy: Policy) -> Tensor:
-    """[prompts], the reward of each prompt's likeliest draw."""
-    own, r = policy.own.detach().view(policy.prompts, -1), rewards.view(policy.prompts, -1)
-    return r.gather(1, own.argmax(1, keepdim=True)).squeeze(1)

@@ -26,9 +26,9 @@ UTILITIES: dict[str, Callable[[float], float]] = {
 
 def gradients(policy: Policy, group: int) -> dict[str, Tensor]:
     """The gradient of each objective that is known, [D], by its name; the first is that of the mean reward."""
-    rewards, length = policy.world.rewards.sum(1), policy.world.drawn.sum(1)
+    length = policy.world.drawn.sum(1)
     own = policy.own.view(policy.prompts, -1)
-    r, n = rewards.view(policy.prompts, -1), length.view(policy.prompts, -1)
+    r, n = policy.rewards.view(policy.prompts, -1), length.view(policy.prompts, -1)
     means = (own * r).sum(1)
     spread = (own * (r - means.unsqueeze(1)).square()).sum(1).sqrt()
     objectives = {

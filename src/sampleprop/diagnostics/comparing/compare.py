@@ -15,7 +15,7 @@ from sampleprop.diagnostics.comparing.comparison import Comparison
 from sampleprop.diagnostics.comparing.program import compare_program
 from sampleprop.diagnostics.comparing.row import Skipped, ranked, row
 from sampleprop.diagnostics.measuring.reference import MEAN, Exact, Reference, Target, judge, target
-from sampleprop.diagnostics.measuring.replicates import Expectation, describe_error
+from sampleprop.diagnostics.measuring.replicates import Expectation, buffers_kept, describe_error
 from sampleprop.diagnostics.measuring.tally import GROUPS, Tally, devices, require_estimator, time_one
 from sampleprop.estimator import Estimator
 from sampleprop.programs.coupled_replay import CoupledReplay
@@ -87,8 +87,9 @@ def compare(
     All have to estimate the same: E[f], or the ELBO, or the bound log-mean-exp with the same number of samples. The
     first estimator decides which; those with another objective are listed with that reason.
 
-    An estimator with parameters of its own is first trained with Adam on this problem, and the table says so. The given
-    objects, every `.grad` and the global random state stay as they are. Ctrl-C keeps what is finished.
+    An estimator that learns, or whose average moves by itself, is first trained with Adam on this problem, and the
+    table says so. The given objects, every `.grad` and the global random state stay as they are. Ctrl-C keeps what is
+    finished.
 
     Args:
         f: from points [k, \*batch, \*event] to costs [k, \*batch], for any k; or a program.
@@ -143,16 +144,18 @@ def compare(
             while waiting:
                 _tell(progress, f"preparing {waiting[0].name}", total - len(waiting), total)
                 number = seed + 1 + total - len(waiting)
-                prepared = _prepare(expectation, waiting[0], wanted, budget, train_steps, number)
+                prepared = _prepare(expectation, waiting[0], wanted, budget, train_steps, number, progress)
                 if isinstance(prepared, Skipped):
                     skipped.append(prepared)
                 else:
                     _add(tallies, prepared)
                 del waiting[0]
-            for done in range(GROUPS):
-                _tell(progress, "measuring", done, GROUPS)
-                _round(expectation, reference, tallies, skipped, budget * size, size)
-            _tell(progress, "measuring", GROUPS, GROUPS)
+            each = len(tallies)
+            steps = GROUPS * each
+            _tell(progress, "measuring", 0, steps)
+            for done in range(0, steps, max(1, each)):
+                for finished in _round(expectation, reference, tallies, skipped, budget * size, size):
+                    _tell(progress, "measuring", done + finished, steps)
         except KeyboardInterrupt:
             interrupted = True
             skipped += [Skipped(estimator.label, "not reached before the interruption") for estimator in waiting]
@@ -193,7 +196,13 @@ def _configured(given: Iterable[Estimator[Any, Any]], dist: Distribution, budget
 
 
 def _prepare(
-    expectation: Expectation, given: Estimator[Any, Any], wanted: Target, budget: int, train_steps: int, seed: int
+    expectation: Expectation,
+    given: Estimator[Any, Any],
+    wanted: Target,
+    budget: int,
+    train_steps: int,
+    seed: int,
+    progress: Progress | None,
 ) -> Tally | Skipped:
     """Configure, try out and train an estimator; or say why it cannot take part."""
     refusal = given.refusal(expectation.dist)
@@ -212,9 +221,11 @@ def _prepare(
     estimator = copy.deepcopy(estimator)
     tally = Tally(estimator, expectation.generator(seed))
     try:
-        expectation.step(estimator.train(), tally.generator)
-        if estimator.learns and train_steps:
-            expectation.train(estimator, train_steps, tally.generator)
+        with buffers_kept(estimator):
+            expectation.step(estimator.train(), tally.generator)
+        if (estimator.learns or estimator.moves) and train_steps:
+            for step in expectation.train(estimator, train_steps, tally.generator):
+                _tell(progress, f"training {estimator.name}", step, train_steps)
             tally.trained = train_steps
     except Exception as error:
         return Skipped(estimator.label, describe_error(error))
@@ -225,7 +236,9 @@ def _prepare(
 def _add(tallies: list[Tally], new: Tally) -> None:
     """Add an estimator. An equal configuration is measured once; another one with the same label gets a number."""
     same = [tally for tally in tallies if tally.estimator.label == new.estimator.label]
-    if not new.estimator.learns and any(type(tally.estimator) is type(new.estimator) for tally in same):
+    if not (new.estimator.learns or new.estimator.moves) and any(
+        type(tally.estimator) is type(new.estimator) for tally in same
+    ):
         return
     if same:
         new.label = f"{new.label} no. {len(same) + 1}"
@@ -239,16 +252,17 @@ def _round(
     skipped: list[Skipped],
     evaluations: int,
     size: int,
-) -> None:
-    """Add one group of replicates, and one timing, to every estimator."""
+) -> Iterator[int]:
+    """Add one group of replicates, and one timing, to every estimator; yield how many are finished."""
     reference.round(evaluations)
-    for tally in list(tallies):
+    for finished, tally in enumerate(list(tallies), start=1):
         try:
             time_one(expectation, tally)
             tally.add(expectation.estimates(tally.estimator, size, tally.generator))
         except Exception as error:
             tallies.remove(tally)
             skipped.append(Skipped(tally.label, describe_error(error)))
+        yield finished
 
 
 def _tell(progress: Progress | None, stage: str, done: int, total: int) -> None:

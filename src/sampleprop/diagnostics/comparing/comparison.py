@@ -6,6 +6,7 @@ import html
 import json
 import math
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -64,7 +65,7 @@ class Comparison:
         """A table for a README or a notebook."""
         lines = [_markdown(COLUMNS), _markdown(("---:", ":---", *["---:"] * (len(COLUMNS) - 2)))]
         lines += [_markdown(row.cells()) for row in self.rows]
-        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes())])
+        return "\n".join([*lines, "", *(f"- {plain(note)}" for note in self.notes())])
 
     def notes(self) -> list[str]:
         """Sentences that explain the table."""
@@ -92,8 +93,11 @@ class Comparison:
         refused = [s for s in self.skipped if s.refused]
         if len(refused) > FEW:
             notes.append(f"Do not take this distribution: {', '.join(s.label for s in refused)}.")
-        explained = [s for s in self.skipped if not s.refused or len(refused) <= FEW]
-        return notes + [f"Not compared: {s.label}: {s.reason}" for s in explained]
+        explained: dict[str, list[str]] = {}
+        for skipped in self.skipped:
+            if not skipped.refused or len(refused) <= FEW:
+                explained.setdefault(skipped.reason, []).append(skipped.label)
+        return notes + [f"Not compared: {', '.join(labels)}: {reason}" for reason, labels in explained.items()]
 
     def __repr__(self) -> str:
         table = [COLUMNS, *(row.cells() for row in self.rows)]
@@ -129,7 +133,12 @@ def _derived(row: Row) -> dict[str, Any]:
 
 
 def _markdown(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(plain(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def plain(text: str) -> str:
+    """Text for Markdown, in which nothing is taken for an HTML tag."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
 
 
 def _finite(value: Any) -> Any:

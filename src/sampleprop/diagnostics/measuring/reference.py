@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from sampleprop import families
 from sampleprop.diagnostics.measuring.enumeration import ENUMERABLE, Enumeration
-from sampleprop.diagnostics.measuring.replicates import Expectation, Measured
+from sampleprop.diagnostics.measuring.replicates import Expectation, Measured, describe_error, place
 from sampleprop.diagnostics.measuring.statistics import LEAST_GROUPS, NOTHING, Bias, Unseen, bias, signal
 from sampleprop.diagnostics.measuring.tally import Tally
 from sampleprop.estimator import Estimator, Objective
@@ -78,11 +78,8 @@ class Reference:
             self._gradient = _flat(copied, exact)
         variables = expectation.variables
         small = isinstance(variables, families.Enumerable) and variables.support_size <= ENUMERABLE
-        if copied is not None and small and wanted.objective == "mean" and _repeatable(copied):
-            self._enumeration = Enumeration(copied)
-            self.text = f"exact, by enumeration of {self._enumeration.states} states"
-            if self._gradient is None:
-                self._gradient = self._enumeration.gradient
+        if copied is not None and small and wanted.objective == "mean":
+            self._enumerate(copied)
         if exact is not None:
             self.text = "the exact gradient that was given"
         if self._gradient is None:
@@ -90,6 +87,20 @@ class Reference:
             if found is not None:
                 self._expectation, estimator = found
                 self._tally = Tally(estimator, generator)
+
+    def _enumerate(self, expectation: Expectation) -> None:
+        """Find the exact gradient, unless f is random or raises an error at some state."""
+        try:
+            if not _repeatable(expectation):
+                return
+            self._enumeration = Enumeration(expectation)
+        except Exception as error:
+            if not place(error):
+                raise
+            return  # f's own error; a long run may never meet that state
+        self.text = f"exact, by enumeration of {self._enumeration.states} states"
+        if self._gradient is None:
+            self._gradient = self._enumeration.gradient
 
     @property
     def exact(self) -> bool:
@@ -103,10 +114,18 @@ class Reference:
 
     def round(self, evaluations: int) -> None:
         """Add a group to the long run, in proportion to `evaluations`; do nothing where the reference is exact."""
-        if self._tally is not None:
-            count = max(2, LONG_RUN * evaluations // self._tally.estimator.draws)
-            estimator, generator = self._tally.estimator, self._tally.generator
+        if self._tally is None:
+            return
+        count = max(2, LONG_RUN * evaluations // self._tally.estimator.draws)
+        estimator, generator = self._tally.estimator, self._tally.generator
+        try:
             self._tally.add(self._expectation.estimates(estimator, count, generator))
+        except Exception as error:
+            if not place(error):
+                raise
+            # f's own error: other estimators may still be measured, without their bias.
+            self._tally = None
+            self.text = f"none: a long run of {estimator.label} failed: {describe_error(error)}"
 
     def means(self, groups: int) -> Tensor:
         """[groups, coordinates]."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import sysconfig
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -210,18 +213,24 @@ class Expectation(Measured):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def train(self, estimator: Estimator[Any, Any], steps: int, generator: Generator) -> None:
-        """Train the estimator's own parameters with Adam on this problem."""
+    def train(self, estimator: Estimator[Any, Any], steps: int, generator: Generator) -> Iterator[int]:
+        """Train the estimator's own parameters with Adam on this problem, and let its averages move.
+
+        Yields the number of finished steps.
+        """
         own = [p for p in estimator.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(own, lr=TRAINING_RATE)
+        optimizer = torch.optim.Adam(own, lr=TRAINING_RATE) if own else None
         rows = max(1, TRAINING_ROWS // _product(self.batch))
         estimator.train()
-        for _ in range(steps):
-            result, _, _ = self._run(estimator, rows, generator)
-            gradients = torch.autograd.grad(result.mean(), own, allow_unused=True)
-            for parameter, gradient in zip(own, gradients, strict=True):
+        for step in range(1, steps + 1):
+            result, leaves, _ = self._run(estimator, rows, generator)
+            inputs = own or leaves  # without parameters too, because an average moves in the backward pass
+            gradients = torch.autograd.grad(result.mean(), inputs, allow_unused=True)
+            for parameter, gradient in zip(inputs, gradients, strict=True):
                 parameter.grad = gradient
-            optimizer.step()
+            if optimizer is not None:
+                optimizer.step()
+            yield step
         for parameter in own:
             parameter.grad = None
 
@@ -258,17 +267,54 @@ def any_number(k: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        error.add_note(
-            f"f was called with {k} points for each batch element: a measurement calls f with any number of them, "
-            "[k, *batch, *event] -> [k, *batch]. Let f read k from x.shape[0]."
-        )
+        error.add_note(f"f was called with {k} points for each batch element. {_ANY_NUMBER}")
         raise
 
 
-def describe_error(error: Exception) -> str:
-    """The message of an error with its notes, on one line."""
-    said = " ".join((str(error) or type(error).__name__, *getattr(error, "__notes__", ())))
-    return " ".join(said.split())
+@contextmanager
+def buffers_kept(estimator: Estimator[Any, Any]) -> Iterator[None]:
+    """Put every buffer back at the end: what is only tried or timed in training mode must not move an average."""
+    before = [buffer.clone() for buffer in estimator.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, kept in zip(estimator.buffers(), before, strict=True):
+                buffer.copy_(kept)
+
+
+def describe_error(error: BaseException) -> str:
+    """What an error says, with its notes, on one line. One that the user's own code raised has its kind and place."""
+    where = place(error)
+    text = " ".join((str(error) or type(error).__name__, *getattr(error, "__notes__", ())))
+    if where:
+        text = f"{type(error).__name__}: {str(error) or 'no message'} ({where})."
+        if isinstance(error, RuntimeError):  # torch's, of shapes
+            text += f" {_ANY_NUMBER}"
+    return " ".join(text.split())
+
+
+def place(error: BaseException) -> str:
+    """The innermost line of the user's own code, if that is below ours; "" where our own code raised."""
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        path = Path(frame.f_code.co_filename)
+        if _OURS in path.parents:
+            found = ""
+        elif (
+            not path.name.startswith("<frozen")
+            and "site-packages" not in path.parts
+            and not _STANDARD & {str(parent) for parent in path.parents}
+        ):
+            found = f"{path.name}, line {line}"
+    return found
+
+
+_ANY_NUMBER = (
+    "A measurement calls f with any number of points, [k, *batch, *event] -> [k, *batch]. Let f read k from x.shape[0]."
+)
+_OURS = Path(__file__).parents[2]
+_STANDARD = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
 
 
 def _product(shape: tuple[int, ...]) -> int:

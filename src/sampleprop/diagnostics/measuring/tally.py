@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from sampleprop.diagnostics.measuring.replicates import Estimates, Expectation
+from sampleprop.diagnostics.measuring.replicates import Estimates, Expectation, buffers_kept
 from sampleprop.diagnostics.measuring.statistics import signal
 from sampleprop.estimator import Estimator
 
@@ -66,11 +66,12 @@ class Tally:
 
 def time_one(expectation: Expectation, tally: Tally) -> None:
     """Time one estimate, forward and backward, as in a training step."""
-    tally.estimator.train()
-    start = time.perf_counter()
-    expectation.step(tally.estimator, tally.generator)
-    tally.seconds.append(time.perf_counter() - start)
-    tally.estimator.eval()
+    with buffers_kept(tally.estimator):
+        tally.estimator.train()
+        start = time.perf_counter()
+        expectation.step(tally.estimator, tally.generator)
+        tally.seconds.append(time.perf_counter() - start)
+        tally.estimator.eval()
 
 
 def require_estimator(name: str, estimator: object) -> Estimator[Any, Any]:

@@ -206,9 +206,9 @@ def _leave_out(race: Race, field: dict[str, Candidate], best: str, found: Check)
 
 
 def _tie_key(estimator: Estimator[Any, Any], row: Row, dist: Distribution) -> tuple[bool, int, int, float, float]:
-    """Sort key for ties: no training, then fewer evaluations, weaker requirements on f, higher order, less time."""
+    """Sort key for ties: nothing learned, then fewer evaluations, weaker requirements on f, higher order, less time."""
     return (
-        bool(estimator.learns),
+        bool(estimator.learns) or estimator.moves,
         row.evaluations,
         NEEDS.index(estimator.needs),
         -estimator.order(dist),

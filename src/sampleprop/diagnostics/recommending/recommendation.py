@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sampleprop.diagnostics.comparing.comparison import Comparison, versions
+from sampleprop.diagnostics.comparing.comparison import Comparison, plain, versions
 from sampleprop.diagnostics.comparing.row import Row
 from sampleprop.diagnostics.measuring.statistics import counted, percent, plus_minus
 from sampleprop.diagnostics.recommending.candidates import code
@@ -77,7 +77,7 @@ class Recommendation:
 
     def to_markdown(self) -> str:
         """The line of code, the reasons and the table."""
-        reasons = "\n".join(f"- {reason}" for reason in self.reasons)
+        reasons = "\n".join(f"- {plain(reason)}" for reason in self.reasons)
         return f"```python\n{self.code}\n```\n\n{reasons}\n\n{self.comparison.to_markdown()}"
 
     def __repr__(self) -> str:
@@ -116,11 +116,13 @@ def reasons(
     if estimator.needs != "black box":
         between = " between the outcomes too" if estimator.needs == "relaxed" else ""
         yield f"It needs an f that is differentiable in x{between}, and uses its derivative."
-    if row.trained:
+    if row.trained and estimator.learns:
         yield (
             f"It learns: its numbers are those after {row.trained} steps of training. Give estimator.parameters() to "
             "your optimizer too."
         )
+    elif row.trained:
+        yield f"Its average moves by itself in training mode: its numbers are those after {row.trained} steps of it."
     if milliseconds is None:
         yield from _time(race, row)
     for reason in dict.fromkeys(race.left_out.values()):

@@ -103,6 +103,8 @@ class MeasureValued(Estimator[Variables, Draw]):
         coordinates = weak_derivatives.coordinates(variables)
         names, splits, sites = coordinates.asked(), coordinates.splits, coordinates.sites
         points = coordinates.variables.sample(self.draws, generator)
+        if variables.is_discrete:
+            checks.countable(self.name, points)
         with torch.no_grad():
             others = [splits[name].others(coordinates.holder, points, generator) for name in names]
             changed = torch.cat(others).to(points.dtype)

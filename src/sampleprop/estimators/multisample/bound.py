@@ -59,9 +59,10 @@ def importance_weighted_bound(log_weights: Tensor, dim: int = 0, *, points: Tens
 
 
 def _refuse_no_path(log_weights: Tensor, points: Tensor) -> None:
-    if points.grad_fn is None or not checks.has_path(log_weights, points):
+    obstacle = "no path from them to φ" if points.grad_fn is None else checks.obstacle(log_weights, points)
+    if obstacle is not None:
         raise RuntimeError(
-            "importance_weighted_bound needs log-weights that autograd can follow to φ through the points; got none "
-            "such, so the gradient for φ would be wrong. Draw the points with rsample and do not detach them, or use "
-            "VIMCO, which brings the score of the samples."
+            "importance_weighted_bound needs log-weights that autograd can follow to φ through the points; got "
+            f"{obstacle}, so the gradient for φ would be wrong. Draw the points with rsample and do not detach them, "
+            "or use VIMCO, which brings the score of the samples."
         )

@@ -47,11 +47,12 @@ class DoublyReparameterized(Estimator[Variables, Draw]):
     Args:
         samples: K, at least 1.
         allow_unused: let a cost pass that has no path to z.
+        allow_steps: let a cost pass that has a step on its path to z (round, sign); the gradient for φ leaves it out.
 
     Raises:
         TypeError: for a distribution without `rsample`, a discrete one, and one whose support moves with φ.
         ValueError: inside `torch.compile` and `torch.func`, for `combine` without `relaxed_f`.
-        RuntimeError: for a cost with no path to z, unless `allow_unused`.
+        RuntimeError: for a cost with no path to z, unless `allow_unused`; with a step on it, unless `allow_steps`.
 
     Example, for q normal around μ = 0, and f = z + log q(z). At z = μ + ε = (0, log 3) the weights are w = (1, 3), so
     the value is log 2 and w̃ = (1/4, 3/4). The derivative of log w with respect to z alone is 1, and so is dz/dμ.
@@ -73,11 +74,12 @@ class DoublyReparameterized(Estimator[Variables, Draw]):
     objective = "log-mean-exp"
     source = cited("tucker2019doubly")
 
-    def __init__(self, samples: int = 8, *, allow_unused: bool = False) -> None:
+    def __init__(self, samples: int = 8, *, allow_unused: bool = False, allow_steps: bool = False) -> None:
         super().__init__()
         checks.samples(self.name, samples)
         self.samples = samples
         self.allow_unused = allow_unused
+        self.allow_steps = allow_steps
 
     def calls(self, variables: Variables) -> tuple[int, int]:
         return self.draws, 2 * self.draws
@@ -91,7 +93,7 @@ class DoublyReparameterized(Estimator[Variables, Draw]):
         return Draw(variables.rsample(self.draws, generator))
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
-        checks.path(self.name, variables, costs.points, draw.points, self.allow_unused)
+        checks.path(self.name, variables, costs.points, draw.points, self.allow_unused, self.allow_steps)
         log_q, by_log_q = log_prob_and_gradient(variables, draw.points)
         log_weights = costs.points - log_q
         share = unsqueeze_to(log_weights.detach().softmax(0), by_log_q.dim())  # w̃, [k, *batch, 1...]

@@ -40,10 +40,11 @@ class ImportanceWeighted(Estimator[Variables, Draw]):
     Args:
         samples: K, at least 1.
         allow_unused: let a cost pass that has no path to z.
+        allow_steps: let a cost pass that has a step on its path to z (round, sign); the gradient for φ leaves it out.
 
     Raises:
         TypeError: for a distribution without `rsample`, and for a discrete one.
-        RuntimeError: for a cost with no path to z, unless `allow_unused`.
+        RuntimeError: for a cost with no path to z, unless `allow_unused`; with a step on it, unless `allow_steps`.
 
     Example, for q normal around μ = 0, and p(z) = (2 + z) c with c = q(±1). At z = μ + ε = (-1, 1) the weights are
     w = (1, 3), so the value is log 2 and w̃ = (1/4, 3/4). Through the sample log q(μ + ε) does not change with μ.
@@ -66,11 +67,12 @@ class ImportanceWeighted(Estimator[Variables, Draw]):
     objective = "log-mean-exp"
     source = cited("burda2016importance", "sec. 3")
 
-    def __init__(self, samples: int = 8, *, allow_unused: bool = False) -> None:
+    def __init__(self, samples: int = 8, *, allow_unused: bool = False, allow_steps: bool = False) -> None:
         super().__init__()
         checks.samples(self.name, samples)
         self.samples = samples
         self.allow_unused = allow_unused
+        self.allow_steps = allow_steps
 
     def highest_order(self, variables: Variables) -> float:
         return math.inf if variables.smooth else 1
@@ -86,5 +88,5 @@ class ImportanceWeighted(Estimator[Variables, Draw]):
         return Draw(points if self.highest_order(variables) > 1 else guarded(self.name, points))
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
-        checks.path(self.name, variables, costs.points, draw.points, self.allow_unused)
+        checks.path(self.name, variables, costs.points, draw.points, self.allow_unused, self.allow_steps)
         return importance_weighted_bound(costs.points - variables.log_prob(draw.points))

@@ -31,11 +31,12 @@ class Pathwise(ThroughPoints[Variables]):
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
 
     Raises:
         ValueError: for a number of samples below 1.
         TypeError: for a distribution without `rsample`, and for a discrete one.
-        RuntimeError: for a cost with no path to x, unless `allow_unused`.
+        RuntimeError: for a cost with no path to x, unless `allow_unused`; with a step on it, unless `allow_steps`.
 
     Example, for x = μ + ε with μ = 0, ε = (2, -1) and f = x²: the means of (4, 1) and of the derivatives 2x = (4, -2):
 
@@ -54,8 +55,8 @@ class Pathwise(ThroughPoints[Variables]):
     needs = "differentiable"
     source = cited("kingma2014auto", "sec. 2.4")
 
-    def __init__(self, samples: int | None = 1, *, allow_unused: bool = False) -> None:
-        super().__init__(samples, allow_unused)
+    def __init__(self, samples: int | None = 1, *, allow_unused: bool = False, allow_steps: bool = False) -> None:
+        super().__init__(samples, allow_unused, allow_steps)
 
     def highest_order(self, variables: Variables) -> float:
         return math.inf if variables.smooth else 1

@@ -31,10 +31,11 @@ class ReinMax(Relaxation[Bernoullis | OneHots]):
         temperature: τ, above 0; the paper advises 1 or more. It is a buffer, which :class:`ExponentialTemperature` can
             lower in the course of training.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
 
     Raises:
         ValueError: for arguments out of range.
-        RuntimeError: for a cost with no path to x, unless `allow_unused`.
+        RuntimeError: for a cost with no path to x, unless `allow_unused`; with a step on it, unless `allow_steps`.
 
     Example, for p = 1/2 and the samples x = (1, 0). The points halfway are h = (3/4, 1/4), with J(h) = h (1 - h) = 3/16
     at both, so dx/dφ is 2 · 3/16 - 1/2 · 1/4 = 1/4. With f = x² the value is the mean of (1, 0), and the gradient is
@@ -57,8 +58,15 @@ class ReinMax(Relaxation[Bernoullis | OneHots]):
     source = cited("liu2023bridging", "alg. 2")
     temperature: Tensor
 
-    def __init__(self, samples: int | None = 1, *, temperature: float = 1.0, allow_unused: bool = False) -> None:
-        super().__init__(samples, allow_unused, {"temperature": temperature})
+    def __init__(
+        self,
+        samples: int | None = 1,
+        *,
+        temperature: float = 1.0,
+        allow_unused: bool = False,
+        allow_steps: bool = False,
+    ) -> None:
+        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         return with_halfway_derivative(variables, variables.sample(self.draws, generator), self.temperature)

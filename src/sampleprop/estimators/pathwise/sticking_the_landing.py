@@ -46,10 +46,11 @@ class StickingTheLanding(Estimator[Variables, Draw]):
     Args:
         samples: k, at least 1.
         allow_unused: let a cost pass that has no path to z.
+        allow_steps: let a cost pass that has a step on its path to z (round, sign); the gradient for φ leaves it out.
 
     Raises:
         TypeError: for a distribution without `rsample`, a discrete one, and one whose support moves with φ.
-        RuntimeError: for a cost with no path to z, unless `allow_unused`.
+        RuntimeError: for a cost with no path to z, unless `allow_unused`; with a step on it, unless `allow_steps`.
 
     Example, for q normal around μ = 0, and f = z² + log q(z). At z = μ + ε = (1, 2) the value is the mean of
     f - log q = (1, 4). The gradient is the mean of its derivatives with respect to z alone, 2z = (2, 4):
@@ -70,11 +71,12 @@ class StickingTheLanding(Estimator[Variables, Draw]):
     objective = "elbo"
     source = cited("roeder2017sticking")
 
-    def __init__(self, samples: int = 1, *, allow_unused: bool = False) -> None:
+    def __init__(self, samples: int = 1, *, allow_unused: bool = False, allow_steps: bool = False) -> None:
         super().__init__()
         checks.samples(self.name, samples)
         self.samples = samples
         self.allow_unused = allow_unused
+        self.allow_steps = allow_steps
 
     def calls(self, variables: Variables) -> tuple[int, int]:
         return self.draws, self.draws
@@ -88,7 +90,7 @@ class StickingTheLanding(Estimator[Variables, Draw]):
         return Draw(variables.rsample(self.draws, generator))
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
-        checks.path(self.name, variables, costs.points, draw.points, self.allow_unused)
+        checks.path(self.name, variables, costs.points, draw.points, self.allow_unused, self.allow_steps)
         log_q, gradient = log_prob_and_gradient(variables, draw.points)
         # The costs are attached to the points and bring ∇_z f; that of -log q is added here.
         shares = unsqueeze_to(costs.shared(torch.ones_like(log_q)), gradient.dim())  # [k, *batch, 1...]

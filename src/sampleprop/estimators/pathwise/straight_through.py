@@ -30,10 +30,11 @@ class StraightThrough(Relaxation[Bernoullis | OneHots | LogLinears]):
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
 
     Raises:
         ValueError: for a number of samples below 1.
-        RuntimeError: for a cost with no path to x, unless `allow_unused`.
+        RuntimeError: for a cost with no path to x, unless `allow_unused`; with a step on it, unless `allow_steps`.
 
     Example, for p = 1/2, so that dp/dφ = p (1 - p) = 1/4, and the samples x = (1, 0). With f = x² the value is the
     mean of (1, 0), and the gradient is the mean of 2x dp/dφ = (1/2, 0):
@@ -53,8 +54,8 @@ class StraightThrough(Relaxation[Bernoullis | OneHots | LogLinears]):
     needs = "differentiable"
     source = cited("bengio2013estimating")
 
-    def __init__(self, samples: int | None = 1, *, allow_unused: bool = False) -> None:
-        super().__init__(samples, allow_unused, {})
+    def __init__(self, samples: int | None = 1, *, allow_unused: bool = False, allow_steps: bool = False) -> None:
+        super().__init__(samples, allow_unused, allow_steps, {})
 
     def points(self, variables: Bernoullis | OneHots | LogLinears, generator: Generator | None) -> Tensor:
         return straight_through(variables.sample(self.draws, generator), variables.mean)

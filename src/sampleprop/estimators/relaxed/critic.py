@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from sampleprop import noise
+from sampleprop import checks, noise
 from sampleprop.costs import Softening
 from sampleprop.estimators.relaxed.conditional import WithGradient, with_gradient
 
@@ -58,6 +58,7 @@ def critic_with_gradient(
 
     Raises:
         ValueError: from the function, when the critic returns another shape.
+        RuntimeError: from the function, when the critic has a step.
     """
 
     def quadratic(points: Tensor, softening: Softening | None = None, /) -> tuple[Tensor, Tensor]:
@@ -74,6 +75,7 @@ def critic_with_gradient(
                 f"{name} needs one number from the critic for each point, shape [m, *batch] = {list(shape)}; got "
                 f"{list(values.shape)}. Sum over the event, or squeeze the last dimension."
             )
+        checks.critic_path(name, values, points)
         return values
 
     return quadratic if isinstance(critic, QuadraticCritic) else with_gradient(checked)

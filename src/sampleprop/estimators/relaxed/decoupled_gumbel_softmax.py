@@ -34,10 +34,11 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
         forward_temperature: τ_f, above 0; 1 for exact samples.
         backward_temperature: τ_b, above 0. Both are buffers that :class:`ExponentialTemperature` can lower, by name.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
 
     Raises:
         ValueError: for arguments out of range.
-        RuntimeError: for a cost with no path to x, unless `allow_unused`.
+        RuntimeError: for a cost with no path to x, unless `allow_unused`; with a step on it, unless `allow_steps`.
 
     Example, for φ = 0, τ_f = 1/2, τ_b = 2 and the noise 4 log 3: the score is 2 log 3, so that x = 1. The soft point is
     s = 3/4, with ds/dφ = s (1 - s) / τ_b = 3/32. With f = x², the value is 1, and the gradient is 2x ds/dφ = 3/16:
@@ -66,9 +67,10 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
         forward_temperature: float = 1.0,
         backward_temperature: float = 1.0,
         allow_unused: bool = False,
+        allow_steps: bool = False,
     ) -> None:
         temperatures = {"forward_temperature": forward_temperature, "backward_temperature": backward_temperature}
-        super().__init__(samples, allow_unused, temperatures)
+        super().__init__(samples, allow_unused, allow_steps, temperatures)
 
     @property
     def exact_forward(self) -> bool:  # type: ignore[override]

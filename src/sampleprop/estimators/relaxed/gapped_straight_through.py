@@ -37,10 +37,11 @@ class GappedStraightThrough(Relaxation[Bernoullis | OneHots]):
         gap: g, above 0; or "expected", the mean by which Gumbel noise lets x win, -log(1 - p(x)) / p(x).
         temperature: τ, above 0; a buffer, which :class:`ExponentialTemperature` can lower in the course of training.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
 
     Raises:
         ValueError: for arguments out of range.
-        RuntimeError: for a cost with no path to x, unless `allow_unused`.
+        RuntimeError: for a cost with no path to x, unless `allow_unused`; with a step on it, unless `allow_steps`.
 
     Example, for φ = 0, g = log 3, τ = 1 and the samples x = (1, 0): the soft points are s = (3/4, 1/4), with
     ds/dφ = s (1 - s) = 3/16. With f = x², the value is the mean of (1, 0), and the gradient is that of
@@ -70,8 +71,9 @@ class GappedStraightThrough(Relaxation[Bernoullis | OneHots]):
         gap: float | Literal["expected"] = 1.0,
         temperature: float = 1.0,
         allow_unused: bool = False,
+        allow_steps: bool = False,
     ) -> None:
-        super().__init__(samples, allow_unused, {"temperature": temperature})
+        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
         if isinstance(gap, str):
             if gap != "expected":
                 raise ValueError(f'GappedStraightThrough needs a gap above 0, or "expected"; got {gap!r}.')

@@ -34,10 +34,11 @@ class GaussianRelaxedBernoulli(Relaxation[Bernoullis]):
         temperature: τ, above 0, one over the paper's σ; a buffer, which :class:`ExponentialTemperature` can lower in
             the course of training.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
 
     Raises:
         ValueError: for arguments out of range.
-        RuntimeError: for a cost with no path to x, unless `allow_unused`.
+        RuntimeError: for a cost with no path to x, unless `allow_unused`; with a step on it, unless `allow_steps`.
 
     Example, for p = Φ(m), m = 1/2, τ = 2 and ε = (0, 3): x = 1/2 + (m + ε) / τ = (3/4, 9/4), clipped to (3/4, 1), and
     dx/dm = (1/2, 0). With f = 4x², the value is the mean of (9/4, 4), and the gradient is that of 8x dx/dm = (3, 0):
@@ -59,8 +60,15 @@ class GaussianRelaxedBernoulli(Relaxation[Bernoullis]):
     source = cited("yamada2020feature")
     temperature: Tensor
 
-    def __init__(self, samples: int | None = 1, *, temperature: float = 2.0, allow_unused: bool = False) -> None:
-        super().__init__(samples, allow_unused, {"temperature": temperature})
+    def __init__(
+        self,
+        samples: int | None = 1,
+        *,
+        temperature: float = 2.0,
+        allow_unused: bool = False,
+        allow_steps: bool = False,
+    ) -> None:
+        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
 
     def points(self, variables: Bernoullis, generator: Generator | None) -> Tensor:
         shape = (self.draws, *variables.logits.shape)

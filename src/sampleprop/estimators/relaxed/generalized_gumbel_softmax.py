@@ -40,10 +40,11 @@ class GeneralizedGumbelSoftmax(Relaxation[Variables]):
         outcomes: n, at least 2: larger than any count of which the probability matters.
         temperature: τ, above 0; a buffer, which :class:`ExponentialTemperature` can lower in the course of training.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
 
     Raises:
         ValueError: for arguments out of range, and when counts exceed the last outcome with a probability above 10⁻³.
-        RuntimeError: for a cost with no path to x, unless `allow_unused`.
+        RuntimeError: for a cost with no path to x, unless `allow_unused`; with a step on it, unless `allow_steps`.
 
     Example, for a Poisson count of rate λ = log 4, n = 2, τ = 1/2 and the noise 0: π = (e^-λ, 1 - e^-λ) = (1/4, 3/4),
     and x = π₁² / (π₀² + π₁²) = 9/10. log(π₁ / π₀) has the derivative 4/3, so that dx/dλ = x (1 - x) / τ · 4/3 = 6/25.
@@ -67,9 +68,15 @@ class GeneralizedGumbelSoftmax(Relaxation[Variables]):
     temperature: Tensor
 
     def __init__(
-        self, samples: int | None = 1, *, outcomes: int = 32, temperature: float = 0.5, allow_unused: bool = False
+        self,
+        samples: int | None = 1,
+        *,
+        outcomes: int = 32,
+        temperature: float = 0.5,
+        allow_unused: bool = False,
+        allow_steps: bool = False,
     ) -> None:
-        super().__init__(samples, allow_unused, {"temperature": temperature})
+        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
         checks.samples("GeneralizedGumbelSoftmax", outcomes, least=2, argument="outcomes")
         self.outcomes = outcomes
 

@@ -34,10 +34,11 @@ class GumbelRao(Relaxation[Bernoullis | OneHots]):
         temperature: τ, above 0; a buffer, which :class:`ExponentialTemperature` can lower in the course of training.
         noises: K, draws of the noise for each sample, at least 1. They cost no evaluations of f.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
 
     Raises:
         ValueError: for arguments out of range.
-        RuntimeError: for a cost with no path to x, unless `allow_unused`.
+        RuntimeError: for a cost with no path to x, unless `allow_unused`; with a step on it, unless `allow_steps`.
 
     Example, for φ = 0, τ = 1, x = 1 and K = 2 noises log 3 and 0: the sigmoids 3/4 and 1/2 have the derivatives 3/16
     and 1/4, and the mean is 7/32. With f = 3 - 2x, the value is 1, and the gradient is -2 · 7/32 = -7/16:
@@ -61,9 +62,15 @@ class GumbelRao(Relaxation[Bernoullis | OneHots]):
     temperature: Tensor
 
     def __init__(
-        self, samples: int | None = 1, *, temperature: float = 0.5, noises: int = 10, allow_unused: bool = False
+        self,
+        samples: int | None = 1,
+        *,
+        temperature: float = 0.5,
+        noises: int = 10,
+        allow_unused: bool = False,
+        allow_steps: bool = False,
     ) -> None:
-        super().__init__(samples, allow_unused, {"temperature": temperature})
+        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
         checks.samples("GumbelRao", noises, argument="noises")
         self.noises = noises
 

@@ -30,10 +30,11 @@ class GumbelSoftmax(Relaxation[Bernoullis | OneHots]):
         samples: k, at least 1; None for one that adds no dimension in a program.
         temperature: τ, above 0; a buffer, which :class:`ExponentialTemperature` can lower in the course of training.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
 
     Raises:
         ValueError: for arguments out of range.
-        RuntimeError: for a cost with no path to x, unless `allow_unused`.
+        RuntimeError: for a cost with no path to x, unless `allow_unused`; with a step on it, unless `allow_steps`.
 
     Example, for φ = 0, τ = 1/2 and the noise (0, ∞): x = (1/2, 1), and dx/dφ = x (1 - x) / τ = (1/2, 0). With f = x²,
     the value is the mean of (1/4, 1), and the gradient is the mean of 2x dx/dφ = (1/2, 0):
@@ -55,8 +56,15 @@ class GumbelSoftmax(Relaxation[Bernoullis | OneHots]):
     source = cited("jang2017categorical", "eq. 2")
     temperature: Tensor
 
-    def __init__(self, samples: int | None = 1, *, temperature: float = 0.5, allow_unused: bool = False) -> None:
-        super().__init__(samples, allow_unused, {"temperature": temperature})
+    def __init__(
+        self,
+        samples: int | None = 1,
+        *,
+        temperature: float = 0.5,
+        allow_unused: bool = False,
+        allow_steps: bool = False,
+    ) -> None:
+        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         return self.points_from(variables, perturbation(variables, self.draws, generator))

@@ -37,10 +37,11 @@ class HardConcrete(Relaxation[Bernoullis]):
         gamma: γ, the lower limit of the stretched variable, below 0.
         zeta: ζ, the upper limit, above 1.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
 
     Raises:
         ValueError: for arguments out of range; the limits must enclose [0, 1].
-        RuntimeError: for a cost with no path to x, unless `allow_unused`.
+        RuntimeError: for a cost with no path to x, unless `allow_unused`; with a step on it, unless `allow_steps`.
 
     Example, for φ = 0, τ = 1/2, limits -1/4 and 5/4 and the noise (0, ∞): s = (1/2, 1), stretched and clipped to
     x = (1/2, 1), with dx/dφ = 3/2 s (1 - s) / τ = (3/4, 0). With f = x², the value is the mean of (1/4, 1), and the
@@ -71,8 +72,9 @@ class HardConcrete(Relaxation[Bernoullis]):
         gamma: float = -0.1,
         zeta: float = 1.1,
         allow_unused: bool = False,
+        allow_steps: bool = False,
     ) -> None:
-        super().__init__(samples, allow_unused, {"temperature": temperature})
+        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
         if not -math.inf < gamma < 0 or not 1 < zeta < math.inf:
             raise ValueError(
                 f"HardConcrete needs limits around [0, 1], gamma below 0 and zeta above 1; got {gamma} and {zeta}."

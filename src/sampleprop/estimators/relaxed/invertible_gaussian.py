@@ -35,10 +35,11 @@ class InvertibleGaussian(Relaxation[Bernoullis | OneHots]):
         samples: k, at least 1; None for one that adds no dimension in a program.
         temperature: τ, above 0; a buffer, which :class:`ExponentialTemperature` can lower in the course of training.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
 
     Raises:
         ValueError: for arguments out of range.
-        RuntimeError: for a cost with no path to x, unless `allow_unused`.
+        RuntimeError: for a cost with no path to x, unless `allow_unused`; with a step on it, unless `allow_steps`.
 
     Example, for a bit with p = Φ(m), m = 1/2, τ = 1/2 and ε = log(3)/2 - 1/2: x = σ((m + ε) / τ) = σ(log 3) = 3/4, and
     dx/dm = x (1 - x) / τ = 3/8. With f = 8x² - x, the value is 15/4, and the gradient is (16x - 1) dx/dm = 33/8:
@@ -61,8 +62,15 @@ class InvertibleGaussian(Relaxation[Bernoullis | OneHots]):
     source = cited("potapczynski2020invertible")
     temperature: Tensor
 
-    def __init__(self, samples: int | None = 1, *, temperature: float = 0.3, allow_unused: bool = False) -> None:
-        super().__init__(samples, allow_unused, {"temperature": temperature})
+    def __init__(
+        self,
+        samples: int | None = 1,
+        *,
+        temperature: float = 0.3,
+        allow_unused: bool = False,
+        allow_steps: bool = False,
+    ) -> None:
+        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         sticks = _sticks(variables)

@@ -53,6 +53,7 @@ class LAX(Estimator[Variables, Draw]):
 
     Raises:
         ValueError: for arguments out of range, and when the critic returns another shape.
+        RuntimeError: for a critic with a step (round, sign).
 
     Example, for a Normal with μ = 0 and σ = 1, f = 3x, x = 2 and the critic x². The score is 2, and dx/dμ = 1. The
     critic is 4, with the derivative 4, so that the gradient is (6 - 4) · 2 + 4 · 1 = 8:
@@ -122,6 +123,7 @@ class LAX(Estimator[Variables, Draw]):
         learn = self.training and isinstance(critic, nn.Module)
         with nullcontext() if learn else torch.no_grad():
             c, by_points = evaluate(draw.points)  # [k, *batch] and [k, *batch, *event], attached to ψ
+            checks.finite_critic(self.name, c, by_points)
             excess = unsqueeze_to(costs.fixed - c, by_points.dim())
             gradients = tuple(
                 # A parameter may have further dimensions: the components of a mixture.

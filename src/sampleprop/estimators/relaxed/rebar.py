@@ -57,10 +57,13 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
         temperature: τ at the start, above 0.
         eta: η at the start; with 0 this is the score function.
         learn: whether η, τ and the baseline are trained.
+        allow_steps: let a cost pass that has a step (round, sign) between the outcomes. The derivative leaves it out,
+            which is a bias.
 
     Raises:
         TypeError: for a baseline of another kind.
         ValueError: for arguments out of range, and when `combine` is not given f.
+        RuntimeError: for a cost with no path to x, and with a step on it, unless `allow_steps`.
 
     Example, for p = 1/2, τ = η = 1, f = 4x² and x = 1. z = 0: s = 1/2, and ds/dz = 1/4 gives the path 4 · 1/4 = 1.
     z̃ = log 3: s̃ = 3/4, f = 9/4, ds̃/dz̃ = 3/16 and dz̃/dφ = 1 - (1/2) / (3/4) = 1/3 give 6 · 3/16 · 1/3 = 3/8. With
@@ -93,6 +96,7 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
         temperature: float = 0.5,
         eta: float = 1.0,
         learn: bool = True,
+        allow_steps: bool = False,
     ) -> None:
         super().__init__()
         checks.samples("REBAR", samples, optional=True)
@@ -108,6 +112,7 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
         self.mean_field = mean_field
         self.baseline = baseline
         self.learn = learn
+        self.allow_steps = allow_steps
         self.eta = nn.Parameter(torch.tensor(float(eta)), requires_grad=learn)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=learn)
 

@@ -54,10 +54,14 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         temperature: τ at the start, above 0.
         eta: η at the start.
         learn: whether η, τ and the critic are trained.
+        allow_steps: let a cost pass that has a step (round, sign) between the outcomes. The derivative leaves it out,
+            which is a bias.
 
     Raises:
         ValueError: for arguments out of range, when `combine` is not given f and needs it, and when the critic returns
             another shape.
+        RuntimeError: for a cost with no path to x, and with a step on it, unless `allow_steps`; for a critic with a
+            step.
 
     Example, for p = 1/2, τ = 1, the critic s² alone, f = 4x and x = 1. z = 0: s = 1/2, and ds/dz = 1/4 gives the path
     1 · 1/4. z̃ = log 3: s̃ = 3/4, c = 9/16, ds̃/dz̃ = 3/16 and dz̃/dφ = 1 - (1/2) / (3/4) = 1/3 give
@@ -88,6 +92,7 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         temperature: float = 0.5,
         eta: float = 1.0,
         learn: bool = True,
+        allow_steps: bool = False,
     ) -> None:
         super().__init__()
         checks.samples("RELAX", samples, optional=True)
@@ -99,6 +104,7 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         self.use_f = use_f
         self.coupled = coupled
         self.learn = learn
+        self.allow_steps = allow_steps
         self.eta = nn.Parameter(torch.tensor(float(eta)), requires_grad=learn and use_f)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=learn)
         self.needs = "relaxed" if use_f else "black box"

@@ -28,14 +28,17 @@ class Relaxation(ThroughPoints[V], ABC):
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
         temperatures: by argument, each above 0. They are buffers, not floats: a schedule can write into them, and
             `torch.compile` does not start again. `state_dict` keeps them, and they are never trained.
     """
 
     unbiased = False
 
-    def __init__(self, samples: int | None, allow_unused: bool, temperatures: dict[str, float]) -> None:
-        super().__init__(samples, allow_unused)
+    def __init__(
+        self, samples: int | None, allow_unused: bool, allow_steps: bool, temperatures: dict[str, float]
+    ) -> None:
+        super().__init__(samples, allow_unused, allow_steps)
         for argument, value in temperatures.items():
             checks.positive(self.name, argument, value)
             self.register_buffer(argument, torch.tensor(float(value)))

@@ -30,10 +30,11 @@ class StraightThroughGumbel(Relaxation[Bernoullis | OneHots]):
         samples: k, at least 1; None for one that adds no dimension in a program.
         temperature: τ, above 0; a buffer, which :class:`ExponentialTemperature` can lower in the course of training.
         allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
 
     Raises:
         ValueError: for arguments out of range.
-        RuntimeError: for a cost with no path to x, unless `allow_unused`.
+        RuntimeError: for a cost with no path to x, unless `allow_unused`; with a step on it, unless `allow_steps`.
 
     Example, for φ = 0, τ = 1/2 and the noise (log(3)/2, ∞): x = (1, 1). The soft points are s = (3/4, 1), with
     ds/dφ = s (1 - s) / τ = (3/8, 0). With f = x², the value is 1, and the gradient is the mean of 2x ds/dφ = (3/4, 0):
@@ -55,8 +56,15 @@ class StraightThroughGumbel(Relaxation[Bernoullis | OneHots]):
     source = cited("jang2017categorical", "sec. 2.2")
     temperature: Tensor
 
-    def __init__(self, samples: int | None = 1, *, temperature: float = 0.5, allow_unused: bool = False) -> None:
-        super().__init__(samples, allow_unused, {"temperature": temperature})
+    def __init__(
+        self,
+        samples: int | None = 1,
+        *,
+        temperature: float = 0.5,
+        allow_unused: bool = False,
+        allow_steps: bool = False,
+    ) -> None:
+        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         return self.points_from(variables, perturbation(variables, self.draws, generator))

@@ -43,9 +43,12 @@ class DoubleCV(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
 
     Args:
         samples: k, at least 2.
+        allow_steps: let a cost pass that has a step (round, sign) between the outcomes. The derivative leaves it out,
+            so that the control variate is worse, but no bias comes of it.
 
     Raises:
         ValueError: for fewer samples than 2, and by `combine` without f.
+        RuntimeError: for a cost with no path to x, and with a step on it, unless `allow_steps`.
 
     Example, for a = 1/2, p = 1/2, x = (1, 0) and f = x² + x, with costs (2, 0) and derivatives (3, 1). x - μ = ±1/2, so
     the tangents are 1 · 1/2 and 3 · (-1/2), and h = (2 - 1/4, 0 + 3/4). Scores ±1/2 times ±(7/4 - 3/4) give 1/2, and
@@ -71,10 +74,11 @@ class DoubleCV(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
     samples_least = 2
     source = cited("titsias2022double", "sec. 3")
 
-    def __init__(self, samples: int = 2) -> None:
+    def __init__(self, samples: int = 2, *, allow_steps: bool = False) -> None:
         super().__init__()
         checks.samples("DoubleCV", samples, least=2)
         self.samples = samples
+        self.allow_steps = allow_steps
         self.coefficient = nn.Parameter(torch.tensor(0.0))
 
     def calls(self, variables: Bernoullis | OneHots | LogLinears) -> tuple[int, int]:

@@ -41,9 +41,12 @@ class MuProp(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
         samples: k, at least 1.
         coefficient: a, finite; 0 leaves f(μ) as a constant baseline, 1 is the paper's.
         learn: whether a is trained, from `coefficient` on, to minimize the variance of the gradient.
+        allow_steps: let a cost pass that has a step (round, sign) between the outcomes. The derivative leaves it out,
+            so that the control variate is worse, but no bias comes of it.
 
     Raises:
         ValueError: for fewer samples than 1, a coefficient that is not finite, and by `combine` without f.
+        RuntimeError: for a cost with no path to x, and with a step on it, unless `allow_steps`.
 
     Example, for p = 1/2, x = 1 and f = x² + 2. At the mean f(1/2) = 9/4 with derivative 1, so h(1) = 9/4 + 1/2 and
     f(1) - h(1) = 1/4. With the score 1/2 and the derivative 1/4 of the mean, 1/4 · 1/2 + 1 · 1/4 = 3/8:
@@ -67,13 +70,16 @@ class MuProp(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
 
     coefficient: float | nn.Parameter
 
-    def __init__(self, samples: int | None = 1, *, coefficient: float = 1.0, learn: bool = False) -> None:
+    def __init__(
+        self, samples: int | None = 1, *, coefficient: float = 1.0, learn: bool = False, allow_steps: bool = False
+    ) -> None:
         super().__init__()
         checks.samples("MuProp", samples, optional=True)
         checks.finite_number("MuProp", "coefficient", coefficient)
         self.samples = samples
         self.coefficient = nn.Parameter(torch.tensor(float(coefficient))) if learn else coefficient
         self.learn = learn
+        self.allow_steps = allow_steps
 
     def calls(self, variables: Bernoullis | OneHots | LogLinears) -> tuple[int, int]:
         return self.draws + 1, 1

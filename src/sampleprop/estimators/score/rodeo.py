@@ -50,9 +50,12 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
 
     Args:
         samples: k, at least 2.
+        allow_steps: let a cost pass that has a step (round, sign) between the outcomes. The derivative leaves it out,
+            so that the control variate is worse, but no bias comes of it.
 
     Raises:
         ValueError: for fewer samples than 2, and by `combine` without f.
+        RuntimeError: for a cost with no path to x, and with a step on it, unless `allow_steps`.
 
     Example, for α = β = 1/4, p = 1/2, x = (1, 0) and f = x² + x, with costs (2, 0) and derivatives (3, 1). While H is
     the tangent, h₁(1) = 1, h₁(0) = 0, h₂(0) = -3 and h₂(1) = 0. A draws the bit anew: (A h₁)(1) = -1/2,
@@ -79,10 +82,11 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
     samples_least = 2
     source = cited("shi2022gradient")
 
-    def __init__(self, samples: int = 2) -> None:
+    def __init__(self, samples: int = 2, *, allow_steps: bool = False) -> None:
         super().__init__()
         checks.samples("RODEO", samples, least=2)
         self.samples = samples
+        self.allow_steps = allow_steps
         self.alpha = nn.Parameter(torch.tensor(0.0))
         self.beta = nn.Parameter(torch.tensor(0.0))
         last = nn.Linear(HIDDEN, 1)

@@ -20,7 +20,6 @@ from sampleprop.estimator import Estimator
 from sampleprop.estimators.score.dice import dice
 from sampleprop.estimators.score.finite_part import finite_part
 from sampleprop.families import Variables
-from sampleprop.surrogate import train
 
 
 class Draw(NamedTuple):
@@ -78,6 +77,7 @@ class ScoreFunction(Estimator[Variables, Draw]):
         self.samples = samples
         self.baseline = baseline
         self.can_drop = baseline is None or isinstance(baseline, LeaveOneOut)
+        self.moves = baseline is not None and baseline.moves
 
     @property
     def samples_least(self) -> int:
@@ -106,14 +106,13 @@ class ScoreFunction(Estimator[Variables, Draw]):
         if self.baseline is None:  # leave-one-out, or none for one sample
             weights = costs.shared(costs.fixed) if k == 1 else costs.beyond_others()
             return dice(variables, draw.points, costs, weights, centered=k > 1 and costs.group is None)
-        b = self.baseline.value(variables, draw.points, costs.detach())  # [k, *batch]
+        fixed = costs.detach()
+        b = self.baseline.value(variables, draw.points, fixed)  # [k, *batch]
         result = dice(variables, draw.points, costs, costs.shared(costs.fixed - b.detach()))
         mean = self.baseline.mean(variables)
         if mean is not None:
             result = result + (mean - mean.detach())
-        if self.training and self.baseline.learned:
-            result = train(result, costs.average((b - costs.fixed).square() / 2))
-        return result
+        return self.baseline.learn(result, variables, draw.points, b, fixed) if self.training else result
 
     def _require_whole(self, samples: int, size: int) -> None:
         """Refuse a part of the samples, or too few in the whole group, for a baseline that is made of the others."""

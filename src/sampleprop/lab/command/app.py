@@ -6,21 +6,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import sampleprop
-from sampleprop.estimators import REGISTER
-from sampleprop.lab.command.arguments import report_mistakes
+from sampleprop.lab.command.arguments import complete, report_mistakes
 from sampleprop.lab.command.audit import audit
 from sampleprop.lab.command.certify import certify
 from sampleprop.lab.command.compare import compare
 from sampleprop.lab.command.recommend import recommend
-from sampleprop.lab.measure import configurations
-from sampleprop.lab.show import table, terminal
+from sampleprop.lab.measure import names as known
 
 app = typer.Typer(
     help="Gradients through samples: which estimator is best on your problem?",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -57,6 +53,10 @@ def table_command(
     ] = None,
 ) -> None:
     """The table of methods: what each needs and gives, from facts that the tests verify."""
+    from rich.console import Console
+
+    from sampleprop.lab.show import table, terminal
+
     try:
         if write is not None:
             table.write(write)
@@ -74,9 +74,17 @@ def table_command(
 
 @app.command()
 def cite(
-    names: Annotated[list[str], typer.Argument(help="Estimators, as `sampleprop list` names them, or FILE.py:NAME.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="Estimators, as `sampleprop list` names them, or FILE.py:NAME.",
+            autocompletion=complete(known.estimators),
+        ),
+    ],
 ) -> None:
     """Print BibTeX for what you used."""
+    from sampleprop.lab.measure import configurations
+
     with report_mistakes():
         kinds = [configurations.find_class(name) for name in names]
     # Only estimators of the library need a source. BibTeX ignores text outside of entries.
@@ -91,6 +99,8 @@ def cite(
 @app.command("list")
 def list_command() -> None:
     """Print the estimators, one a line."""
+    from sampleprop.estimators import REGISTER
+
     width = max(len(kind.__name__) for kind in REGISTER)
     for kind in REGISTER:
         first = (kind.__doc__ or "").strip().splitlines()[0]

@@ -1,25 +1,50 @@
-"""The meaning of the words on the command line, and errors for words that have none."""
+"""The meaning of the words on the command line, and what is said of words that have none.
+
+Nothing here imports torch: `--help` and the completion of the shell read these files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from sampleprop.lab.measure import problems
-from sampleprop.lab.measure.mistakes import Mistake, explain_refusals
-from sampleprop.lab.measure.runs import Piece
+if TYPE_CHECKING:
+    from sampleprop.lab.measure.runs import Piece
 
 
 @contextmanager
 def report_mistakes() -> Iterator[None]:
-    """End the command with one line for what sampleprop refuses."""
+    """End the command with one line for what sampleprop refuses, and for what a file of the user's raises."""
+    from sampleprop.lab.measure.mistakes import BrokenFileError, FailedError, Mistake, explain_refusals
+
     try:
         with explain_refusals():
             yield
+    except BrokenFileError as error:
+        end(str(error), 2)
+    except FailedError as error:
+        end(str(error), 1)
     except Mistake as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def end(text: str, status: int) -> NoReturn:
+    """Say one line on standard error, and end the command with this exit status."""
+    typer.echo(text, err=True)
+    raise typer.Exit(status) from None
+
+
+def complete(known: Callable[[], Sequence[str]], separator: str = "") -> Callable[[str], list[str]]:
+    """The completion of a name by the shell; with a separator, of the last name of a list."""
+
+    def completion(incomplete: str) -> list[str]:
+        before, found, last = incomplete.rpartition(separator) if separator else ("", "", incomplete)
+        return [before + found + name for name in known() if name.startswith(last)]
+
+    return completion
 
 
 def pieces(names: Sequence[str], seeds: Sequence[int], t: float | None, dim: int | None) -> list[Piece]:
@@ -28,6 +53,9 @@ def pieces(names: Sequence[str], seeds: Sequence[int], t: float | None, dim: int
     Raises:
         ValueError: for an unknown problem.
     """
+    from sampleprop.lab.measure import problems
+    from sampleprop.lab.measure.runs import Piece
+
     for name in names:
         problems.find(name)
     if "toy" not in names:

@@ -6,15 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from sampleprop import diagnostics
 from sampleprop.lab.command import arguments
-from sampleprop.lab.measure import files, progress
-from sampleprop.lab.measure.mistakes import Mistake
-from sampleprop.lab.show import audited
-
-WORLDS = {"plain": diagnostics.WORLDS, "tools": diagnostics.TOOLS}
 
 
 def audit(
@@ -47,7 +40,15 @@ def audit(
     """Say what an advantage or a loss is the gradient of, by listing every group of draws of small policies."""
     if json and markdown:
         raise typer.BadParameter("--json and --markdown are two forms of the same; got both. Leave one of them out.")
-    if worlds not in WORLDS:
+    from rich.console import Console
+
+    from sampleprop import diagnostics
+    from sampleprop.lab.measure import files, progress
+    from sampleprop.lab.measure.mistakes import Mistake
+    from sampleprop.lab.show import audited
+
+    known = {"plain": diagnostics.WORLDS, "tools": diagnostics.TOOLS}
+    if worlds not in known:
         raise typer.BadParameter(f"--worlds needs plain or tools; got {worlds!r}.")
     with arguments.report_mistakes(), progress.show_progress(Console(stderr=True)) as report:
         place = files.find_place(target, "audit")
@@ -60,7 +61,7 @@ def audit(
             function,
             group_sizes=arguments.whole("--groups", groups),
             prompts=prompts,
-            worlds=WORLDS[worlds],
+            worlds=known[worlds],
             reduce=reduce,  # type: ignore[arg-type]  # the audit says what there is
             off_policy=off_policy,
             progress=report,

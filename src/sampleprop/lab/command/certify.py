@@ -5,18 +5,19 @@ from __future__ import annotations
 import json as json_text
 from typing import Annotated
 
-import torch
 import typer
-from rich.console import Console
 
-from sampleprop.certificates import certify as certify_estimator
-from sampleprop.lab.command.arguments import report_mistakes
-from sampleprop.lab.measure import configurations, progress
+from sampleprop.lab.command.arguments import complete, report_mistakes
+from sampleprop.lab.measure import names
 
 
 def certify(
     estimator: Annotated[
-        str, typer.Argument(help="A name, with arguments or without, as 'REBAR(coupled=True)'; or FILE.py:NAME.")
+        str,
+        typer.Argument(
+            help="A name, with arguments or without, as 'REBAR(coupled=True)'; or FILE.py:NAME.",
+            autocompletion=complete(names.estimators),
+        ),
     ],
     problems: Annotated[
         list[str] | None, typer.Option("--problem", help="The name of a problem; may be given again. All that fit.")
@@ -28,6 +29,12 @@ def certify(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
     """Compare an estimator with exact gradients; exit with 1 if it is not what it claims to be."""
+    import torch
+    from rich.console import Console
+
+    from sampleprop.certificates import certify as certify_estimator
+    from sampleprop.lab.measure import configurations, progress
+
     torch.set_num_threads(1)  # the problems are small
     messages = Console(stderr=True)
     with report_mistakes(), progress.show_progress(messages) as report:

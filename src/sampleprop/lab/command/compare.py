@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from sampleprop.lab.command import arguments
-from sampleprop.lab.measure import configurations, problems, results, workers
-from sampleprop.lab.measure.mistakes import INTERRUPTED, Mistake
-from sampleprop.lab.measure.runs import Settings
-from sampleprop.lab.measure.store import Store
-from sampleprop.lab.show import output, terminal
-from sampleprop.lab.show.section import make_sections
+from sampleprop.lab.measure import names as known
+from sampleprop.lab.measure.names import PROBLEMS
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def compare(
@@ -23,8 +23,9 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="PROBLEM...",
-            help=f"Some of {', '.join(problems.BUILT_IN)}; or FILE.py:FUNCTION returning f, dist[, exact].",
+            help=f"Some of {', '.join(PROBLEMS)}; or FILE.py:FUNCTION returning f, dist[, exact].",
             show_default="digits",
+            autocompletion=arguments.complete(lambda: PROBLEMS),
         ),
     ] = None,
     estimators: Annotated[
@@ -32,7 +33,8 @@ def compare(
         typer.Option(
             help="Names with or without arguments, separated by commas, 'ScoreFunction, REBAR(coupled=True)'; also "
             "FILE.py:NAME for an estimator of yours, a class or an instance. 'default' for every one that takes the "
-            "distribution; 'all' to list the others too."
+            "distribution; 'all' to list the others too.",
+            autocompletion=arguments.complete(lambda: ["default", "all", *known.estimators()], ","),
         ),
     ] = "default",
     budget: Annotated[
@@ -82,9 +84,23 @@ def compare(
     """Measure bias, variance and time of the estimators on some problems, at equal evaluations of f.
 
     Finished results are kept in the folder: the same command again measures only what is missing. Ctrl-C keeps what is
-    finished.
+    finished. The exit status is 0 if all was measured, 1 if something failed, 2 for a mistake in the command or in a
+    file, and 130 after Ctrl-C.
     """
+    from rich.console import Console
+
+    from sampleprop.lab.measure import configurations, folder, results, workers
+    from sampleprop.lab.measure.mistakes import FAILED, INTERRUPTED
+    from sampleprop.lab.measure.runs import Settings
+    from sampleprop.lab.measure.store import Store
+    from sampleprop.lab.show import output, terminal
+    from sampleprop.lab.show.section import make_sections
+
     messages = Console(stderr=True)
+
+    def wait() -> None:
+        messages.print(f"Waiting: another run is writing to {out}.", highlight=False, soft_wrap=True)
+
     with arguments.report_mistakes():
         settings = Settings(
             estimators=configurations.split(estimators),
@@ -103,26 +119,20 @@ def compare(
             raise ValueError("--trajectory needs at least 2 points, the start and the end of the path; got 1.")
         if dask is not None and jobs > 1:
             raise ValueError("--dask takes as many jobs as there are workers; got --jobs too. Leave one of them out.")
-    try:
+    with arguments.report_mistakes(), _explained(out), folder.locked(out, wait):
         store = Store(out, settings, fresh)
         missing = store.missing(pieces)
         if len(missing) < len(pieces):
             kept = "; ".join(str(piece) for piece in pieces if piece not in missing)
             messages.print(f"Kept from {out}: {kept}. --fresh measures again.", highlight=False, soft_wrap=True)
-        measured = workers.results(missing, settings, jobs=jobs, dask=dask, console=messages)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    except OSError as error:
-        raise typer.BadParameter(f"--out needs a folder that can be written; got {out}: {error.strerror}.") from None
-    try:
+        broken: list[str] = []
+        measured = workers.results(missing, settings, jobs=jobs, dask=dask, console=messages, broken=broken)
         with contextlib.suppress(KeyboardInterrupt), contextlib.closing(measured):
             for result in measured:
                 store.add(result)
-    except Mistake as error:
-        raise typer.BadParameter(str(error)) from None
-    shown = store.chosen(pieces)
-    found = make_sections(shown)
-    written = output.write(found, out) if found else []
+        shown = store.chosen(pieces)
+        found = make_sections(shown)
+        written = output.write(found, out) if found else []
     if json:
         typer.echo(results.to_text(line for result in shown for line in results.to_lines(result)), nl=False)
     else:
@@ -130,7 +140,28 @@ def compare(
             terminal.show(each.summary, Console())
     if written:
         messages.print(f"Written: {', '.join(str(path) for path in written)}", highlight=False, soft_wrap=True)
+    for text in broken:
+        messages.print(text, highlight=False, soft_wrap=True)
     left = store.missing(pieces)
-    if left:
+    if left and not broken:
         messages.print(f"Interrupted: {len(left)} of {len(pieces)} left. The same command again measures the rest.")
         raise typer.Exit(INTERRUPTED)
+    empty = [str(result.piece) for result in shown if not result.comparison.rows]
+    if empty:
+        messages.print(f"No estimator could be measured: {'; '.join(empty)}.", highlight=False, soft_wrap=True)
+    if empty or broken:
+        raise typer.Exit(FAILED)
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """Say in a line why the folder cannot be written."""
+    from sampleprop.lab.measure.mistakes import FailedError, Mistake
+
+    try:
+        yield
+    except OSError as error:
+        text = f"--out needs a folder that can be written; got {out}: {error.strerror or error}."
+        if error.errno in FULL:
+            raise FailedError(f"{text} What was finished before is kept; make room and run the same again.") from error
+        raise Mistake(text) from error

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 import typer
-from rich.console import Console
 
-from sampleprop import diagnostics
-from sampleprop.lab.command.arguments import report_mistakes
-from sampleprop.lab.measure import problems, progress
-from sampleprop.lab.measure.mistakes import INTERRUPTED
+from sampleprop.lab.command.arguments import complete, report_mistakes
+from sampleprop.lab.measure.names import PROBLEMS
 
 
 def recommend(
     problem: Annotated[
         str,
-        typer.Argument(help=f"One of {', '.join(problems.BUILT_IN)}; or FILE.py:FUNCTION returning f, dist[, exact]."),
+        typer.Argument(
+            help=f"One of {', '.join(PROBLEMS)}; or FILE.py:FUNCTION returning f, dist[, exact].",
+            autocompletion=complete(lambda: PROBLEMS),
+        ),
     ],
     budget: Annotated[
         int | None,
@@ -43,6 +42,13 @@ def recommend(
     ] = None,
 ) -> None:
     """Say which estimator to take on a problem, and with how many samples, for what one estimate may cost."""
+    import torch
+    from rich.console import Console
+
+    from sampleprop import diagnostics
+    from sampleprop.lab.measure import problems, progress
+    from sampleprop.lab.measure.mistakes import INTERRUPTED
+
     messages = Console(stderr=True)
     if json and markdown:
         raise typer.BadParameter("--json and --markdown are two forms of the same; got both. Leave one of them out.")

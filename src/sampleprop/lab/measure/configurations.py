@@ -17,6 +17,7 @@ from sampleprop.baselines.self_critical import SelfCritical
 from sampleprop.estimator import Estimator
 from sampleprop.estimators import REGISTER
 from sampleprop.lab.measure import files
+from sampleprop.lab.measure.mistakes import explain_file
 
 BASELINES = (Constant, LeaveOneOut, MovingAverage, OptimalCoefficient, SelfCritical)  # those that need no function
 
@@ -108,7 +109,8 @@ def _make_own(place: files.Place, seed: int) -> Estimator[Any, Any]:
                     f"{needs} that can be made without arguments; got {place.name}{signature}. Give its arguments "
                     f"defaults, or write the name of an instance: mine = {place.name}(...)."
                 ) from None
-            found = found()
+            with explain_file(place.path):
+                found = found()
     if not isinstance(found, Estimator):
         raise ValueError(f"{needs}; got {found!r:.80}. Derive your class from sampleprop.Estimator.")
     return found

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sampleprop.lab.measure.mistakes import explain_file
+
 
 class Place(NamedTuple):
     """Where an object stands: the file, and its name in it."""
@@ -24,8 +26,13 @@ class Place(NamedTuple):
         return f"{self.path.name}:{self.name}"
 
     def load(self) -> Any:
-        """Run the file anew and return the object; None where the file has none of this name."""
-        return getattr(_run(self.path), self.name, None)
+        """Run the file anew and return the object; None where the file has none of this name.
+
+        Raises:
+            BrokenFileError: for whatever the file raises.
+        """
+        with explain_file(self.path):
+            return getattr(_run(self.path), self.name, None)
 
     def digest(self) -> str:
         """A digest of the file: results of another version of it are not kept."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +29,8 @@ from sampleprop.distributions.mixture_same_family import MixtureSameFamily
 from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.expectation import expect
 from sampleprop.lab.measure import files
+from sampleprop.lab.measure.mistakes import explain_file
+from sampleprop.lab.measure.names import PROBLEMS
 
 TRAINING_STEPS = 500
 TRAINING_IMAGES = 1500
@@ -44,7 +48,7 @@ class Problem:
         dist: p_φ.
         exact: the gradient with respect to the parameters of `dist`, where it is known in closed form.
         context: [*batch, ...], for learned baselines.
-        budget: evaluations of f for one estimate, unless the command gives another number.
+        budget: evaluations of f for one estimate, unless the command gives another number; None for the usual 16.
     """
 
     title: str
@@ -52,7 +56,7 @@ class Problem:
     dist: Distribution
     exact: Exact | None = None
     context: Tensor | None = None
-    budget: int = 16
+    budget: int | None = None
 
 
 def find(name: str, *, seed: int = 0, t: float | None = None, dim: int | None = None) -> Callable[[], Problem]:
@@ -148,7 +152,7 @@ def mixture(seed: int = 0) -> Problem:
     loc = (torch.tensor([-1.5, 0.0, 1.5]) + 0.5 * torch.randn(4, 3, generator=generator)).requires_grad_()
     scale = (0.5 + 0.5 * torch.rand(4, 3, generator=generator)).requires_grad_()
     dist = MixtureSameFamily(Categorical(logits=logits), Normal(loc, scale))
-    return _quadratic("Mixture: E[(a·x - 1)²], 4 variables, 3 normal distributions each", dist, generator, 16)
+    return _quadratic("Mixture: E[(a·x - 1)²], 4 variables, 3 normal distributions each", dist, generator, None)
 
 
 def digital_option(spot: float = 100.0, strike: float = 110.0, volatility: float = 0.2) -> Problem:
@@ -175,7 +179,7 @@ def digital_option(spot: float = 100.0, strike: float = 110.0, volatility: float
     return Problem(title, f, Normal(loc, scale), {"loc": slope, "scale": -d * slope})
 
 
-def _quadratic(title: str, base: Distribution, generator: torch.Generator, budget: int) -> Problem:
+def _quadratic(title: str, base: Distribution, generator: torch.Generator, budget: int | None) -> Problem:
     """(a·x - 1)² of independent variables, whose mean over x is (a·mean - 1)² + Σ a² variance."""
     a = torch.randn(base.batch_shape, generator=generator)
 
@@ -188,16 +192,17 @@ def _quadratic(title: str, base: Distribution, generator: torch.Generator, budge
     return Problem(title, f, Independent(base, 1), exact, budget=budget)
 
 
-BUILT_IN: dict[str, Callable[[int], Problem]] = {
-    "digits": digits,
-    "digits-200": partial(digits, latents=200),
-    "toy": lambda seed: toy(),
-    "categorical": categorical,
-    "normal": normal,
-    "poisson": poisson,
-    "mixture": mixture,
-    "digital-option": lambda seed: digital_option(),
-}
+_MAKERS: tuple[Callable[[int], Problem], ...] = (
+    digits,
+    partial(digits, latents=200),
+    lambda seed: toy(),
+    categorical,
+    normal,
+    poisson,
+    mixture,
+    lambda seed: digital_option(),
+)
+BUILT_IN = dict(zip(PROBLEMS, _MAKERS, strict=True))
 
 
 class _Reconstruction:
@@ -225,9 +230,10 @@ def _from_file(place: files.Place, seed: int) -> Problem:
         make = place.load()
         if not callable(make):
             raise ValueError(f"PROBLEM {place} needs a function {place.name} in {place.path.name}; there is none.")
-        result = make()
+        with explain_file(place.path):
+            result = make()
     if isinstance(result, Problem):
-        return result
+        return replace(result, f=_Guarded(result.f))
     if not (
         isinstance(result, tuple)
         and len(result) in (2, 3)
@@ -238,4 +244,19 @@ def _from_file(place: files.Place, seed: int) -> Problem:
             f"PROBLEM {place} needs {place.name}() to return f, dist or f, dist, exact, with dist from "
             f"torch.distributions; got {result!r}."
         )
-    return Problem(str(place), *result)
+    return Problem(str(place), _Guarded(result[0]), *result[1:])
+
+
+class _Guarded:
+    """f of the user's file, whose prints go to standard error, and which does not end the command by `sys.exit`."""
+
+    def __init__(self, f: Callable[[Tensor], Any]) -> None:
+        self.f = f
+
+    def __call__(self, points: Tensor) -> Any:
+        with contextlib.redirect_stdout(sys.stderr):
+            try:
+                return self.f(points)
+            except SystemExit as error:
+                told = RuntimeError(f"f called sys.exit({error.code!r})")
+                raise told.with_traceback(error.__traceback__) from None

@@ -27,7 +27,7 @@ def to_lines(result: Result) -> list[Line]:
         found += _lines(result, comparison, CURVE)
     for checkpoint in result.checkpoints:
         found += _lines(result, checkpoint.comparison, TRAJECTORY, step=checkpoint.step, value=checkpoint.value)
-    return found
+    return [line | {"lines": len(found)} for line in found]
 
 
 def to_text(lines: Iterable[Line]) -> str:
@@ -36,9 +36,18 @@ def to_text(lines: Iterable[Line]) -> str:
 
 
 def from_lines(lines: Iterable[Line]) -> Iterator[Result]:
-    """The results of these lines of `to_lines`."""
+    """The results of these lines of `to_lines`.
+
+    Raises:
+        ValueError: where a line of a result is missing; and any error for lines that are none of `to_lines`.
+    """
     for (argument, seed), group in groupby(lines, key=lambda line: (line["argument"], line["seed"])):
-        yield _result(Piece(argument, seed), list(group))
+        found = list(group)
+        if any(line["lines"] != len(found) for line in found):
+            raise ValueError(
+                f"The result of {Piece(argument, seed)} needs {found[0]['lines']} lines; got {len(found)}."
+            )
+        yield _result(Piece(argument, seed), found)
 
 
 def _lines(result: Result, comparison: Comparison, kind: str, **where: float) -> list[Line]:
@@ -57,7 +66,7 @@ def _result(piece: Piece, lines: Sequence[Line]) -> Result:
 
     return Result(
         piece,
-        next(_comparison(group) for group in groups(COMPARISON, "budget")),
+        [_comparison(group) for group in groups(COMPARISON, "budget")][0],  # noqa: RUF015  an IndexError for none
         tuple(_comparison(group) for group in groups(CURVE, "budget")),
         tuple(
             Checkpoint(group[0]["step"], group[0]["value"], _comparison(group)) for group in groups(TRAJECTORY, "step")

@@ -22,6 +22,7 @@ from sampleprop.estimator import Estimator
 from sampleprop.lab.measure import configurations, files, problems
 from sampleprop.lab.measure.mistakes import explain_refusals
 
+USUAL = 16  # evaluations of f, where neither the problem nor the command says how many
 LEAST_REPLICATES = 128  # for a point of the curve, which shows an order of magnitude
 
 
@@ -128,7 +129,7 @@ def measure(piece: Piece, settings: Settings, progress: Progress | None = None, 
     with explain_refusals(), _threads(settings.threads or (1 if piece.problem in problems.BUILT_IN else None)):
         problem = settings.make(piece)
         candidates = settings.candidates(problem, piece.seed)
-        budget = problem.budget if settings.budget is None else settings.budget
+        budget = settings.budget or problem.budget or USUAL
         shared: dict[str, Any] = {
             "context": problem.context,
             "seed": piece.seed,
@@ -151,7 +152,7 @@ def measure(piece: Piece, settings: Settings, progress: Progress | None = None, 
         result = Result(
             piece, compared(candidates, budget, settings.replicates, ""), jobs=jobs, source=source(piece.problem)
         )
-        on_curve = [e for e in candidates if not e.learns] if settings.budgets is None else candidates
+        on_curve = [e for e in candidates if not (e.learns or e.moves)] if settings.budgets is None else candidates
         for other in settings.curve(budget):
             if not result.finished:
                 return result

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sampleprop.lab.measure.folder import replace
 from sampleprop.lab.measure.results import from_lines, to_lines, to_text
 from sampleprop.lab.measure.runs import Piece, Result, Settings, source
 
@@ -22,8 +24,8 @@ class Store:
         fresh: delete the results that are there.
 
     Raises:
-        ValueError: for results of other settings, another version or another content of the user's files, and for a
-            results file that was cut off.
+        ValueError: for results of other settings, another version or another content of the user's files, and for files
+            that were cut off or changed, or lack a line.
         OSError: for a folder that cannot be written.
     """
 
@@ -36,11 +38,13 @@ class Store:
             path.unlink(missing_ok=True)
         if path.exists():
             self._refuse_others(settings)
-            for result in from_lines(_parse(line, path) for line in path.read_text(encoding="utf-8").splitlines()):
+            with _explain_odd(path):
+                found = list(from_lines(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()))
+            for result in found:
                 self._refuse_changed(result)
                 self.results[result.piece] = result
         else:
-            _replace(folder / SETTINGS, json.dumps(settings.describe(), indent=1) + "\n")
+            replace(folder / SETTINGS, json.dumps(settings.describe(), indent=1) + "\n")
 
     def missing(self, pieces: list[Piece]) -> list[Piece]:
         """The pieces without a result, or whose measurement Ctrl-C ended early."""
@@ -51,7 +55,7 @@ class Store:
         if to_lines(result):
             self.results[result.piece] = result
             lines = [line for kept in self.results.values() for line in to_lines(kept)]
-            _replace(self.folder / RESULTS, to_text(lines))
+            replace(self.folder / RESULTS, to_text(lines))
 
     def chosen(self, pieces: list[Piece]) -> list[Result]:
         """The results of these pieces, as far as there are any."""
@@ -59,7 +63,8 @@ class Store:
 
     def _refuse_others(self, settings: Settings) -> None:
         path = self.folder / SETTINGS
-        there = _parse(path.read_text(encoding="utf-8"), path) if path.exists() else {}
+        with _explain_odd(path):
+            there = dict(json.loads(path.read_text(encoding="utf-8")).items()) if path.exists() else {}
         here = json.loads(json.dumps(settings.describe()))
         differing = [name for name in here | there if here.get(name) != there.get(name)]
         if differing:
@@ -82,14 +87,15 @@ ADVICE = "Give another folder by --out, or forget them by --fresh."
 SHOWN = 4  # names in a message
 
 
-def _parse(text: str, path: Path) -> dict[str, Any]:
+@contextmanager
+def _explain_odd(path: Path) -> Iterator[None]:
+    """Say of a file what was done to it, whatever that was."""
     try:
-        found: dict[str, Any] = json.loads(text)
-    except ValueError:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(
-            f"{path} needs to be as sampleprop wrote it; some of it was cut off or changed. {ADVICE}"
-        ) from None
-    return found
+            f"{path} needs to be as sampleprop wrote it; some of it was cut off or changed, or a line is missing. {ADVICE}"
+        ) from error
 
 
 def _describe_difference(name: str, there: Any, here: Any) -> str:
@@ -108,9 +114,3 @@ def _show(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value[:SHOWN])) + (",..." if len(value) > SHOWN else "") or "none"
     return "not given" if value is None else str(value)
-
-
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_suffix(path.suffix + ".part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)

@@ -13,7 +13,13 @@ from sampleprop.lab.measure.runs import Piece, Result, Settings
 
 
 def results(
-    pieces: Sequence[Piece], settings: Settings, *, jobs: int = 1, dask: str | None = None, console: Console
+    pieces: Sequence[Piece],
+    settings: Settings,
+    *,
+    jobs: int = 1,
+    dask: str | None = None,
+    console: Console,
+    broken: list[str],
 ) -> Generator[Result]:
     """Measure the pieces, and yield each as soon as it is finished, in any order.
 
@@ -23,6 +29,7 @@ def results(
         jobs: how many at a time; more than one run in separate processes.
         dask: the address of a scheduler, whose workers measure instead.
         console: where the progress is shown.
+        broken: gets a line for each piece that ended its worker (out of memory, say).
 
     Raises:
         Mistake: for a cluster that cannot be reached, that has no workers, or whose workers have several threads; and
@@ -32,7 +39,7 @@ def results(
     if not pieces or (dask is None and min(jobs, len(pieces)) == 1):
         return _here(pieces, settings, console)
     if dask is None:
-        return _apart(pieces, settings, min(jobs, len(pieces)), console)
+        return _survived(pieces, settings, min(jobs, len(pieces)), console, broken)
     return _cluster(pieces, settings, dask, console)
 
 
@@ -45,6 +52,24 @@ def _here(pieces: Sequence[Piece], settings: Settings, console: Console) -> Gene
         yield result
         if not result.finished:
             return
+
+
+def _survived(
+    pieces: Sequence[Piece], settings: Settings, jobs: int, console: Console, broken: list[str]
+) -> Generator[Result]:
+    """As `_apart`, where a worker may be killed: its piece is not known then, so those left get a worker each."""
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    left = list(pieces)
+    for group, at_once in ((pieces, jobs), *(((piece,), 2) for piece in pieces)):
+        group = [piece for piece in group if piece in left]
+        try:
+            for result in _apart(group, settings, at_once, console) if group else ():
+                left.remove(result.piece)
+                yield result
+        except BrokenProcessPool:
+            if len(group) == 1:
+                broken.append(f"{group[0]}: its process was killed. Too little memory is the usual cause: see dmesg.")
 
 
 def _apart(pieces: Sequence[Piece], settings: Settings, jobs: int, console: Console) -> Generator[Result]:

@@ -136,7 +136,9 @@ def _draw(panel: Any, chart: Chart, inches: float, values: Sequence[float]) -> N
         panel.plot(
             [start, 1.02, 1.06], [end, end, height], transform=panel.transAxes, color=tint, lw=0.5, clip_on=False
         )
-        panel.text(1.07, height, name, transform=panel.transAxes, color=tint, fontsize=8.5, va="center")
+        panel.text(
+            1.07, height, name, transform=panel.transAxes, color=tint, fontsize=8.5, va="center", parse_math=False
+        )
 
 
 def _fraction(panel: Any, y: float) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sampleprop.diagnostics.comparing.comparison import plain
+from sampleprop.lab.measure.folder import replace
 from sampleprop.lab.measure.store import RESULTS
 from sampleprop.lab.show.section import Section
 
@@ -23,14 +25,14 @@ def write(problems: dict[str, Section], out: Path) -> list[Path]:
     from sampleprop.lab.show.page import page
 
     written = [out / RESULTS, out / "comparison.md"]
-    sections = [f"# {each.summary.title}\n\n{each.summary.to_markdown()}\n" for each in problems.values()]
-    written[1].write_text("\n".join(sections), encoding="utf-8")
+    sections = [f"# {plain(each.summary.title)}\n\n{each.summary.to_markdown()}\n" for each in problems.values()]
+    replace(written[1], "\n".join(sections))
     for name, each in problems.items():
         if each.summary.lines:
             written.append(out / ("comparison.png" if len(problems) == 1 else f"comparison-{_file_name(name)}.png"))
-            plot.draw(each.summary, written[-1])
+            replace(written[-1], plot.picture(each.summary))
     written.append(out / "report.html")
-    written[-1].write_text(page(list(problems.values())), encoding="utf-8")
+    replace(written[-1], page(list(problems.values())))
     return written
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 from sampleprop.lab.show import panels
@@ -15,11 +15,13 @@ GAP = 0.9
 TOP, BOTTOM = 1.05, 0.85  # inches for the titles and for the axes with the legend
 
 
-def draw(summary: Summary, path: Path) -> None:
-    """Save variance, bias and time as a picture, in the format that the file's name says."""
+def picture(summary: Summary) -> bytes:
+    """Variance, bias and time as a picture, in the format PNG."""
     shape = figure(summary, (panels.variance, panels.bias, panels.time), (4, 4, 3))
     _titles(shape, summary)
-    shape.savefig(path)
+    drawn = BytesIO()
+    shape.savefig(drawn, format="png")
+    return drawn.getvalue()
 
 
 def figure(summary: Summary, shown: Sequence[Panel], widths: Sequence[float], top: float = TOP) -> Any:
@@ -36,7 +38,8 @@ def figure(summary: Summary, shown: Sequence[Panel], widths: Sequence[float], to
     for axis, panel in zip(axes, shown, strict=True):
         panel(axis, summary, heights)
         _dress(axis, heights, span)
-    axes[0].set_yticks(heights, [line.mean.label for line in summary.lines], fontsize=8.5, color=INK)
+    labels = [line.mean.label for line in summary.lines]
+    axes[0].set_yticks(heights, labels, fontsize=8.5, color=INK, parse_math=False)
     _legend(shape, summary)
     return shape
 
@@ -75,8 +78,9 @@ def _titles(shape: Any, summary: Summary) -> None:
         *([f"{len(summary.comparisons)} seeds"] if summary.several else []),
         f"bias against: {first.reference}",
     ]
-    shape.text(0.012, 1 - 0.16 / height, title or "Comparison", fontsize=13, fontweight="bold", color=INK, va="top")
-    shape.text(0.012, 1 - 0.46 / height, " · ".join(parts), fontsize=8.5, color=MUTED, va="top")
+    shared = {"va": "top", "parse_math": False}  # a dollar in a title is a dollar
+    shape.text(0.012, 1 - 0.16 / height, title or "Comparison", fontsize=13, fontweight="bold", color=INK, **shared)
+    shape.text(0.012, 1 - 0.46 / height, " · ".join(parts), fontsize=8.5, color=MUTED, **shared)
 
 
 def _legend(shape: Any, summary: Summary) -> None:

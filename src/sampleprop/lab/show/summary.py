@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sampleprop.diagnostics.comparing.comparison import Comparison
+from sampleprop.diagnostics.comparing.comparison import Comparison, plain
 from sampleprop.diagnostics.comparing.row import COLUMNS, Row, ranked
 from sampleprop.diagnostics.measuring.statistics import percent, plus_minus
 
@@ -116,8 +116,8 @@ class Summary:
             return self.first.to_markdown()
         table = [self.columns, ("---:", ":---", *["---:"] * (len(self.columns) - 2))]
         table += [self.cells(line) for line in self.lines]
-        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
-        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes())])
+        lines = ["| " + " | ".join(plain(cell).replace("|", "\\|") for cell in row) + " |" for row in table]
+        return "\n".join([*lines, "", *(f"- {plain(note)}" for note in self.notes())])
 
 
 _SPREAD: dict[str, Callable[[Row], float]] = {

@@ -14,7 +14,7 @@ from torch import Generator, Size, Tensor
 from torch.autograd import Function
 
 from sampleprop import noise
-from sampleprop.families.quadrature import gauss_legendre
+from sampleprop.distributions.quadrature import gauss_legendre
 from sampleprop.surrogate import guarded
 from sampleprop.tracing import inspectable
 
@@ -39,16 +39,6 @@ def log_gamma(name: str, concentration: Tensor, shape: Size, generator: Generato
             - noise.exponential(a.shape, a, generator) / a
         )
     return guarded(name, _Attach.apply(a, y))  # type: ignore[no-untyped-call]
-
-
-def logit_beta(a: Tensor, b: Tensor, shape: Size, generator: Generator | None = None) -> Tensor:
-    r"""Draw log x - log(1 - x) for x ~ Beta(a, b), [\*shape, \*batch], in float64, attached: finite for every x."""
-    return log_gamma("Beta", a, shape, generator) - log_gamma("Beta", b, shape, generator)
-
-
-def log_dirichlet(concentration: Tensor, shape: Size, generator: Generator | None = None) -> Tensor:
-    r"""Draw log x for x ~ Dirichlet(a), [\*shape, \*batch, C], in float64, attached: finite for every x."""
-    return log_gamma("Dirichlet", concentration, shape, generator).log_softmax(-1)
 
 
 def refuse_infinite(name: str, infinite: Tensor, dtype: torch.dtype, log: str) -> None:
