@@ -38,6 +38,7 @@ from sampleprop.functional.token_log_prob import token_log_prob as token_log_pro
 from sampleprop.functional.token_terms import token_terms as token_terms
 from sampleprop.functional.whiten import whiten as whiten
 from sampleprop.parallel import rank_generator as rank_generator
+from sampleprop.programs.coupled_replay import CoupledReplay as CoupledReplay
 from sampleprop.programs.program import program as program
 from sampleprop.programs.site import charge as charge
 from sampleprop.programs.site import checkpointed as checkpointed

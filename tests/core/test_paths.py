@@ -322,9 +322,8 @@ def test_a_step_between_two_variables_of_a_program() -> None:
     phi = torch.zeros((), requires_grad=True)
 
     def steps(between: F) -> Any:
-        x = yield Normal(phi, 1.0), sp.Pathwise()
-        y = yield Normal(between(x), 1.0), sp.Pathwise()
-        yield y.square()
+        x = sp.sample(Normal(phi, 1.0))
+        return sp.sample(Normal(between(x), 1.0)).square()
 
     with pytest.raises(RuntimeError, match=r"^Pathwise needs a cost .* passes round"):
         sp.program(lambda: steps(torch.round))()

@@ -19,6 +19,7 @@ from torch import Tensor
 from sampleprop import checks, noise
 from sampleprop.costs import Costs, F, Group, others
 from sampleprop.estimator import AnyDraw, Estimator
+from sampleprop.estimators.score.dice import require_possible
 from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.estimators.through_points import ThroughPoints
 from sampleprop.families import Discrete, Variables
@@ -172,5 +173,9 @@ def _log_probs(nodes: list[Node]) -> Tensor:
     if len(known) == len(nodes) and len({(type(v), v.logits.shape, v.logits.dtype, v.dtype) for v in known}) == 1:
         together = replace(known[0], logits=torch.stack([v.logits for v in known]))
         return together.log_prob(torch.cat([node.draw.points for node in nodes]))
-    pairs = zip(variables, nodes, strict=True)
-    return torch.stack([v.log_prob(node.draw.points).squeeze(0) for v, node in pairs])
+    found = [v.log_prob(node.draw.points).squeeze(0) for v, node in zip(variables, nodes, strict=True)]
+    for v, log_prob in zip(variables, found, strict=True):
+        if not isinstance(v, Discrete):
+            checks.scored("ScoreFunction", v, log_prob)
+            require_possible(log_prob.unsqueeze(0))
+    return torch.stack(found)

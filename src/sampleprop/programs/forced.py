@@ -16,7 +16,7 @@ from torch import Generator, Size, Tensor
 from sampleprop import noise
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled.jumps import COUNTS
-from sampleprop.families import Discrete, Variables
+from sampleprop.families import Enumerable, Variables
 from sampleprop.programs.folding import Chosen, chosen_at, require_cost
 from sampleprop.programs.site import PATHWISE, Again, Run
 from sampleprop.programs.streams import saved
@@ -108,7 +108,7 @@ def countable(variables: Variables) -> Tensor:
     Raises:
         TypeError: for a distribution whose outcomes cannot be counted, or are too many.
     """
-    if isinstance(variables, Discrete) and variables.support_size <= PATHS:
+    if isinstance(variables, Enumerable) and variables.support_size <= PATHS:
         return variables.support()
     base: Any = variables.base
     if type(base) in COUNTS and not variables.event_shape:

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from sampleprop import checks
 from sampleprop.estimator import Estimator
 from sampleprop.programs.apart import apart_runs
+from sampleprop.programs.coupled_replay import CoupledReplay
 from sampleprop.programs.folding import Chosen, Folding, Key, Particles
 from sampleprop.programs.site import Inside, Run
 
@@ -32,6 +33,7 @@ class Setting:
     particles: int | None = None
     apart: int | None = None
     process_group: ProcessGroup | None = None
+    replay: CoupledReplay | None = None
 
 
 class program(Generic[P]):
@@ -83,16 +85,14 @@ class program(Generic[P]):
         The keys are the names of the sites, or their numbers where they have none. A name that comes again gets its
         count: "new", "new[1]", "new[2]".
         """
-        if self._setting.apart is not None:
-            raise ValueError(
-                f"sample needs one run of the program; got using(apart={self._setting.apart}). Leave apart out."
-            )
+        if self._setting.apart is not None or self._setting.replay is not None:
+            raise ValueError("sample needs one run of the program; got one with apart or CoupledReplay. Leave it out.")
         drawn: dict[Key, Tensor] = {}
         return self._run(drawn, args, kwargs), drawn
 
     def using(
         self,
-        estimator: Chosen = None,
+        estimator: Chosen | CoupledReplay = None,
         *,
         generator: Generator | None = None,
         particles: int | None = None,
@@ -103,7 +103,7 @@ class program(Generic[P]):
 
         Args:
             estimator: one for every site, or a dict of them by the names of sites, in place of those that the program
-                names.
+                names; or `CoupledReplay`.
             generator: the source of all its noise.
             particles: K, at least 1: K independent copies of everything. The batch of each tensor argument, its first
                 dimension, is repeated, so that all inside has [K \* B, ...] rows; the result is the mean, [B, ...].
@@ -120,6 +120,8 @@ class program(Generic[P]):
             TypeError: for what is no estimator.
             ValueError: for numbers below 1, and for `apart` together with `particles` or `process_group`.
         """
+        replay = estimator if isinstance(estimator, CoupledReplay) else None
+        estimator = None if isinstance(estimator, CoupledReplay) else estimator
         given = estimator.values() if isinstance(estimator, dict) else () if estimator is None else (estimator,)
         for one in given:
             if not isinstance(one, Estimator):
@@ -134,11 +136,18 @@ class program(Generic[P]):
             now.particles if particles is None else particles,
             now.apart if apart is None else apart,
             now.process_group if process_group is None else process_group,
+            now.replay if estimator is None and replay is None else replay,
         )
         if setting.apart is not None and (setting.particles is not None or setting.process_group is not None):
             raise ValueError(
                 f"A program needs its copies in one batch or apart; got apart={setting.apart} together with particles "
                 "or a process_group. Leave one of them out."
+            )
+        copies = (setting.particles, setting.apart, setting.process_group)
+        if setting.replay is not None and any(copy is not None for copy in copies):
+            raise ValueError(
+                f"{setting.replay} runs the program again by itself; got it together with particles, apart or a "
+                "process_group. Leave them out, and average several calls."
             )
         return self._with(self._function, setting)
 
@@ -166,6 +175,11 @@ class program(Generic[P]):
         other._function, other._setting, other.__wrapped__ = function, setting, function
         return other
 
+    @property
+    def setting(self) -> Setting:
+        """How it runs, as `using` has set it."""
+        return self._setting
+
     def under(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Run the function in a way of one's own: `run` is asked for every sample and told every cost."""
         with Inside(run):
@@ -176,6 +190,8 @@ class program(Generic[P]):
         if setting.apart is not None:
             call = functools.partial(function, *args, **kwargs)
             return apart_runs(call, setting.apart, setting.estimator, setting.generator)
+        if setting.replay is not None:
+            return setting.replay.estimate(functools.partial(function, *args, **kwargs), setting.generator)
         particles = None
         if setting.particles is not None:
             args, kwargs, rows = repeated(args, kwargs, setting.particles)

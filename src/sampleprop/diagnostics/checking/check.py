@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, overload
 
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from sampleprop import families
+from sampleprop import checks, families
 from sampleprop.diagnostics.checking.cost import LINES, Cost, indifference, jump, mixing, position, randomness, varied
 from sampleprop.diagnostics.checking.findings import Check, Finding, Findings
+from sampleprop.diagnostics.checking.program import check_program
 from sampleprop.diagnostics.checking.solver import minimization, nondeterminism
 from sampleprop.diagnostics.measuring.attached import Attached
 from sampleprop.diagnostics.measuring.reference import Reference, judge, target
@@ -22,8 +23,14 @@ from sampleprop.diagnostics.measuring.statistics import POWER, Bias, counted, pe
 from sampleprop.diagnostics.measuring.tally import GROUPS, Tally, device_of, devices, require_estimator
 from sampleprop.estimator import Estimator
 from sampleprop.expectation import expect
+from sampleprop.programs.program import program
 
 
+@overload
+def check(f: program[...], dist: Sequence[Any], *, replicates: int = 2048, seed: int = 0) -> Check: ...
+
+
+@overload
 def check(
     f: Callable[[Tensor], Any],
     dist: Distribution,
@@ -33,8 +40,25 @@ def check(
     parameters: Iterable[Tensor] | None = None,
     replicates: int = 2048,
     seed: int = 0,
+) -> Check: ...
+
+
+def check(
+    f: Callable[[Tensor], Any] | program[...],
+    dist: Distribution | Sequence[Any],
+    estimator: Estimator[Any, Any] | None = None,
+    *,
+    context: Tensor | None = None,
+    parameters: Iterable[Tensor] | None = None,
+    replicates: int = 2048,
+    seed: int = 0,
 ) -> Check:
     r"""Find out whether an estimator is right for this f and this distribution, at the present parameters.
+
+    `check(program, arguments)` does so for a program: its value, and its gradient of all tensors that it depends on,
+    against every path of outcomes where at most 4096 can be counted, and otherwise against a long run of score
+    functions. It also looks for samples that are no sites, whose gradient is dead, for other noise, and for rows of a
+    batch that mix.
 
     First it calls f at many points. It tests that the cost of a point depends on that point only and not on its place,
     that f is not random, that f does not ignore x, and that f has no jump where the estimator differentiates it; of
@@ -54,9 +78,9 @@ def check(
     keeps running averages sees the additional calls.
 
     Args:
-        f: from points [k, \*batch, \*event] to costs [k, \*batch], for any k.
-        dist: p_φ.
-        estimator: one of the library, or your own.
+        f: from points [k, \*batch, \*event] to costs [k, \*batch], for any k; or a program.
+        dist: p_φ; for a program its arguments, as a tuple.
+        estimator: one of the library, or your own; a program has those of its sites.
         context: [\*batch, ...], for learned baselines and critics.
         parameters: the tensors with respect to which the gradient is compared, each with a path to `dist`; None for
             those of `dist`, as above.
@@ -79,7 +103,16 @@ def check(
     """
     if replicates < 4 * GROUPS:
         raise ValueError(f"check needs at least {4 * GROUPS} replicates to judge a bias; got {replicates}.")
-    require_estimator("check", estimator)
+    if isinstance(f, program):
+        if estimator is not None or not isinstance(dist, Sequence):
+            raise TypeError(
+                "check of a program needs its arguments as a tuple, and no estimator; got check(program, "
+                f"{type(dist).__name__}, {estimator!r}). Use check(program.using(estimator), arguments)."
+            )
+        return check_program(f, dist, replicates, seed)
+    estimator = require_estimator("check", estimator)
+    if not isinstance(dist, Distribution):
+        raise TypeError(checks.no_distribution("check", dist))
     try:
         refusal = estimator.refusal(dist)
     except ValueError as error:  # parameters at the edge of what they may be

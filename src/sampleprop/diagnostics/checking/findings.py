@@ -103,6 +103,10 @@ class Findings:
 
     def result(self, estimator: Estimator[Any, Any], bias: Bias | None) -> Check:
         """All of it, the worst first."""
+        return self.labelled(estimator.label, bias)
+
+    def labelled(self, label: str, bias: Bias | None) -> Check:
+        """All of it, the worst first, of what has this label."""
         order = ("error", "warning", "note")
         findings = sorted(self.findings, key=lambda finding: order.index(finding.severity))
-        return Check(estimator.label, tuple(findings), tuple(self.passed), tuple(self.unchecked), bias)
+        return Check(label, tuple(findings), tuple(self.passed), tuple(self.unchecked), bias)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -12,15 +12,32 @@ from torch.distributions import Distribution
 
 from sampleprop import checks
 from sampleprop.diagnostics.comparing.comparison import Comparison
+from sampleprop.diagnostics.comparing.program import compare_program
 from sampleprop.diagnostics.comparing.row import Skipped, ranked, row
 from sampleprop.diagnostics.measuring.reference import MEAN, Exact, Reference, Target, judge, target
 from sampleprop.diagnostics.measuring.replicates import Expectation, buffers_kept, describe_error
 from sampleprop.diagnostics.measuring.tally import GROUPS, Tally, devices, require_estimator, time_one
 from sampleprop.estimator import Estimator
+from sampleprop.programs.coupled_replay import CoupledReplay
+from sampleprop.programs.program import program
 
 Progress = Callable[[str, int, int], None]
 
 
+@overload
+def compare(
+    f: program[...],
+    dist: Sequence[Any],
+    estimators: Iterable[Estimator[Any, Any] | CoupledReplay],
+    *,
+    site: str | None = None,
+    replicates: int = 1024,
+    seed: int = 0,
+    train_steps: int = 200,
+) -> Comparison: ...
+
+
+@overload
 def compare(
     f: Callable[[Tensor], Any],
     dist: Distribution,
@@ -33,8 +50,28 @@ def compare(
     seed: int = 0,
     train_steps: int = 200,
     progress: Progress | None = None,
+) -> Comparison: ...
+
+
+def compare(
+    f: Callable[[Tensor], Any] | program[...],
+    dist: Distribution | Sequence[Any],
+    estimators: Any,
+    *,
+    site: str | None = None,
+    budget: int = 16,
+    exact: Exact | None = None,
+    context: Tensor | None = None,
+    replicates: int = 1024,
+    seed: int = 0,
+    train_steps: int = 200,
+    progress: Progress | None = None,
 ) -> Comparison:
     r"""Measure bias, variance and time of several estimators on one problem, at equal evaluations of f.
+
+    `compare(program, arguments, estimators, site=name)` puts each estimator in the place of the one at that site (at
+    every site for None), and measures the gradient of all tensors that the program depends on. Evaluations are then
+    runs of what follows the site, and `CoupledReplay` can take part. Each estimate is a call of the program.
 
     Each estimator gets the configuration that spends the budget (`for_budget`). The parameters of the distribution are
     copied `replicates` times, so that one call of f gives many independent estimates; f is called as usual. The
@@ -55,9 +92,10 @@ def compare(
     finished.
 
     Args:
-        f: from points [k, \*batch, \*event] to costs [k, \*batch], for any k.
-        dist: p_φ, a distribution that stores its parameters under their names.
+        f: from points [k, \*batch, \*event] to costs [k, \*batch], for any k; or a program.
+        dist: p_φ, a distribution that stores its parameters under their names; for a program its arguments, as a tuple.
         estimators: what to compare, each configuration once; one that cannot take part is listed with the reason.
+        site: the name of the site of a program.
         budget: evaluations of f for one estimate and batch element, at least 1.
         exact: the exact gradient of the expectation, summed over the batch: a tensor for each measured parameter, in
             their order or by name. None enumerates up to 4096 joint states, and otherwise takes a long run of an
@@ -85,6 +123,12 @@ def compare(
         ['Enumerate()', 'ScoreFunction(samples=8)']
     """
     _check_numbers(budget, replicates, train_steps)
+    if isinstance(f, program):
+        if not isinstance(dist, Sequence):
+            raise TypeError(f"compare of a program needs its arguments as a tuple; got {type(dist).__name__}.")
+        return compare_program(f, dist, estimators, site, replicates, seed, train_steps)
+    if not isinstance(dist, Distribution):
+        raise TypeError(checks.no_distribution("compare", dist))
     waiting = _given(estimators)
     total = len(waiting)
     expectation = Expectation(f, dist, context)

@@ -43,7 +43,7 @@ class Attached(Measured):
         parameters: Iterable[Tensor] | None = None,
     ) -> None:
         super().__init__(f, dist, context)
-        found = _leaves(dist) if parameters is None else tuple(parameters)
+        found = leaves(_tensors(dist)) if parameters is None else tuple(parameters)
         if not found or not all(tensor.requires_grad for tensor in found):
             raise TypeError(
                 f"it needs tensors that require a gradient and that {self.variables.kind} was computed from; there are "
@@ -99,11 +99,11 @@ def _expands(dist: Distribution) -> bool:
     return type(expanded) is type(dist) and shape == (3, 2, *dist.batch_shape, *dist.event_shape)
 
 
-def _leaves(dist: Distribution) -> tuple[Tensor, ...]:
-    """The leaves of the graphs of all tensors that the distribution holds."""
+def leaves(tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """The leaves of the graphs of these tensors, each once."""
     found: dict[int, Tensor] = {}
     stack: list[Any] = []
-    for tensor in _tensors(dist):
+    for tensor in tensors:
         if tensor.grad_fn is not None:
             stack.append(tensor.grad_fn)
         elif tensor.requires_grad:

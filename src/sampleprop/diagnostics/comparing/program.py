@@ -1,0 +1,130 @@
+"""`compare` of estimators at a site of a program: the gradient of everything that the program depends on."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Generator
+
+from sampleprop.diagnostics.comparing.comparison import Comparison
+from sampleprop.diagnostics.comparing.row import Row, Skipped, ranked
+from sampleprop.diagnostics.measuring.programs import Known, Measured, Runs
+from sampleprop.diagnostics.measuring.replicates import TRAINING_RATE, describe_error
+from sampleprop.diagnostics.measuring.statistics import signal
+from sampleprop.diagnostics.measuring.tally import GROUPS
+from sampleprop.estimator import Estimator
+from sampleprop.programs.coupled_replay import CoupledReplay
+from sampleprop.programs.program import program
+
+Entry = Estimator[Any, Any] | CoupledReplay
+
+
+def compare_program(
+    model: program[...],
+    args: Sequence[Any],
+    estimators: Iterable[Entry],
+    site: str | None,
+    replicates: int,
+    seed: int,
+    train_steps: int,
+) -> Comparison:
+    """What `compare` does with a program."""
+    given = [estimators] if isinstance(estimators, Estimator | CoupledReplay) else list(estimators)
+    for entry in given:
+        if not isinstance(entry, Estimator | CoupledReplay):
+            raise TypeError(f"compare needs estimators, or CoupledReplay; got {entry!r:.80}.")
+    size = -(-replicates // GROUPS) * GROUPS
+    rows, skipped = [], []
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
+        torch.manual_seed(seed)
+        runs = Runs(model, args)
+        names = sorted({s.name for run in runs.examples for s in run.sites if s.name is not None})
+        if site is not None and site not in names:
+            raise ValueError(
+                f"compare needs the name of a site of the program; got {site!r}, and the names are {names}. Give it by "
+                "sp.sample(..., name=...)."
+            )
+        reference = runs.reference(size, Generator().manual_seed(seed))
+        for number, entry in enumerate(given, start=1):
+            generator = Generator().manual_seed(seed + number)
+            estimator = copy.deepcopy(entry)
+            changed = model.using(
+                {site: estimator} if site is not None and isinstance(estimator, Estimator) else estimator
+            )
+            try:
+                trained = _trained(runs, changed, estimator, train_steps, generator)
+                if isinstance(estimator, Estimator):
+                    estimator.eval()
+                measured = runs.measured(changed, size, generator)
+            except Exception as error:
+                skipped.append(Skipped(_label(entry), describe_error(error)))
+                continue
+            rows.append(_row(runs, estimator, measured, reference, site, trained))
+    return Comparison(
+        rows=ranked(rows),
+        skipped=tuple(skipped),
+        budget=max((row.evaluations for row in rows), default=0),
+        seed=seed,
+        reference=reference.text,
+        parameters=("all parameters",),
+        gradient=reference.length(),
+        problem=f"{getattr(model, '__name__', 'program')}, {'all sites' if site is None else f'site {site}'}",
+    )
+
+
+def _label(entry: Entry) -> str:
+    return entry.label if isinstance(entry, Estimator) else repr(entry)
+
+
+def _trained(runs: Runs, model: program[...], entry: Entry, steps: int, generator: Generator) -> int:
+    """Train the estimator's own parameters on this program; return the number of steps."""
+    own = [p for p in entry.parameters() if p.requires_grad] if isinstance(entry, Estimator) else []
+    if not own or not steps:
+        return 0
+    model = model.using(generator=generator)
+    optimizer = torch.optim.Adam(own, lr=TRAINING_RATE)
+    for _ in range(steps):
+        gradients = torch.autograd.grad(model(*runs.args).mean(), own, allow_unused=True)
+        for parameter, gradient in zip(own, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+    for parameter in own:
+        parameter.grad = None
+    return steps
+
+
+def _row(runs: Runs, entry: Entry, measured: Measured, reference: Known, site: str | None, trained: int) -> Row:
+    gradients = measured.gradients
+    squares = (gradients - gradients.mean(0)).square().sum(1)
+    variance = float(squares.sum()) / (len(squares) - 1)
+    found = reference.bias(measured, runs.rounding)
+    length = reference.length()
+    off = found.relative * length if found is not None and length else 0.0
+    if isinstance(entry, Estimator):
+        here = [s.variables for s in runs.first.sites if site in (None, s.name)]
+        evaluations = max((entry.calls(variables)[0] for variables in here), default=1)
+        name, unbiased = entry.name, entry.unbiased
+    else:
+        evaluations, name, unbiased = 1 + entry.alternatives, "CoupledReplay", True
+    others = [s for s in runs.first.sites if isinstance(entry, Estimator) and site is not None and s.name != site]
+    return Row(
+        label=_label(entry),
+        name=name,
+        claims_unbiased=unbiased and all(s.estimator.unbiased for s in others),
+        evaluations=evaluations,
+        bias=None if found is None else found.relative,
+        bias_z=None if found is None else found.z,
+        bias_visible=None if found is None else found.visible,
+        variance=variance,
+        variance_error=float(squares.std()) / math.sqrt(len(squares)),
+        signal_to_noise=signal(measured.groups()) / math.sqrt(variance) if variance > 0 else math.inf,
+        milliseconds=1000 * statistics.median(measured.seconds),
+        error=off**2 + variance,
+        trained=trained,
+        replicates=len(squares),
+    )
