@@ -302,8 +302,7 @@ def test_an_f_bound_to_one_number_of_points_is_a_finding() -> None:
 def test_probabilities_of_zero_and_one() -> None:
     probs = torch.tensor([0.0, 0.5, 1.0])
     assert check(smooth, Independent(Bernoulli(probs=probs), 1), ScoreFunction(4)).ok
-    wanted = check(smooth, Independent(Bernoulli(probs=probs.requires_grad_()), 1), ScoreFunction(4))
-    assert "Give the distribution by its logits" in repr(wanted)
+    assert check(smooth, Independent(Bernoulli(probs=probs.requires_grad_()), 1), ScoreFunction(4)).ok
 
 
 @pytest.mark.parametrize(("wrong", "words"), [(None, "got None"), (ScoreFunction, r"Make one: ScoreFunction\(\)")])

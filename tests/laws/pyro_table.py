@@ -47,7 +47,7 @@ def _soft_asymmetric(x: Array, loc: float, asymmetry: float, scale: float) -> Ar
 
 def _mixture(x: Array, *p: float) -> Array:
     w = _softmax(*p[:2])
-    return w[0] * _normal(x, p[2], p[4]) + w[1] * _normal(x, p[3], p[4])
+    return np.asarray(w[0] * _normal(x, p[2], p[4]) + w[1] * _normal(x, p[3], p[4]))
 
 
 def _sine_skewed(x: Array, skewness: float, concentration: float) -> Array:

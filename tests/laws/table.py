@@ -161,14 +161,14 @@ def _logits(*first: float) -> tuple[tuple[float, ...], ...]:
 
 
 def _mixture(kind: Any, *p: Tensor) -> td.Distribution:
-    return kind(
-        td.Categorical(logits=torch.stack(p[:2], -1)), td.Normal(torch.stack(p[2:4], -1), torch.stack(p[4:6], -1))
-    )
+    weights = td.Categorical(logits=torch.stack(p[:2], -1))
+    made: td.Distribution = kind(weights, td.Normal(torch.stack(p[2:4], -1), torch.stack(p[4:6], -1)))
+    return made
 
 
 def _mixture_survival(x: Array, *p: float) -> Array:
     w = _softmax(*p[:2])
-    return w[0] * _normal(x, p[2], p[4]) + w[1] * _normal(x, p[3], p[5])
+    return np.asarray(w[0] * _normal(x, p[2], p[4]) + w[1] * _normal(x, p[3], p[5]))
 
 
 def _tril(s: Tensor) -> Tensor:

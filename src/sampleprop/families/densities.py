@@ -70,7 +70,8 @@ def _dirichlet(dist: td.Dirichlet, points: Tensor) -> Tensor:
 
 def _lkj(dist: td.LKJCholesky, points: Tensor) -> Tensor:
     _exact("LKJCholesky", dist.concentration)
-    return dist.log_prob(points)
+    result: Tensor = dist.log_prob(points)
+    return result
 
 
 def _exact(name: str, concentration: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from sampleprop import families
+from sampleprop.diagnostics.checking import objective
 from sampleprop.diagnostics.checking.cost import LINES, Cost, indifference, jump, mixing, randomness, varied
 from sampleprop.diagnostics.checking.findings import Check, Finding, Findings
 from sampleprop.diagnostics.measuring.reference import Reference, judge, target
@@ -94,6 +95,7 @@ def _run(
         found.unchecked.append("anything but that it runs: the batch is empty. Pass one with elements")
         return None
     _check_cost(found, Cost(estimator.name, f, dist, seed), estimator, seed)
+    found.add(objective.log_q(f, dist, estimator, Generator(device_of(dist)).manual_seed(seed)))
     found.unchecked.append("what φ does inside f other than through x, and the gradient for θ: f is held fixed")
     if any(finding.name == "f mixes rows" for finding in found.findings):
         found.unchecked.append("the gradient: costs that depend on other points have none to compare with")
