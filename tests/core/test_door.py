@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Categorical, Independent, Normal, OneHotCategorical, Uniform
 
 import sampleprop as sp
-from kinds import BITS, CLASSES, NORMAL, POISSON, cost, theta
+from kinds import BITS, CLASSES, NORMAL, POISSON, SOLUTIONS, cost, theta
 from sampleprop.costs import Costs, Group
 from sampleprop.families import Bernoullis, OneHots, Other, Variables
 
@@ -111,7 +111,9 @@ WITHOUT_DROP = [estimator for kind in sp.REGISTER if not (estimator := kind()).c
 @pytest.mark.parametrize("estimator", WITHOUT_DROP, ids=str)
 def test_an_estimator_that_cannot_drop_takes_no_mask(estimator: sp.Estimator[Any, Any]) -> None:
     dist = next(
-        dist for kind in (BITS, CLASSES, NORMAL, POISSON) if estimator.refusal(dist := kind.dist(kind.phi(5))) is None
+        dist
+        for kind in (BITS, CLASSES, NORMAL, POISSON, SOLUTIONS)
+        if estimator.refusal(dist := kind.dist(kind.phi(5))) is None
     )
     draw = estimator.propose(dist)
     costs = torch.zeros(draw.points.shape[:2])

@@ -5,6 +5,7 @@ Each line that is printed by rank 0 is a name and the largest difference from wh
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -109,6 +110,7 @@ def main() -> None:
     if distributed.get_rank() == 0:
         Path(sys.argv[1]).write_text(json.dumps(found), encoding="utf-8")
     distributed.destroy_process_group()
+    gc.collect()  # cycles hold the group: its threads must be gone before the interpreter is
 
 
 if __name__ == "__main__":

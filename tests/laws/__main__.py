@@ -11,7 +11,7 @@ from laws.pyro_table import PYRO
 from laws.sweep import BIAS, ESTIMATORS, run
 from laws.table import REGIMES, TORCH
 
-ROWS = 4000
+ROWS = 2000
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")  # torch's, on singular samples of Wishart
 silent = 0

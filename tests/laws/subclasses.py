@@ -41,8 +41,7 @@ def _scaled(base: Any, kept: str) -> property:
     def get(self: Any) -> Any:
         given = vars(self).get(kept)
         if given is None:
-            compute: Any = base.fget if isinstance(base, property) else base.wrapped
-            given = compute(self)
+            given = base.__get__(self) if isinstance(base, property) else base.wrapped(self)
         return 0.7 * given + 0.3 * given.flip(-1)
 
     return property(get, lambda self, value: vars(self).__setitem__(kept, value))

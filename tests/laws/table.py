@@ -160,10 +160,10 @@ def _logits(*first: float) -> tuple[tuple[float, ...], ...]:
     return ((-87.0, *first), (-7.0, *first), (0.4, *first), (7.0, *first), (87.0, *first))
 
 
-def _mixture(kind: Any, *p: Tensor) -> Any:
-    return kind(
-        td.Categorical(logits=torch.stack(p[:2], -1)), td.Normal(torch.stack(p[2:4], -1), torch.stack(p[4:6], -1))
-    )
+def _mixture(kind: Any, *p: Tensor) -> td.Distribution:
+    weights = td.Categorical(logits=torch.stack(p[:2], -1))
+    made: td.Distribution = kind(weights, td.Normal(torch.stack(p[2:4], -1), torch.stack(p[4:6], -1)))
+    return made
 
 
 def _mixture_survival(x: Array, *p: float) -> Array:

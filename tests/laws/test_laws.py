@@ -21,7 +21,7 @@ from sampleprop.families import laws as door
 
 pytestmark = pytest.mark.filterwarnings("ignore:Singular sample detected")
 ALL = os.environ.get("SAMPLEPROP_LAWS") == "all"
-ROWS = 4000 if ALL else 600
+ROWS = 2000 if ALL else 600
 RUN = range(len(REGIMES)) if ALL else (REGIMES.index("ordinary"),)
 DOCUMENTED = load()
 WRAPPERS = ("Independent", "TransformedDistribution", "ExponentialFamily", "Distribution")
@@ -80,7 +80,7 @@ def test_the_page_and_the_pictures_are_those_of_the_data() -> None:
     assert set(DOCUMENTED) == {law.name for law in (*TORCH, *PYRO)}
     assert all(set(row) == set(ESTIMATORS) for row in DOCUMENTED.values())
     assert all(len(verdicts) == len(REGIMES) for row in DOCUMENTED.values() for verdicts in row.values())
-    assert PAGE.read_text() == render(DOCUMENTED, 4000, BIAS)
+    assert PAGE.read_text() == render(DOCUMENTED, 2000, BIAS)
     for theme, path in PICTURES.items():
         assert path.read_text() == picture(DOCUMENTED, theme)
     assert DATA.exists()

@@ -103,16 +103,24 @@ def f_at_certainty(case: Subject, weights: Tensor) -> Tensor:
 
 @condition("p in {0, 1}, attached")
 def certain_with_gradient(subject: Subject) -> Verdict:
-    """Refused: the score of a saturated probability is lost in the number."""
-    verdict = NO_LOGITS
+    """The gradient with respect to a p of exactly 0 or 1 is NaN, because the score is lost in the number; behind
+    `where`, which erases it, all other gradients are finite, and that of the erased entry is 0."""
     for case in subject.logits():
-        probs = torch.tensor([CERTAIN[case.kind]] * BATCH, requires_grad=True)
-        wanted = (
-            r"with respect to the probs of .* needs probabilities inside \(0, 1\).* Give the distribution by its logits"
-        )
-        dist = _by_probs(case.kind, probs)
-        verdict = refusal(partial(sp.expect, case.f(theta()), dist, case.estimator), wanted)
-    return verdict
+        certain = torch.tensor([CERTAIN[case.kind]] * BATCH, dtype=torch.float64)
+        probs = certain.clone().requires_grad_()
+        f = case.f(theta(torch.float64))
+        value = sp.expect(f, _by_probs(case.kind, probs), case.estimator, generator=Generator().manual_seed(0))
+        (own,) = gradients(value, probs)
+        lost = (certain == 0) | (certain == 1) if case.kind is BITS else certain == 0
+        assert bool(own[lost].isnan().all())
+        assert bool(own[~lost].isfinite().all())
+        free = torch.zeros_like(certain).requires_grad_()
+        erased = torch.where(lost, certain, certain + free)
+        value = sp.expect(f, _by_probs(case.kind, erased), case.estimator, generator=Generator().manual_seed(0))
+        (left,) = gradients(value, free)
+        assert bool(left.isfinite().all())
+        assert bool((left[lost] == 0).all())
+    return RIGHT if subject.logits() else NO_LOGITS
 
 
 @condition("logits ±1e4")

@@ -68,6 +68,7 @@ class Other(Variables):
 
     @property
     def contradiction(self) -> str | None:  # type: ignore[override]
+        """How the methods of the distribution contradict each other; None if they do not."""
         return laws.contradiction(self.dist)
 
     @property
@@ -76,6 +77,7 @@ class Other(Variables):
 
     @property
     def no_path(self) -> str | None:  # type: ignore[override]
+        """Why `rsample` does not reparameterize the distribution; None if it does."""
         return laws.no_path(self.dist)
 
     @property

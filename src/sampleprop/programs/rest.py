@@ -59,6 +59,7 @@ class Trace:
 
     @property
     def started(self) -> bool:
+        """Whether variables have streams of their own."""
         return self.seed is not None
 
     @property
@@ -86,9 +87,11 @@ class Trace:
         self.state = saved()
 
     def generator(self, default: Generator | None) -> Generator | None:
+        """The source of noise for the next variable: its own stream, or the default before `begin`."""
         return default if self.seed is None else self.stream(len(self.nodes))
 
     def stream(self, index: int) -> Generator:
+        """The stream from which variable `index` was drawn."""
         assert self.seed is not None
         return stream(self.seed, 2 * index, self.device)
 
@@ -98,6 +101,7 @@ class Trace:
         return stream(self.seed, 2 * index + 1, self.device)
 
     def note(self, node: Node, variables: Variables) -> None:
+        """Keep what a later run needs of a variable that was just drawn."""
         probes = 0 if node.draw.probes is None else len(node.draw.probes)
         points = len(node.draw.points) + probes if node.dimension else 1
         self.later.append(Later(node.estimator, node.draw, node.dimension, variables, node.batch, points))

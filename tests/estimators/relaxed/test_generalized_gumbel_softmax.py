@@ -48,8 +48,9 @@ def test_relaxed_counts_stay_among_the_possible_ones() -> None:
 
 
 def test_outcomes_above_the_last_go_to_it() -> None:
-    dist = Poisson(torch.tensor(50.0))
-    points = GeneralizedGumbelSoftmax(100, outcomes=8, temperature=0.1).propose(dist).points
+    variables = sp.families.recognize(Poisson(torch.tensor(50.0)))
+    noise = sp.noise.gumbel((100, 8), torch.zeros(()))
+    points = GeneralizedGumbelSoftmax(100, outcomes=8, temperature=0.1).points_from(variables, noise)
     torch.testing.assert_close(points, torch.full((100,), 7.0))
 
 

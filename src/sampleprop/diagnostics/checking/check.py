@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from sampleprop import checks, families
+from sampleprop.diagnostics.checking import objective
 from sampleprop.diagnostics.checking.cost import LINES, Cost, indifference, jump, mixing, position, randomness, varied
 from sampleprop.diagnostics.checking.findings import Check, Finding, Findings
 from sampleprop.diagnostics.checking.program import check_program
@@ -148,6 +149,7 @@ def _run(
     if isinstance(variables, families.Solutions):
         _check_solver(found, variables, Generator(device_of(dist)).manual_seed(seed + 4))
     _check_cost(found, Cost(estimator.name, f, dist, seed), estimator, seed)
+    found.add(objective.log_q(f, dist, estimator, Generator(device_of(dist)).manual_seed(seed)))
     found.unchecked.append("what φ does inside f other than through x, and the gradient for θ: f is held fixed")
     if not families.recognize(dist).attached:
         found.unchecked.append("whether φ gets the gradient: no tensor of the distribution requires one")

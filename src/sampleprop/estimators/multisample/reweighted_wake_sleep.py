@@ -66,6 +66,7 @@ class ReweightedWakeSleep(Estimator[Variables, Draw]):
     exact_forward = True
     needs = "black box"
     objective = "log-mean-exp"
+    samples_least = 2
     aliases = ("RWS",)
     source = cited("bornschein2015reweighted")
 
