@@ -232,8 +232,9 @@ def scored(name: str, variables: Variables, log_prob: Tensor) -> None:
             named = variables.parameters
         except TypeError:
             return
-        edges = {torch.autograd.graph.get_gradient_edge(p).node: key for key, p in named.items() if p.requires_grad}
-        missing = ", ".join(_unreached(log_prob, edges).values())
+        nodes = {key: _views(p) for key, p in named.items() if p.requires_grad}
+        left = _unreached(log_prob, {node: key for key, views in nodes.items() for node in views})
+        missing = ", ".join(key for key, views in nodes.items() if all(node in left for node in views))
         if not missing:
             return
     elif not variables.attached:
@@ -245,6 +246,14 @@ def scored(name: str, variables: Variables, log_prob: Tensor) -> None:
         f"{missing}, which would get no gradient. Use Pathwise if the samples move with it, write log_prob in torch "
         "without detach, or detach the parameter."
     )
+
+
+def _views(x: Tensor) -> list[Node]:
+    """The node of a tensor, and those of the tensors that it is a view of: a distribution may use either."""
+    found = [torch.autograd.graph.get_gradient_edge(x).node]
+    while found[-1].name().startswith(_VIEWS):
+        found.append(found[-1].next_functions[0][0])
+    return found
 
 
 def countable(name: str, points: Tensor) -> None:
@@ -445,6 +454,7 @@ def _raise_later(flag: Tensor, message: str) -> None:
 
 _GATHERED: ContextVar[list[tuple[str, Tensor]] | None] = ContextVar("gathered paths", default=None)
 
+_VIEWS = ("Alias", "Expand", "Select", "Slice", "Squeeze", "Unsqueeze", "View")
 _KIND_NAMES: dict[Any, str] = {
     Variables: "any distribution",
     Discrete: "Bernoulli, OneHotCategorical or Categorical",
