@@ -302,9 +302,9 @@ def scored(name: str, variables: Variables, log_prob: Tensor) -> None:
             named = variables.parameters
         except TypeError:
             return
-        nodes = {graph.node_of(p): key for key, p in named.items() if p.requires_grad}
-        unreached = graph.search(log_prob, nodes).unreached
-        missing = ", ".join(key for node, key in nodes.items() if node in unreached)
+        nodes = {key: _views(p) for key, p in named.items() if p.requires_grad}
+        unreached = graph.search(log_prob, {node for views in nodes.values() for node in views}).unreached
+        missing = ", ".join(key for key, views in nodes.items() if unreached.issuperset(views))
         if not missing:
             return
     elif not variables.attached:
@@ -316,6 +316,14 @@ def scored(name: str, variables: Variables, log_prob: Tensor) -> None:
         f"{missing}, which would get no gradient. Use Pathwise if the samples move with it, write log_prob in torch "
         "without detach, or detach the parameter."
     )
+
+
+def _views(x: Tensor) -> list[torch.autograd.graph.Node]:
+    """The node of a tensor, and those of the tensors that it is a view of: a distribution may use either."""
+    found = [graph.node_of(x)]
+    while found[-1].name().startswith(_VIEWS):
+        found.append(found[-1].next_functions[0][0])
+    return found
 
 
 def countable(name: str, points: Tensor) -> None:
@@ -600,6 +608,7 @@ def _raise_later(flag: Tensor, message: str) -> None:
 
 _GATHERED: ContextVar[list[Path] | None] = ContextVar("gathered paths", default=None)
 
+_VIEWS = ("Alias", "Expand", "Select", "Slice", "Squeeze", "Unsqueeze", "View")
 _KIND_NAMES: dict[Any, str] = {
     Variables: "any distribution",
     Enumerable: "Bernoulli, OneHotCategorical, Categorical or a structure (KSubset, say)",

@@ -316,7 +316,7 @@ def test_check_sees_a_log_q_that_is_subtracted_twice(estimator: sp.Estimator[Any
         return -(z - 1).square().sum(-1)
 
     wrong = sp.check(lambda z: log_p(z) - q.log_prob(z), q, estimator, replicates=128)
-    assert [finding.name for finding in wrong.findings][0] == "log q in f"
+    assert "log q in f" in [finding.name for finding in wrong.findings]
     assert "log q in f" not in [finding.name for finding in sp.check(log_p, q, estimator, replicates=128).findings]
     kl = sp.check(lambda z: q.log_prob(z) - log_p(z), q, sp.Pathwise(), replicates=128)
     assert "log q in f" not in [finding.name for finding in kl.findings]

@@ -19,7 +19,7 @@ from laws.sweep import BIAS, ESTIMATORS, run
 from laws.table import REGIMES, TORCH, Law
 from sampleprop.families import laws as door
 
-pytestmark = pytest.mark.filterwarnings("ignore:Singular sample detected")
+pytestmark = pytest.mark.filterwarnings("ignore:Singular sample detected", "ignore:Low df values detected")  # Wishart
 ALL = os.environ.get("SAMPLEPROP_LAWS") == "all"
 ROWS = 2000 if ALL else 600
 RUN = range(len(REGIMES)) if ALL else (REGIMES.index("ordinary"),)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from sampleprop.families.parameters import bounds, flat
+from sampleprop.families.reparameterized import Reparameterized
 from sampleprop.families.variables import unwrap
 from sampleprop.tracing import inspectable
 
@@ -20,7 +21,7 @@ SHARE = 1e-3  # of the samples, or of the probability, that may be lost
 
 def refuse_rounded(base: Distribution, points: Tensor) -> None:
     """Refuse samples that were rounded to the edge of the support. On a GPU this makes the host wait for the device."""
-    if not inspectable(points):
+    if not inspectable(points) or isinstance(base, Reparameterized):  # ours refuse by themselves
         return
     if isinstance(base, _BY_SAMPLES):
         _refuse_sampled(base, points.detach())

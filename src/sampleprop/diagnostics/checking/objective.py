@@ -28,13 +28,13 @@ def log_q(
         return None
     variables = families.recognize(dist)
     points = variables.sample(DRAWS, generator)
-    with torch.enable_grad():
+    with torch.enable_grad():  # the graphs are kept, for they contain that of φ
         log_prob, costs = variables.log_prob(points), f(points)
         leaves = _leaves(log_prob)
         if not leaves or not isinstance(costs, Tensor) or not costs.requires_grad:
             return None
-        scores = torch.autograd.grad(log_prob.sum(), leaves, materialize_grads=True)
-        found = torch.autograd.grad(costs.sum(), leaves, materialize_grads=True)
+        scores = torch.autograd.grad(log_prob.sum(), leaves, retain_graph=True, materialize_grads=True)
+        found = torch.autograd.grad(costs.sum(), leaves, retain_graph=True, materialize_grads=True)
     size = max(float(score.abs().max()) for score in scores)
     if size == 0 or any(
         float((slope + score).abs().max()) > 1e-3 * size for slope, score in zip(found, scores, strict=True)
