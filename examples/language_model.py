@@ -2,8 +2,8 @@
 
 A prompt is answered by up to three tokens. The first one chooses an arm: A (an even token) pays 10 with probability
 0.3, 3 in the mean; B (an odd one) always pays 1. There are four answers to each prompt. A step of Adam takes the
-gradient of the mean reward, less a little KL to the model that it began with. The ways to do it differ in what an answer's reward
-is compared with:
+gradient of the mean reward, less a little KL to the model that it began with. The ways to do it differ in what an
+answer's reward is compared with:
 
 - leave-one-out: the mean of the other answers. Unbiased.
 - shrinkage: the same, drawn towards the other prompts. Unbiased.

@@ -128,8 +128,8 @@ def audit(
 
     Args:
         function: called with keyword arguments by their usual names (rewards, token_level_rewards, response_mask,
-            index, old_log_probs, ...; the refusal of an unknown name lists them), or with one `Batch` if its only parameter is
-            `batch`. It returns advantages, [B] or [B, T], for *rewards*; or a loss, a number attached to log_prob. The
+            index, old_log_probs, ...; the refusal of an unknown name lists them), or with one `Batch` if its only
+            parameter is `batch`. It returns advantages, [B] or [B, T], for *rewards*; or a loss, a number attached to log_prob. The
             first of several results counts.
         group_sizes: how many draws of each prompt; each 2 or more. 8 takes tens of seconds.
         prompts: how many prompts one call holds. 2 shows what couples them; the prompts have different policies.

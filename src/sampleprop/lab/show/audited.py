@@ -18,8 +18,8 @@ COLUMNS = ("policy", "draws of a prompt", "error", "factor", "variance", "MSE", 
 EXPLAINED = (
     "Error: what is left of the mean update after the best constant factor, relative to the exact gradient; 0 is "
     "unbiased, 100 % no better than nothing. Factor: the mean update along the gradient, as a multiple of it. Variance "
-    "and mean squared error: after the best factor, over those of leave-one-out on the same draws. Every group of draws "
-    "was listed and none was sampled, so these numbers have no noise. The policies are tiny: they show what can happen."
+    "and mean squared error: after the best factor, over those of leave-one-out on the same draws. Every group of "
+    "draws was listed and none was sampled, so these numbers have no noise. The policies are tiny: they show what can happen."
 )
 
 
