@@ -11,7 +11,7 @@ gradient of the mean return. The ways to do it differ in what an action is charg
 - constant: the same, less an average of earlier steps of the training.
 - leave-one-out: less the mean of the other environments at the same time.
 - critic: less the forecast of a network that sees the state and the time.
-- gae: λ-returns of that network, λ = 0.95. Biased as far as the network errs.
+- gae: λ-returns of that network, λ = 0.98. Biased as far as the network errs.
 - normalized: less the mean of all, divided by their standard deviation. Usual in practice, and biased: both contain
   the action's own return, and long episodes weigh more in both.
 
@@ -43,7 +43,7 @@ SOLVED = 475
 ENVIRONMENTS, EVALUATED = 16, 100  # episodes for one step of the optimizer, and for one measurement
 HIDDEN = 64
 RATE = 1e-2  # of Adam, the same for all ways and both networks
-TRACE = 0.95  # λ
+TRACE = 0.98  # λ
 KEPT = 0.9  # of the average of earlier returns, at each step
 STEPS, EVERY = 150, 10  # of the optimizer, and from one measurement to the next
 COMPARED_AFTER, COMPARED = 20, 200  # steps after which the noise of all ways is compared, and batches for that
@@ -143,7 +143,7 @@ def gae(agent: Agent, batch: Batch, log_prob: Tensor) -> Tensor:
     """The time limit is part of this task and the forecast knows the time: the end is a termination, no truncation."""
     forecast = agent.forecast(batch.states)
     found = sp.generalized_advantage(batch.rewards, forecast.detach(), dim=0, trace=TRACE, mask=batch.mask)
-    error = (forecast - found.target)[batch.mask] / LIMIT
+    error = (forecast - sp.reward_to_go(batch.rewards, dim=0))[batch.mask] / LIMIT  # the whole return, as for `critic`
     loss = sp.score_function_loss(log_prob, -found.advantage, as_weights=True, time_dim=0, mask=batch.mask)
     return loss + error.square().mean()
 

@@ -1,9 +1,8 @@
 """The adapters on the page "Language models" for trainers of other people.
 
 Where a trainer is installed, its own register or class is used. Otherwise a stand-in of its published interface is:
-for verl
-`register_adv_est` and the call of an advantage estimator, for TRL the names that `GRPOTrainer._compute_loss` has at
-hand.
+for verl `register_adv_est` and the call of an advantage estimator, for TRL the names that `GRPOTrainer._compute_loss`
+has at hand.
 """
 
 from __future__ import annotations

@@ -170,3 +170,16 @@ def test_precision() -> None:
 def test_refusals(arguments: tuple[Any, ...], error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=f"kl_surrogate needs {match}"):
         kl_surrogate(*arguments)
+
+
+def test_the_steps_of_a_draw_by_hand() -> None:
+    log_q = torch.tensor([-1.0, -0.5], dtype=torch.float64, requires_grad=True)
+    value = kl_surrogate(log_q, torch.tensor([-2.0, -0.7], dtype=torch.float64), time_dim=0)
+    assert value.item() == pytest.approx(1.2, abs=1e-15)
+    torch.testing.assert_close(torch.autograd.grad(value, log_q)[0], torch.tensor([1.2, 0.2], dtype=torch.float64))
+    mask = torch.tensor([True, False])
+    one = kl_surrogate(log_q, torch.tensor([-2.0, torch.nan], dtype=torch.float64), time_dim=0, mask=mask)
+    assert one.item() == 1
+    assert torch.autograd.grad(one, log_q)[0].tolist() == [1, 0]
+    path = kl_surrogate(log_q, torch.tensor([-2.0, -0.7], dtype=torch.float64), time_dim=0, reparameterized=True)
+    assert torch.autograd.grad(path, log_q)[0].tolist() == [1, 1]
