@@ -8,6 +8,9 @@ for a budget of open gates that falls from all pixels to the number wanted, so t
 first. The second term is known in closed form, so it is not sampled. In the first, each image of a batch gets gates of
 its own: as many separate expectations, whose errors average out.
 
+With `--law k-subset` exactly as many gates are open as are wanted, from the first step to the last: z follows a
+distribution over the subsets of that size, sp.KSubset, and there is neither a price nor a falling budget.
+
 In the end the most probable gates are opened for good. What a choice of pixels is worth is measured for all ways alike:
 a fresh classifier of the same kind is trained on them alone, and tested on images that no training has seen. The pixels
 are also chosen at random, by scikit-learn's mutual information, and by its support vector machine with an L1 penalty.
@@ -15,6 +18,7 @@ Run:
 
     python examples/feature_selection.py                                 # all estimators, a few minutes
     python examples/feature_selection.py --estimator DisARM --pixels 8 --seeds 5
+    python examples/feature_selection.py --law k-subset --seeds 3        # exactly k open gates
     python examples/feature_selection.py --fast                          # seconds
 """
 
@@ -46,6 +50,12 @@ ESTIMATORS: dict[str, Callable[[], Estimator[Any, Any]]] = {
     "GumbelSoftmax": lambda: sp.GumbelSoftmax(SAMPLES),
     "HardConcrete": lambda: sp.HardConcrete(SAMPLES),
 }
+LAWS = ("gates", "k-subset")
+SUBSET_ESTIMATORS: dict[str, Callable[[], Estimator[Any, Any]]] = {
+    "ScoreFunction": lambda: sp.ScoreFunction(SAMPLES),
+    "DoubleCV": lambda: sp.DoubleCV(SAMPLES),
+    "StraightThrough": lambda: sp.StraightThrough(SAMPLES),
+}
 BIASED = ("StraightThrough", "GumbelSoftmax", "HardConcrete")
 CLASSES, HIDDEN = 10, 64
 BATCH, RATE, GATE_RATE = 100, 3e-3, 3e-2
@@ -64,8 +74,10 @@ FEW = 100  # pixels, to try them all
 class Selector(nn.Module):
     steps: Tensor
 
-    def __init__(self, pixels: int, estimator: Estimator[Any, Any]) -> None:
+    def __init__(self, pixels: int, estimator: Estimator[Any, Any], exactly: int | None = None) -> None:
+        """With `exactly`, so many gates are open; otherwise each for itself."""
         super().__init__()
+        self.exactly = exactly
         self.logits = nn.Parameter(torch.full((pixels,), OPEN_AT_FIRST))  # φ
         self.net = classifier(pixels)
         self.estimator = estimator
@@ -77,9 +89,17 @@ class Selector(nn.Module):
             wanted = labels.expand(scores.shape[:-1])
             return functional.cross_entropy(scores.movedim(-1, 1), wanted, reduction="none")  # [samples, images]
 
-        q = Independent(Bernoulli(logits=self.logits.expand_as(images)), 1)
+        logits = self.logits.expand_as(images)
+        if self.exactly is not None:
+            return sp.expect(cost, sp.KSubset(logits, self.exactly), self.estimator).mean()
+        q = Independent(Bernoulli(logits=logits), 1)
         excess = self.logits.sigmoid().sum() - budget
         return sp.expect(cost, q, self.estimator).mean() + PRICE * excess.square()
+
+    @torch.no_grad()
+    def probabilities(self) -> Tensor:
+        """Of each gate to be open: [pixels]."""
+        return self.logits.sigmoid() if self.exactly is None else sp.KSubset(self.logits, self.exactly).mean
 
     def chosen(self, count: int) -> Tensor:
         """The pixels whose gates are most probably open: [count]."""
@@ -107,13 +127,19 @@ class Chosen(NamedTuple):
     undecided: float | None = None  # gates with a probability between 0.05 and 0.95 in the end
 
 
-def train(name: str, count: int, seed: int, data: Data, steps: int, path: Path, resume: bool) -> Chosen:
+def train(
+    name: str, count: int, seed: int, data: Data, steps: int, path: Path, resume: bool, law: str = "gates"
+) -> Chosen:
     """Choose pixels by training gates and a classifier, for the estimator of this name."""
+    known, exactly = (ESTIMATORS, None) if law == "gates" else (SUBSET_ESTIMATORS, count)
     torch.manual_seed(seed)
     images, labels = data.training
-    selector = Selector(images.shape[1], ESTIMATORS[name]())
+    selector = Selector(images.shape[1], known[name](), exactly)
     optimizer = torch.optim.Adam(
-        [{"params": [selector.logits], "lr": GATE_RATE}, {"params": selector.net.parameters(), "lr": RATE}]
+        [
+            {"params": [selector.logits], "lr": GATE_RATE},
+            {"params": [*selector.net.parameters(), *selector.estimator.parameters()], "lr": RATE},
+        ]
     )
 
     def step() -> None:
@@ -126,14 +152,15 @@ def train(name: str, count: int, seed: int, data: Data, steps: int, path: Path, 
         selector.steps += 1
 
     def measure() -> dict[str, float]:
-        p = selector.logits.sigmoid()
+        p = selector.probabilities()
         undecided = float(((p > 0.05) & (p < 0.95)).sum())
         return {"accuracy": selector.accuracy(data.held_out, count), "undecided": undecided}
 
     history = training.train(
         f"{name}, {count} pixels, seed {seed}", step, measure, steps, every=EVERY,
         state={"selector": selector, "optimizer": optimizer}, path=path, resume=resume,
-        settings={"estimator": name, "seed": seed, "pixels": count, "of": images.shape[1], "steps": steps},
+        settings={"estimator": name, "seed": seed, "pixels": count, "of": images.shape[1], "steps": steps}
+        | ({} if law == "gates" else {"law": law}),
     )  # fmt: skip
     return Chosen(selector.chosen(count), history[-1]["accuracy"], history[-1]["undecided"])
 
@@ -252,7 +279,8 @@ def picture(results: Results, data: Data, counts: Sequence[int], whole: float, p
 
 
 def main() -> None:
-    parser = training.parser("feature_selection", __doc__, ESTIMATORS)
+    parser = training.parser("feature_selection", __doc__, ESTIMATORS | SUBSET_ESTIMATORS)
+    parser.add_argument("--law", choices=LAWS, default="gates", help="each gate for itself, or exactly k of them")
     parser.add_argument(
         "--pixels", type=training.count, nargs="+", help="how many to choose; the default is 5, 10 and 20"
     )
@@ -270,7 +298,11 @@ def main() -> None:
         worth = fresh_accuracy(data, chosen.pixels, seed, fresh)
         results.setdefault(name, {}).setdefault(count, []).append((chosen, worth))
 
-    for name in training.chosen(arguments, ESTIMATORS):
+    known = ESTIMATORS if arguments.law == "gates" else SUBSET_ESTIMATORS
+    unknown = [name for name in arguments.estimator if name not in ("all", *known)]
+    if unknown:
+        parser.error(f"--law {arguments.law} takes the estimators {', '.join(known)}; got {', '.join(unknown)}")
+    for name in training.chosen(arguments, known):
         if name in EXHAUSTIVE and data.side**2 > FEW and name not in arguments.estimator:
             print(
                 f"{name} is left out: it evaluates the cost once for each of {data.side**2} pixels. Name it to have it."
@@ -278,8 +310,10 @@ def main() -> None:
             continue
         for count in counts:
             for seed in seeds:
-                path = arguments.out / f"{arguments.data}-{name}-{count}-{seed}.pt"
-                note(name, count, seed, train(name, count, seed, data, steps, path, arguments.resume))
+                law = "" if arguments.law == "gates" else f"{arguments.law}-"
+                path = arguments.out / f"{arguments.data}-{law}{name}-{count}-{seed}.pt"
+                made = train(name, count, seed, data, steps, path, arguments.resume, arguments.law)
+                note(name, count, seed, made)
     for name, choose in CHOICES.items():
         for count in counts:
             for seed in range(RANDOM_CHOICES) if choose is by_chance else seeds:

@@ -321,8 +321,8 @@ def scored(name: str, variables: Variables, log_prob: Tensor) -> None:
 def _views(x: Tensor) -> list[torch.autograd.graph.Node]:
     """The node of a tensor, and those of the tensors that it is a view of: a distribution may use either."""
     found = [graph.node_of(x)]
-    while found[-1].name().startswith(_VIEWS):
-        found.append(found[-1].next_functions[0][0])
+    while found[-1].name().startswith(_VIEWS) and (above := found[-1].next_functions[0][0]) is not None:
+        found.append(above)
     return found
 
 

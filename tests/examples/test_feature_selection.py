@@ -53,6 +53,28 @@ def _selector(estimator: sp.Estimator) -> example.Selector:
     return selector
 
 
+@pytest.mark.parametrize("name", example.SUBSET_ESTIMATORS)
+def test_exactly_two_gates_find_the_two_pixels_that_tell(name: str, puzzle: Data, tmp_path: Path) -> None:
+    """Each of the two alone tells something here. (Of an exclusive or, few of the 120 pairs would tell anything.)"""
+    training, held_out = (
+        Images(part.images, (part.images[:, TELLING[0]] + 2 * part.images[:, TELLING[1]]).long())
+        for part in (puzzle.training, puzzle.held_out)
+    )
+    data = Data(training, held_out, 4)
+    chosen = example.train(name, 2, 0, data, 300, tmp_path / "run.pt", False, "k-subset")
+    assert chosen.pixels.tolist() == TELLING
+
+
+def test_exactly_as_many_gates_are_open_as_are_asked_for() -> None:
+    seen = []
+    selector = example.Selector(6, sp.ScoreFunction(3), 2)
+    selector.net.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0]))
+    selector.loss(torch.ones(5, 6), torch.zeros(5, dtype=torch.int64), 0.0).backward()
+    assert all((images.sum(-1) == 2).all() for images in seen)
+    assert selector.logits.grad is not None
+    assert selector.probabilities().sum() == pytest.approx(2)
+
+
 @pytest.mark.parametrize("name", ["ScoreFunction", "DisARM"])
 def test_gradient_of_the_gates(name: str) -> None:
     """Against all 64 ways to open six gates."""
