@@ -35,6 +35,9 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"{__name__}.{_SELDOM[name]}"), name)
     if importlib.util.find_spec(f"{__name__}.{name}"):  # as in `from sampleprop import checks`
         return importlib.import_module(f"{__name__}.{name}")
+    if name == "__all__":  # of `from sampleprop import *`
+        _load()
+        return [name for name in vars(importlib.import_module(f"{__name__}.public")) if not name.startswith("_")]
     if not name.startswith("__"):  # Python asks for many of these, which no package has to have
         _load()
     if name in globals():
