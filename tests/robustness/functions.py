@@ -146,13 +146,13 @@ def one_dimension_more(subject: Subject) -> Verdict:
 @condition("costs [k]")
 def without_batch(subject: Subject) -> Verdict:
     """Refused, from `expect` and from `combine`."""
-    return _reshaped(subject, lambda costs: costs.mean(1), r"f reduces over the batch.*Independent\(q, 1\)")
+    return _reshaped(subject, lambda costs: costs.mean(1), r"Independent\(q, 1\)\. Or f reduces over the batch")
 
 
 @condition("a scalar cost")
 def scalar(subject: Subject) -> Verdict:
     """Refused, from `expect` and from `combine`."""
-    return _reshaped(subject, lambda costs: costs.mean(), r"f reduces over the batch.*Independent\(q, 1\)")
+    return _reshaped(subject, lambda costs: costs.mean(), r"Independent\(q, 1\)\. Or f reduces over the batch")
 
 
 @condition("transposed costs")
