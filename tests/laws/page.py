@@ -17,7 +17,7 @@ PICTURES = {theme: DOCS / "_static" / f"laws-{theme}.svg" for theme in ("light",
 Table = dict[str, dict[str, list[Verdict]]]  # by law and estimator, one for each regime
 MARKS = {"right": "●", "refused": "–", "not finite": "∞"}
 
-HEAD = """# Laws
+HEAD = """# Every distribution
 
 Every class of `torch.distributions`, and of those that Pyro adds, in five regimes of its parameters: the smallest that
 float32 holds, small, ordinary, large, and the largest. Six estimators on each. Written by `python -m laws` in `tests/`;
@@ -25,14 +25,14 @@ the data is in `laws.json` beside this page.
 
 ```{image} _static/laws-light.svg
 :class: only-light
-:alt: A grid of all laws and estimators; each cell has five marks, one for each regime.
+:alt: A grid of all distributions and estimators; each cell has five marks, one for each regime.
 ```
 ```{image} _static/laws-dark.svg
 :class: only-dark
-:alt: A grid of all laws and estimators; each cell has five marks, one for each regime.
+:alt: A grid of all distributions and estimators; each cell has five marks, one for each regime.
 ```
 
-f is a ramp, 0 below the law's 30 % quantile and 1 above its 80 % quantile. E[f] is an integral of the survival
+f is a ramp, 0 below the distribution's 30 % quantile and 1 above its 80 % quantile. E[f] is an integral of the survival
 function, which scipy or a closed form gives in float64; its derivative comes from central differences.
 
 - **●** right: value and gradient agree with that, |z| < 6.5 over {rows} replicates in float32, with an allowance of
@@ -114,7 +114,7 @@ def _reasons(table: Table) -> list[str]:
             for verdict in verdicts:
                 if verdict.kind == "refused":
                     reason = template(verdict.says).replace(name, "*estimator*", 1)
-                    reason = re.sub(r"got (" + "|".join(names) + r")\b", "got *law*", reason)
+                    reason = re.sub(r"got (" + "|".join(names) + r")\b", "got *distribution*", reason)
                     found[reason] = found.get(reason, 0) + 1
     return [f"({count}) {reason}" for reason, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))]
 
@@ -134,7 +134,7 @@ def picture(table: Table, theme: str) -> str:
     font = "font-family='system-ui, DejaVu Sans, sans-serif'"
     lines = [
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' {font} font-size='11' role='img' "
-        f"aria-label='All laws and estimators; right, refused or not finite in five regimes'>",
+        f"aria-label='All distributions and estimators; right, refused or not finite in five regimes'>",
         f"<rect width='{width}' height='{height}' fill='{color['page']}'/>",
     ]
     for i, (kind, words) in enumerate((("right", "right"), ("refused", "refused"), ("not finite", "not finite"))):
