@@ -13,7 +13,7 @@ from torch import Generator
 
 import sampleprop as sp
 from contract.cases import ATTACHED, BATCH, CASES, DETACHED, over, tell, tensors
-from kinds import SOLUTIONS, Kind, estimate, gradients, theta
+from kinds import Kind, estimate, gradients, theta
 from sampleprop import families
 
 
@@ -31,8 +31,7 @@ def test_points_are_true_samples(variant: sp.Estimator[Any, Any], kind: Kind) ->
     points = variant.propose(dist).points
     assert points.dtype == dist.sample().dtype
     assert points.shape[1:] == dist.batch_shape + dist.event_shape
-    if kind is not SOLUTIONS:  # they have no log-probability
-        assert dist.log_prob(points).isfinite().all()
+    assert (kind.law or kind.dist)(kind.phi(BATCH)).log_prob(points).isfinite().all()
     assert families.unwrap(dist)[0].support.check(points).all()
 
 

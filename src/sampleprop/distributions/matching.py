@@ -148,15 +148,19 @@ def _levels(scores: Tensor) -> list[Tensor]:
     return levels
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _subsets(n: int, size: int) -> tuple[Tensor, Tensor]:
     """The subsets of so many columns, [subsets, size]; and the numbers of those without one of their members."""
-    return _tables(n, size)
+    if torch.compiler.is_compiling():  # a compiled program keeps them by itself
+        return _tables(n, size)
+    with torch.inference_mode(False):  # what is made in inference mode could not be used outside of it
+        return _kept_tables(n, size)
 
 
-@cache
 def _tables(n: int, size: int) -> tuple[Tensor, Tensor]:
     numbers = {subset: i for i, subset in enumerate(itertools.combinations(range(n), size - 1))}
     subsets = list(itertools.combinations(range(n), size))
     smaller = [[numbers[subset[:i] + subset[i + 1 :]] for i in range(size)] for subset in subsets]
     return torch.tensor(subsets), torch.tensor(smaller)
+
+
+_kept_tables = cache(_tables)
