@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
@@ -225,15 +226,35 @@ def test_a_missing_line_is_noticed(missing: int) -> None:
 @pytest.mark.slow
 def test_two_runs_on_one_folder_lose_nothing() -> None:
     command = [sys.executable, "-m", "sampleprop", "compare", "toy", *QUICK, "--out", "out"]
-    runs = [
-        subprocess.Popen([*command, "--seed", seed], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for seed in ("0", "1")
-    ]
-    said = [process.communicate(timeout=300)[1] for process in runs]
+    runs = [subprocess.Popen([*command, "--seed", seed], stderr=subprocess.PIPE, text=True) for seed in ("0", "1")]
+    said = [process.communicate()[1] for process in runs]
     assert [process.returncode for process in runs] == [0, 0], said
     kept = {json.loads(line)["seed"] for line in Path("out/results.jsonl").read_text().splitlines()}
     assert kept == {0, 1}
-    assert sum("Waiting: another run is writing to out." in text for text in said) == 1
+
+
+@pytest.mark.usefixtures("_without_pictures")
+def test_a_run_waits_for_another_one_and_keeps_its_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other run finishes as soon as this one has said that it waits."""
+    assert compare("toy").exit_code == 0
+    first = Path("out/results.jsonl").read_text()
+    Path("out/results.jsonl").unlink()
+    other = FileLock("out/.lock", thread_local=False)
+    other.acquire()
+    said = Console.print
+
+    def finish(console: Console, text: Any, **options: Any) -> None:
+        said(console, text, **options)
+        if "Waiting: another run is writing to out." in str(text):
+            Path("out/results.jsonl").write_text(first)
+            other.release()
+
+    monkeypatch.setattr(Console, "print", finish)
+    result = compare("toy", "--seeds", 2)
+    assert result.exit_code == 0, result.output
+    assert "Waiting: another run" in result.stderr
+    assert "Kept from out: toy, seed 0." in result.stderr
+    assert {json.loads(line)["seed"] for line in Path("out/results.jsonl").read_text().splitlines()} == {0, 1}
 
 
 LIGHT = """
