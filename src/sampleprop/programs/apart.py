@@ -23,8 +23,10 @@ from sampleprop.programs.site import Inside
 class _OneOfMany(Folding):
     """One of the runs: it refuses estimators that would fold without a word of the other runs."""
 
-    def _drawn(self, variables: Variables, estimator: Estimator[Any, Any], dimension: bool) -> tuple[Node, Tensor]:
-        node, value = super()._drawn(variables, estimator, dimension)
+    def _drawn(
+        self, variables: Variables, estimator: Estimator[Any, Any], dimension: bool, batch: torch.Size
+    ) -> tuple[Node, Tensor]:
+        node, value = super()._drawn(variables, estimator, dimension, batch)
         if node.chain is None:
             raise ValueError(
                 f"A program that runs apart needs sites without a dimension and without control variates, such as "

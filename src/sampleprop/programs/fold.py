@@ -20,7 +20,6 @@ from sampleprop import checks, noise
 from sampleprop.costs import Costs, F, Group, others
 from sampleprop.estimator import AnyDraw, Estimator
 from sampleprop.estimators.score.dice import require_possible
-from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.estimators.through_points import ThroughPoints
 from sampleprop.families import Discrete, Variables
 from sampleprop.tracing import inspectable
@@ -35,6 +34,7 @@ class Node:
     draw: AnyDraw  # without a sample dimension for a ThroughPoints that draws one sample
     dimension: bool  # whether its samples are a dimension of what follows
     batch: torch.Size  # of what follows: [points, *batch], or [*batch] without a dimension
+    chain: type[Estimator[Any, Any]] | None = None  # those of one kind that follow one another fold at once
     rest: F | None = None  # what follows as a function of the variable, for estimators that evaluate f themselves
     context: Tensor | None = None
     together: int | None = None  # the particles that the samples of the first variable are, in a batch [K * rows, ...]
@@ -72,16 +72,6 @@ class Node:
         if self.together is not None:
             return points.flatten(0, 1)
         return points if self.variables is None else points.squeeze(0)
-
-    @property
-    def chain(self) -> type[Estimator[Any, Any]] | None:
-        """Variables of one chain that follow one another fold at once: those with neither dimension nor baseline."""
-        estimator = self.estimator
-        if self.dimension or self.together is not None:
-            return None
-        if isinstance(estimator, ThroughPoints):
-            return ThroughPoints
-        return ScoreFunction if isinstance(estimator, ScoreFunction) and estimator.baseline is None else None
 
 
 def fold(nodes: list[Node], group: Group | None = None, baselines: list[Tensor | None] | None = None) -> Tensor | None:

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from sampleprop import checks, parallel
 from sampleprop.costs import Group
 from sampleprop.estimator import Estimator
+from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.estimators.through_points import Draw as Through
 from sampleprop.estimators.through_points import ThroughPoints
 from sampleprop.families import Variables, recognize, with_parameters
@@ -71,7 +72,7 @@ class Folding(Run):
                 "reentrant checkpoint, so the gradient would be zero. Use dist.sample(), or use_reentrant=False."
             )
         estimator = chosen_at(self.chosen, variables, estimator, name)
-        self._check(variables, estimator)
+        batch = self._check(variables, estimator)
         dimension = estimator.adds_dimension(variables)
         if dimension and estimator.samples is None:
             raise ValueError(
@@ -81,7 +82,7 @@ class Folding(Run):
         if dimension and self.particles is not None:
             node, value = self._together(variables, estimator)
         else:
-            node, value = self._drawn(variables, estimator, dimension)
+            node, value = self._drawn(variables, estimator, dimension, batch)
         if context is not None:
             node.context = context
         if not self.nodes and self.process_group is not None and not torch.compiler.is_compiling():
@@ -168,7 +169,8 @@ class Folding(Run):
         assert self.particles is not None
         return cost.reshape(self.particles.count, self.particles.rows, *cost.shape[1:]).mean(0)
 
-    def _check(self, variables: Variables, estimator: Estimator[Any, Any]) -> None:
+    def _check(self, variables: Variables, estimator: Estimator[Any, Any]) -> torch.Size:
+        """Refuse what cannot stand at this place; return its batch shape."""
         refusal = estimator.refusal_of(variables)
         if refusal is not None:
             raise TypeError(refusal)
@@ -192,24 +194,28 @@ class Folding(Run):
                 f"{list(batch)}. Compute its parameters from the arguments, or use dist.expand."
             )
         checks.possible(estimator.name, variables)
+        return batch
 
-    def _drawn(self, variables: Variables, estimator: Estimator[Any, Any], dimension: bool) -> tuple[Node, Tensor]:
-        batch = variables.batch_shape
+    def _drawn(
+        self, variables: Variables, estimator: Estimator[Any, Any], dimension: bool, batch: torch.Size
+    ) -> tuple[Node, Tensor]:
         if estimator.calls_f:
             self._begin(variables, estimator)
         generator = self.trace.generator(self.generator)
         if not dimension and isinstance(estimator, ThroughPoints):
             value = estimator.one(variables, generator)
-            return Node(estimator, None, Through(value), False, batch), value
+            return Node(estimator, None, Through(value), False, batch, ThroughPoints), value
         draw = estimator.draw(variables, generator)
-        rest = self._rest(estimator, len(draw.points))
+        points = draw.points
+        rest = self._rest(estimator, points.shape[0]) if estimator.calls_f else None
         if not dimension:
-            value = draw.points.squeeze(0)
+            value = points.squeeze(0)
             # A copy, so that a program that writes into its variable does not reach the draw.
             value = value if value.requires_grad else value.clone()
-            return Node(estimator, variables, draw, False, batch, rest), value
-        value = draw.points.clone() if draw.probes is None else torch.cat((draw.points, draw.probes))
-        return Node(estimator, variables, draw, True, value.shape[:1] + batch, rest), value
+            chain = ScoreFunction if type(estimator) is ScoreFunction and estimator.baseline is None else None
+            return Node(estimator, variables, draw, False, batch, chain, rest), value
+        value = points.clone() if draw.probes is None else torch.cat((points, draw.probes))
+        return Node(estimator, variables, draw, True, value.shape[:1] + batch, None, rest), value
 
     def _together(self, variables: Variables, estimator: Estimator[Any, Any]) -> tuple[Node, Tensor]:
         """The first variable, whose samples are the particles: drawn together, from one distribution for each row."""
@@ -236,7 +242,8 @@ class Folding(Run):
                 "the batch are its samples and nothing else. Use ScoreFunction(None) here, or no particles."
             )
         value = draw.points.flatten(0, 1)  # [K * rows, ...]
-        node = Node(estimator, first, draw, False, variables.batch_shape, self._rest(estimator, k), together=k)
+        rest = self._rest(estimator, k) if estimator.calls_f else None
+        node = Node(estimator, first, draw, False, variables.batch_shape, None, rest, together=k)
         return node, value if value.requires_grad else value.clone()
 
     def _begin(self, variables: Variables, estimator: Estimator[Any, Any]) -> None:

@@ -106,7 +106,7 @@ def sample(
     """
     if not isinstance(dist, Distribution):
         raise TypeError(checks.no_distribution("sp.sample", dist))
-    if not (estimator is None or isinstance(estimator, Estimator)):
+    if not (estimator is None or isinstance(estimator, torch.nn.Module)):
         raise TypeError(
             f"sp.sample needs an estimator object; got {estimator!r:.80}. Pass sp.ScoreFunction(None), say."
         )
