@@ -365,12 +365,13 @@ def path(name: str, variables: Variables, costs: Tensor, points: Tensor, allow_u
             "gradient for φ would be zero. Propose with gradients on, or use ScoreFunction, whose draws are plain "
             "numbers."
         )
-    wanted = Path(name, points, allow_unused, allow_steps)
+    if allow_unused and allow_steps:
+        return
     gathered = _GATHERED.get()
     if gathered is not None:
-        gathered.append(wanted)
-    else:
-        paths(costs, [wanted])
+        gathered.append(Path(name, points, allow_unused, allow_steps))
+    elif not graph.clear(costs, points.grad_fn):
+        paths(costs, [Path(name, points, allow_unused, allow_steps)])
 
 
 @contextmanager
@@ -424,7 +425,10 @@ def relaxed_path(name: str, costs: Tensor, points: Tensor, allow_steps: bool = F
     """Refuse costs at relaxed points whose derivative autograd cannot follow back to them: it would be wrong."""
     if not (inspectable(costs) and points.requires_grad):
         return
-    found = graph.search(costs, {graph.node_of(points)})
+    node = graph.node_of(points)
+    if graph.clear(costs, node):
+        return
+    found = graph.search(costs, {node})
     if found.unreached:
         raise RuntimeError(
             f"{name} needs a cost that is differentiable in x; got one with no path to x, so its derivative would be "
@@ -440,7 +444,10 @@ def critic_path(name: str, values: Tensor, points: Tensor) -> None:
     """Refuse a critic with a step: its values and its derivative do not belong together. It may ignore the points."""
     if not (inspectable(values) and points.requires_grad):
         return
-    for why in graph.search(values, {graph.node_of(points)}).flat.values():
+    node = graph.node_of(points)
+    if graph.clear(values, node):
+        return
+    for why in graph.search(values, {node}).flat.values():
         raise RuntimeError(
             f"{name} needs a critic that is differentiable in x; got one whose path to x passes {why}, so the gradient "
             "for φ would be wrong. Replace the operation by a smooth one."
@@ -451,7 +458,10 @@ def obstacle(costs: Tensor, points: Tensor) -> str | None:
     """What keeps a derivative of the costs from reaching the points, as a clause; None where nothing does."""
     if not points.requires_grad:
         return "no path to them"
-    found = graph.search(costs, {graph.node_of(points)})
+    node = graph.node_of(points)
+    if graph.clear(costs, node):
+        return None
+    found = graph.search(costs, {node})
     if found.unreached:
         return "no path to them"
     return next((f"a path that passes {why}" for why in found.flat.values()), None)

@@ -26,6 +26,32 @@ def node_of(points: Tensor) -> Node:
     return torch.autograd.graph.get_gradient_edge(points).node
 
 
+def clear(costs: Tensor, end: Node) -> bool:
+    """Whether a path leads from the costs to this node and no operation without a derivative is near; cheap.
+
+    False also for a large graph: `search` says what there is.
+    """
+    root = costs.grad_fn
+    if root is end:
+        return True
+    seen: set[Any] = {None, end}
+    stack: list[Any] = [root] if root is not None else []
+    reached = False
+    for _ in range(SMALL):
+        if not stack:
+            return reached
+        node = stack.pop()
+        if type(node).__name__ in RULES:
+            return False
+        for following, _ in node.next_functions:
+            if following is end:
+                reached = True
+            elif following not in seen:
+                seen.add(following)
+                stack.append(following)
+    return False
+
+
 def search(costs: Tensor, targets: Collection[Node]) -> Found:
     """Follow every path from the costs; with one target, no further than to it.
 
