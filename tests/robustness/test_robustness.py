@@ -83,19 +83,3 @@ def test_a_critic_that_is_a_function_still_trains_the_temperature() -> None:
     assert found[0][0].abs() > 0
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
-
-
-@pytest.mark.parametrize("estimator", [sp.ARM(4), sp.DisARM(4), sp.ARMS(4), sp.CARMS(4)], ids=str)
-def test_differences_need_something_to_compare(estimator: sp.Estimator) -> None:
-    """One row of five keeps a single cost: its gradient would be 0 in silence."""
-    logits = torch.zeros(5, 3, requires_grad=True)
-    kind = torch.distributions.OneHotCategorical
-    bits = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-    dist = kind(logits=logits) if isinstance(estimator, sp.CARMS) else bits
-    lost = torch.zeros(4, 5, dtype=torch.bool)
-    lost[:3, 2] = True
-    wanted = (
-        rf"{estimator.name} needs (two|a whole pair of) finite costs for each batch element; .* index \[2\]\. Fix f"
-    )
-    with pytest.raises(ValueError, match=wanted):
-        sp.expect(lambda x: torch.where(lost, torch.nan, x.sum(-1)), dist, estimator, nonfinite="drop")
