@@ -23,7 +23,7 @@ from sampleprop.estimators.exact import changes
 from sampleprop.families import Variables
 from sampleprop.surrogate import surrogate
 
-MANY = 2**14  # evaluations of f for one estimate, of which a warning tells
+MANY = 2**14  # evaluations of f for each sample, of which a warning tells
 
 
 class Draw(NamedTuple):
@@ -119,7 +119,7 @@ class MeasureValued(Estimator[Variables, Draw]):
     def _warn_of_cost(self, variables: Variables) -> None:
         """Say what one estimate takes, where that is very much: nothing else would before the memory is full."""
         evaluations = 0 if torch.compiler.is_compiling() else self.calls(variables)[0]
-        if evaluations > MANY:
+        if evaluations > MANY * self.draws:
             numbers = evaluations * math.prod(variables.batch_shape) * math.prod(variables.event_shape)
             gigabytes = numbers * variables.dtype.itemsize / 2**30
             warnings.warn(
