@@ -197,6 +197,24 @@ def test_entries_of_probability_zero_are_never_chosen():
         assert chosen == (2 if u < 0.5 else 4)
 
 
+def test_where_nothing_can_move_nothing_moves():
+    """A count that is certain has no neighbour, and a class of probability 0 must not be handed out."""
+    seen: list[Tensor] = []
+
+    @sp.program
+    def model(t: Tensor) -> Tensor:
+        x = sp.sample(Binomial(2, logits=t + 2000))
+        y = sp.sample(Categorical(logits=torch.stack([t, torch.full_like(t, -torch.inf)])))
+        seen.append(torch.stack([x, y.to(x)]))
+        return x + y
+
+    t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(model.using(sp.CoupledReplay(3))(t), t)
+    assert all(torch.equal(values, torch.tensor([2.0, 0.0], dtype=torch.float64)) for values in seen)
+    assert len(seen) == 4
+    assert slope == 0
+
+
 def test_inversion_draws_the_distribution():
     torch.manual_seed(0)
     poisson, binomial = Poisson(torch.tensor([0.3, 5.0, 200.0])), Binomial(7, torch.tensor([0.2, 0.9]))

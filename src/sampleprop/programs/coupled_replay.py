@@ -291,6 +291,8 @@ class _Table:
         found = self.moves[index]
         shape = found.weights.shape[1:]  # [*batch, *coordinates, sides]
         hot = one_hot(entry - self.starts[index], shape[entry.dim() :].numel(), torch.bool).reshape(shape)
+        # An entry of weight 0 is chosen only where all have none; its outcome may be impossible, so nothing moves.
+        hot = hot & (found.weights.squeeze(0) > 0)
         if isinstance(site.variables, OneHots):
             return torch.where(hot.any(-1, keepdim=True), hot.to(site.value.dtype), site.value)
         target = (hot * found.neighbours.squeeze(0)).sum(-1).to(site.value.dtype)
