@@ -382,7 +382,7 @@ if __name__ == "__main__":
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
+    distributed.init_process_group("gloo", timeout=timedelta(seconds=300))
     found = {name: result for case in CASES for name, result in case()}
     Path(sys.argv[1], f"{os.environ['RANK']}.json").write_text(json.dumps(found))
     distributed.destroy_process_group()

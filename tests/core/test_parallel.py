@@ -39,7 +39,7 @@ def test_two_ranks_find_what_one_process_finds(tmp_path: Path) -> None:
         [sys.executable, *command, str(tmp_path)],
         cwd=Path(__file__).parent,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=120,
+        timeout=600,
         check=True,
     )
     for rank in range(2):

@@ -85,7 +85,9 @@ def test_several_processes_and_ctrl_c_that_ends_them_and_keeps_what_is_finished(
     tmp_path: Path, alone: Path, model: str
 ) -> None:
     arguments = ["compare", model, *QUICK, "--seeds", "4", "--jobs", "2", "--threads", "1", "--out", str(tmp_path)]
-    code = f"import sys; from sampleprop.lab.command.main import main; {WITHOUT_PICTURES}; sys.exit(main())"
+    # A process that was started in the background may ignore the signal.
+    heed = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heed}; from sampleprop.lab.command.main import main; {WITHOUT_PICTURES}; sys.exit(main())"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
