@@ -31,10 +31,27 @@ from sampleprop.graph import operations
 
 EXAMPLES = 10  # of each operation
 SMALL = 1e-10
+ENOUGH = 40  # examples of each edge
 FEW = 8  # with fewer examples, a setting tells them apart by chance
 FIRST = 0.4  # the first of the points
 Call = Callable[[], Any]
 NODES = {name for name, kind in vars(torch._C._functions).items() if isinstance(kind, type)}
+
+
+def slope_of(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The derivative of a function of each coordinate."""
+    (slope,) = torch.autograd.grad(function(x).sum(), x, create_graph=True)
+    return slope
+
+
+def slope_of_image(x: Tensor) -> Tensor:
+    """The derivative, by the image, of its nearest pixels at these points."""
+    image = torch.zeros(1, 1, 4, 4, dtype=x.dtype, requires_grad=True)
+    grid = (2 * x[:8] - 1).reshape(1, 2, 2, 2)
+    pixels = torch.nn.functional.grid_sample(image, grid, mode="nearest", align_corners=False)
+    weights = torch.arange(1.0, 5.0, dtype=x.dtype).reshape(pixels.shape)
+    (slope,) = torch.autograd.grad((pixels * weights).sum(), image, create_graph=True)
+    return slope
 
 
 def further() -> dict[str, Callable[[Tensor], Any]]:
@@ -92,11 +109,17 @@ def further() -> dict[str, Callable[[Tensor], Any]]:
         "le_ a number": lambda x: x.clone().le_(0.5),
         "eq_ a number": lambda x: x.clone().eq_(FIRST),
         "ne_ a number": lambda x: x.clone().ne_(FIRST),
-        "eq_": lambda x: x[:6].clone().eq_(x[6:]),
-        "ne_": lambda x: x[:6].clone().ne_(x[6:]),
+        "eq_": lambda x: x.clone().eq_(torch.full_like(x, FIRST)),
+        "eq_, other": lambda x: torch.full_like(x, FIRST).eq_(x),
+        "ne_": lambda x: x.clone().ne_(torch.full_like(x, FIRST)),
+        "ne_, other": lambda x: torch.full_like(x, FIRST).ne_(x),
         "unique_dim": lambda x: torch.unique(x.reshape(6, 2), dim=0),
         "pdist, p=0": lambda x: torch.nn.functional.pdist(x.reshape(2, 6), p=0),
-        "cdist, p=0": lambda x: torch.cdist(x[:6].reshape(2, 3), x[6:].reshape(2, 3), p=0),
+        "cdist, p=0": lambda x: torch.cdist(x.reshape(2, 6), torch.full((1, 6), FIRST, dtype=x.dtype), p=0),
+        "cdist, p=0, other": lambda x: torch.cdist(torch.full((1, 6), FIRST, dtype=x.dtype), x.reshape(2, 6), p=0),
+        "gradient of hardshrink": lambda x: slope_of(torch.nn.functional.hardshrink, x),
+        "gradient of softshrink": lambda x: slope_of(torch.nn.functional.softshrink, x),
+        "gradient of grid_sample nearest": slope_of_image,
         "foreach round": lambda x: torch._foreach_round([x])[0],
         "foreach sign": lambda x: torch._foreach_sign([x - 0.5])[0],
         "grid_sample nearest": lambda x: torch.nn.functional.grid_sample(
@@ -119,15 +142,18 @@ def further() -> dict[str, Callable[[Tensor], Any]]:
     }
 
 
-def calls() -> Iterator[tuple[str, Call, list[Tensor]]]:
-    """Each operation on each example: its name, the call, and the leaves that it differentiates by."""
+Make = Callable[[list[Tensor]], Call]
+
+
+def calls() -> Iterator[tuple[str, Make, list[Tensor]]]:
+    """Each operation on each example: its name, the call that differentiates by given leaves, and the leaves."""
     for name, function in further().items():
         for seed in range(3):
             generator = torch.Generator().manual_seed(seed)
             leaf = torch.rand(6, generator=generator, dtype=torch.float64).repeat(2)
             leaf[0] = leaf[6] = FIRST
             leaf.requires_grad_()
-            yield name, lambda function=function, leaf=leaf: function(leaf), [leaf]  # type: ignore[misc]
+            yield name, lambda asked, f=function, leaf=leaf: lambda: f(leaf), [leaf]  # type: ignore[misc]
     for op in op_db:
         if torch.float64 not in op.supported_dtypes("cpu"):
             continue
@@ -139,38 +165,38 @@ def calls() -> Iterator[tuple[str, Call, list[Tensor]]]:
             print(f"{op.name}: {error}"[:200], file=sys.stderr)
 
 
-def _variants(op: Any, sample: Any) -> Iterator[tuple[str, Call, list[Tensor]]]:
-    """The operation, in place, its gradient; each with all arguments, and with one at a time where there are two."""
+def _variants(op: Any, sample: Any) -> Iterator[tuple[str, Make, list[Tensor]]]:
+    """The operation, the operation in place, and its gradient."""
     everything = (sample.input, sample.args, sample.kwargs)
     leaves = [x for x in tree_leaves(everything) if isinstance(x, Tensor) and x.requires_grad and x.is_leaf]
     if not leaves and isinstance(sample.input, Tensor) and sample.input.is_floating_point():
         leaves = [sample.input.detach().requires_grad_()]  # an operation that says that it has no derivative
         everything = (leaves[0], sample.args, sample.kwargs)
-    for asked in [leaves, *([leaf] for leaf in leaves if len(leaves) > 1)]:
 
-        def given(asked: list[Tensor] = asked, everything: Any = everything) -> Any:
-            return tree_map(
-                lambda x: x.detach() if isinstance(x, Tensor) and all(x is not one for one in asked) else x, everything
-            )
+    def given(asked: list[Tensor]) -> Any:
+        def one(x: Any) -> Any:
+            return x.detach() if isinstance(x, Tensor) and all(x is not leaf for leaf in asked) else x
 
-        def plain(given: Any = given) -> Any:
-            x, args, kwargs = given()
-            return op(x, *args, **kwargs)
+        return tree_map(one, everything)
 
-        def in_place(given: Any = given) -> Any:
-            x, args, kwargs = given()
-            return op.get_inplace()(x.clone(), *args, **kwargs)
+    def plain(asked: list[Tensor]) -> Any:
+        x, args, kwargs = given(asked)
+        return op(x, *args, **kwargs)
 
-        def slope(plain: Call = plain, asked: list[Tensor] = asked) -> Any:
-            outputs = [o for o in tree_leaves(plain()) if isinstance(o, Tensor) and o.requires_grad]
-            cotangents = [(torch.arange(o.numel()).reshape(o.shape) * 0.3).cos().to(o.dtype) for o in outputs]
-            return torch.autograd.grad(outputs, asked, cotangents, create_graph=True, allow_unused=True)
+    def in_place(asked: list[Tensor]) -> Any:
+        x, args, kwargs = given(asked)
+        return op.get_inplace()(x.clone(), *args, **kwargs)
 
-        yield op.name, plain, asked
-        if op.get_inplace() is not None and isinstance(sample.input, Tensor):
-            yield f"{op.name}_", in_place, asked
-        if op.supports_gradgrad:
-            yield f"gradient of {op.name}", slope, asked
+    def slope(asked: list[Tensor]) -> Any:
+        outputs = [o for o in tree_leaves(plain(asked)) if isinstance(o, Tensor) and o.requires_grad]
+        cotangents = [(torch.arange(o.numel()).reshape(o.shape) * 0.3).cos().to(o.dtype) for o in outputs]
+        return torch.autograd.grad(outputs, asked, cotangents, create_graph=True, allow_unused=True)
+
+    yield op.name, lambda asked: lambda: plain(asked), leaves
+    if op.get_inplace() is not None and isinstance(sample.input, Tensor):
+        yield f"{op.name}_", lambda asked: lambda: in_place(asked), leaves
+    if op.supports_gradgrad:
+        yield f"gradient of {op.name}", lambda asked: lambda: slope(asked), leaves
 
 
 def run(call: Call) -> list[Tensor]:
@@ -231,11 +257,17 @@ def depends(call: Call, leaf: Tensor) -> bool:
     return any(changes(call, leaf, other) for other in others)
 
 
-def derivatives(node: Any) -> list[str] | None:
-    """The state of each edge of a node, for random cotangents; None where they cannot be made."""
+def borrowed(call: Call, leaf: Tensor) -> bool:
+    """Whether the outputs do not change with a small change of the leaf, but with a large one."""
+    tiny = leaf.detach() * (1 + SMALL * torch.rand_like(leaf)) + SMALL * torch.rand_like(leaf)
+    return changes(call, leaf, tiny) is False and depends(call, leaf)
+
+
+def derivatives(node: Any) -> list[str]:
+    """The state of each edge of a node, for random cotangents."""
     metadata = node._input_metadata
     if any(0 in m.shape for m in metadata):
-        return None
+        return ["unknown"] * len(node.next_functions)
     cotangents = [torch.randn(tuple(m.shape), dtype=m.dtype) for m in metadata]
     edges = node.next_functions
     try:
@@ -279,61 +311,77 @@ def telling(examples: list[tuple[str, dict[str, str]]]) -> list[str]:
     return [name for name, found in values.items() if found[True] and found[False] and not found[True] & found[False]]
 
 
-def sweep() -> dict[str, Any]:
-    """By node, edge, and what `operations` says of them: the states that were found, and by which operations."""
-    examples: dict[tuple[str, int, str], list[tuple[str, dict[str, str]]]] = defaultdict(list)
-    states: dict[tuple[str, int, str], Counter[str]] = defaultdict(Counter)
-    by: dict[tuple[str, int, str], set[str]] = defaultdict(set)
-    reached = set()
-    for name, call, leaves in calls():
+Key = tuple[str, int, str]  # a node, an edge, and what `operations` says of it
+
+
+class Sweep:
+    """What has been found so far."""
+
+    def __init__(self) -> None:
+        self.states: dict[Key, Counter[str]] = defaultdict(Counter)
+        self.by: dict[Key, set[str]] = defaultdict(set)
+        self.examples: dict[Key, list[tuple[str, dict[str, str]]]] = defaultdict(list)
+        self.reached: set[str] = set()
+
+    def add(self, name: str, make: Make, leaves: list[Tensor]) -> None:
+        """Look at all nodes of one call; once more for each leaf alone, where together they raise."""
+        if self._look(name, make(leaves), leaves) and len(leaves) > 1:
+            for leaf in leaves:
+                self._look(name, make([leaf]), [leaf])
+
+    def _look(self, name: str, call: Call, leaves: list[Tensor]) -> bool:
         try:
             outputs = run(call)
         except Exception as error:  # an example that this variant does not take
             print(f"{name}: {error}"[:200], file=sys.stderr)
-            continue
+            return False
+        raised = False
         nodes = list(graph(outputs))
         parents = Counter(following for node in nodes for following, _ in node.next_functions if following is not None)
         for node in nodes:
-            reached.add(type(node).__name__)
-            several = [following for following, _ in node.next_functions if following is not None]
-            found = derivatives(node)
-            if found is None:
+            self.reached.add(type(node).__name__)
+            edges = [following for following, _ in node.next_functions]
+            keys = [(type(node).__name__, i, operations.flat(node, i) or "") for i in range(len(edges))]
+            if all(self.states[key].total() >= ENOUGH for key in keys):
                 continue
-            for edge, state in enumerate(found):
-                following = node.next_functions[edge][0]
-                if state == "unknown" or (state == "undefined" and len(several) > 1):
-                    continue
-                key = type(node).__name__, edge, operations.flat(node, edge) or ""
-                leaf = leaf_of(following, leaves, parents)
-                if state == "zero" and states[key]["zero"] < 8:
-                    if leaf is None:
-                        state = "zero, unproven"
-                    elif not depends(call, leaf):
-                        state = "independent"
-                elif state == "live" and leaf is not None and states[key]["live"] + states[key]["borrowed"] < 8:
-                    tiny = leaf.detach() * (1 + SMALL * torch.rand_like(leaf)) + SMALL * torch.rand_like(leaf)
-                    if changes(call, leaf, tiny) is False and depends(call, leaf):
+            several = sum(following is not None for following in edges) > 1
+            for key, following, state in zip(keys, edges, derivatives(node), strict=True):
+                if state == "undefined" and several:
+                    raised = True
+                elif state != "unknown":
+                    leaf = leaf_of(following, leaves, parents)
+                    known = self.states[key]
+                    if state == "zero":
+                        state = "zero, unproven" if leaf is None else state if depends(call, leaf) else "independent"
+                    elif state == "live" and leaf is not None and known["live"] < FEW and borrowed(call, leaf):
                         state = "borrowed"
-                states[key][state] += 1
-                if state in ("zero", "live"):
-                    examples[key].append((state, settings(node)))
-                by[key].add(name)
-    return {
-        "edges": [
+                    known[state] += 1
+                    self.by[key].add(name)
+                    if state in ("zero", "live"):
+                        self.examples[key].append((state, settings(node)))
+        return raised
+
+    def result(self) -> dict[str, Any]:
+        """By node, edge, and what `operations` says of it: the states that were found, and by which operations."""
+        edges = [
             {
                 "node": key[0],
                 "edge": key[1],
                 "said": key[2],
-                "states": dict(states[key]),
-                "telling": telling(examples[key]),
-                "by": sorted(by[key])[:4],
+                "states": dict(found),
+                "telling": telling(self.examples[key]),
+                "by": sorted(self.by[key])[:4],
             }
-            for key in sorted(states)
-        ],
-        "unreached": sorted(NODES - reached),
-    }
+            for key, found in sorted(self.states.items())
+            if found
+        ]
+        return {"edges": edges, "unreached": sorted(NODES - self.reached)}
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    json.dump(sweep(), sys.stdout, indent=1)
+    torch.set_num_threads(1)
+    found = Sweep()
+    for each in calls():
+        found.add(*each)
+    json.dump(found.result(), sys.stdout, indent=1)

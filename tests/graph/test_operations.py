@@ -14,15 +14,6 @@ from sampleprop.graph.operations import RULES
 
 TESTS = Path(__file__).parents[1]
 UNREACHED = Path(__file__).with_name("unreached.txt")
-# Listed by their formulas: the sweep's inputs give no derivative here, and none that would prove the rule.
-UNPROVEN = {
-    "CdistBackward0",
-    "EqBackward1",
-    "GridSampler2DBackwardBackward0",
-    "HardshrinkBackwardBackward0",
-    "NeBackward1",
-    "SoftshrinkBackwardBackward0",
-}
 # Variants that this version of torch does not make, and what no operation of torch's own makes (see test_paths.py).
 NOT_SWEPT = {"DivBackward0", "DivBackward1", "DivBackward3", "CppFunction"}
 
@@ -41,7 +32,7 @@ def test_the_list_is_what_the_sweep_finds() -> None:
         states = edge["states"].keys()
         if edge["said"]:
             assert "live" not in states, edge
-            assert states & {"zero", "undefined", "borrowed"} or edge["node"] in UNPROVEN, edge
+            assert states & {"zero", "undefined", "borrowed"}, edge
         else:
             assert "undefined" not in states, edge
             assert "live" in states or not states & {"zero", "borrowed"}, edge
