@@ -31,7 +31,7 @@ class ThroughPoints(Estimator[V, Draw], ABC):
         allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
     """
 
-    def __init__(self, samples: int | None, allow_unused: bool, allow_steps: bool) -> None:
+    def __init__(self, samples: int | None = 1, *, allow_unused: bool = False, allow_steps: bool = False) -> None:
         super().__init__()
         checks.samples(self.name, samples, optional=True)
         self.samples = samples

@@ -56,9 +56,6 @@ class Pathwise(ThroughPoints[Variables]):
     aliases = ("reparameterization",)
     source = cited("kingma2014auto", "sec. 2.4")
 
-    def __init__(self, samples: int | None = 1, *, allow_unused: bool = False, allow_steps: bool = False) -> None:
-        super().__init__(samples, allow_unused, allow_steps)
-
     def highest_order(self, variables: Variables) -> float:
         return math.inf if variables.smooth else 1
 

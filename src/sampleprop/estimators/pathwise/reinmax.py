@@ -9,11 +9,11 @@ import torch
 from torch import Generator, Tensor
 
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Relaxation, soften, straight_through
+from sampleprop.estimators.relaxed.relaxation import Tempered, soften, straight_through
 from sampleprop.families import Bernoullis, OneHots
 
 
-class ReinMax(Relaxation[Bernoullis | OneHots]):
+class ReinMax(Tempered[Bernoullis | OneHots]):
     r"""Straight-through with a derivative taken halfway between the sample and its mean, after Heun's method.
 
     .. math::
@@ -56,7 +56,6 @@ class ReinMax(Relaxation[Bernoullis | OneHots]):
     exact_forward = True
     needs = "differentiable"
     source = cited("liu2023bridging", "alg. 2")
-    temperature: Tensor
 
     def __init__(
         self,
@@ -66,7 +65,7 @@ class ReinMax(Relaxation[Bernoullis | OneHots]):
         allow_unused: bool = False,
         allow_steps: bool = False,
     ) -> None:
-        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
+        super().__init__(samples, temperature=temperature, allow_unused=allow_unused, allow_steps=allow_steps)
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         return with_halfway_derivative(variables, variables.sample(self.draws, generator), self.temperature)

@@ -55,8 +55,5 @@ class StraightThrough(Relaxation[Bernoullis | OneHots | LogLinears]):
     aliases = ("STE",)
     source = cited("bengio2013estimating")
 
-    def __init__(self, samples: int | None = 1, *, allow_unused: bool = False, allow_steps: bool = False) -> None:
-        super().__init__(samples, allow_unused, allow_steps, {})
-
     def points(self, variables: Bernoullis | OneHots | LogLinears, generator: Generator | None) -> Tensor:
         return straight_through(variables.sample(self.draws, generator), variables.mean)

@@ -69,8 +69,9 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
         allow_unused: bool = False,
         allow_steps: bool = False,
     ) -> None:
-        temperatures = {"forward_temperature": forward_temperature, "backward_temperature": backward_temperature}
-        super().__init__(samples, allow_unused, allow_steps, temperatures)
+        super().__init__(samples, allow_unused=allow_unused, allow_steps=allow_steps)
+        self.hold_temperature("forward_temperature", forward_temperature)
+        self.hold_temperature("backward_temperature", backward_temperature)
 
     @property
     def exact_forward(self) -> bool:  # type: ignore[override]

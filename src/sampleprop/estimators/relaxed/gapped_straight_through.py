@@ -12,11 +12,11 @@ from torch import Generator, Tensor
 
 from sampleprop import checks
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Relaxation, soften, straight_through
+from sampleprop.estimators.relaxed.relaxation import Tempered, soften, straight_through
 from sampleprop.families import Bernoullis, OneHots
 
 
-class GappedStraightThrough(Relaxation[Bernoullis | OneHots]):
+class GappedStraightThrough(Tempered[Bernoullis | OneHots]):
     r"""Straight-through with a soft point at which the sampled class leads by a gap, without noise of its own.
 
     .. math::
@@ -63,7 +63,6 @@ class GappedStraightThrough(Relaxation[Bernoullis | OneHots]):
     needs = "differentiable"
     aliases = ("GST",)
     source = cited("fan2022training")
-    temperature: Tensor
 
     def __init__(
         self,
@@ -74,7 +73,7 @@ class GappedStraightThrough(Relaxation[Bernoullis | OneHots]):
         allow_unused: bool = False,
         allow_steps: bool = False,
     ) -> None:
-        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
+        super().__init__(samples, temperature=temperature, allow_unused=allow_unused, allow_steps=allow_steps)
         if isinstance(gap, str):
             if gap != "expected":
                 raise ValueError(f'GappedStraightThrough needs a gap above 0, or "expected"; got {gap!r}.')

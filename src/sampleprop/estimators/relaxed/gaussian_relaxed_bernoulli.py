@@ -10,11 +10,11 @@ from torch import Generator, Tensor
 
 from sampleprop import noise
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Relaxation, probit
+from sampleprop.estimators.relaxed.relaxation import Tempered, probit
 from sampleprop.families import Bernoullis
 
 
-class GaussianRelaxedBernoulli(Relaxation[Bernoullis]):
+class GaussianRelaxedBernoulli(Tempered[Bernoullis]):
     r"""Relaxes a bit to a gate that is often exactly 0 or 1: a clipped Gaussian.
 
     .. math::
@@ -58,7 +58,6 @@ class GaussianRelaxedBernoulli(Relaxation[Bernoullis]):
     exact_forward = False
     needs = "relaxed"
     source = cited("yamada2020feature")
-    temperature: Tensor
 
     def __init__(
         self,
@@ -68,7 +67,7 @@ class GaussianRelaxedBernoulli(Relaxation[Bernoullis]):
         allow_unused: bool = False,
         allow_steps: bool = False,
     ) -> None:
-        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
+        super().__init__(samples, temperature=temperature, allow_unused=allow_unused, allow_steps=allow_steps)
 
     def points(self, variables: Bernoullis, generator: Generator | None) -> Tensor:
         shape = (self.draws, *variables.logits.shape)

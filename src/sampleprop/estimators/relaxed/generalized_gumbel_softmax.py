@@ -14,14 +14,14 @@ from torch import Generator, Tensor
 
 from sampleprop import checks, noise
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Relaxation
+from sampleprop.estimators.relaxed.relaxation import Tempered
 from sampleprop.families import Variables, unwrap, with_parameters
 from sampleprop.tracing import inspectable
 
 LARGEST_TAIL = 1e-3  # the probability of counts beyond the last outcome that is let pass
 
 
-class GeneralizedGumbelSoftmax(Relaxation[Variables]):
+class GeneralizedGumbelSoftmax(Tempered[Variables]):
     r"""Replaces a count by the average of its possible values under a Gumbel-softmax, and differentiates f there.
 
     .. math::
@@ -66,7 +66,6 @@ class GeneralizedGumbelSoftmax(Relaxation[Variables]):
     needs = "relaxed"
     aliases = ("GenGS",)
     source = cited("joo2020generalized")
-    temperature: Tensor
 
     def __init__(
         self,
@@ -77,7 +76,7 @@ class GeneralizedGumbelSoftmax(Relaxation[Variables]):
         allow_unused: bool = False,
         allow_steps: bool = False,
     ) -> None:
-        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
+        super().__init__(samples, temperature=temperature, allow_unused=allow_unused, allow_steps=allow_steps)
         checks.samples("GeneralizedGumbelSoftmax", outcomes, least=2, argument="outcomes")
         self.outcomes = outcomes
 

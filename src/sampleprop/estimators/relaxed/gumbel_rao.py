@@ -10,11 +10,11 @@ from torch import Generator, Tensor
 from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.estimators.relaxed.conditional import finite, latent
-from sampleprop.estimators.relaxed.relaxation import Relaxation, soften, straight_through
+from sampleprop.estimators.relaxed.relaxation import Tempered, soften, straight_through
 from sampleprop.families import Bernoullis, OneHots
 
 
-class GumbelRao(Relaxation[Bernoullis | OneHots]):
+class GumbelRao(Tempered[Bernoullis | OneHots]):
     r"""Passes the gradient to the logits through the relaxation, averaged over the noise given the sample.
 
     .. math::
@@ -59,7 +59,6 @@ class GumbelRao(Relaxation[Bernoullis | OneHots]):
     exact_forward = True
     needs = "differentiable"
     source = cited("paulus2021rao", "sec. 3")
-    temperature: Tensor
 
     def __init__(
         self,
@@ -70,7 +69,7 @@ class GumbelRao(Relaxation[Bernoullis | OneHots]):
         allow_unused: bool = False,
         allow_steps: bool = False,
     ) -> None:
-        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
+        super().__init__(samples, temperature=temperature, allow_unused=allow_unused, allow_steps=allow_steps)
         checks.samples("GumbelRao", noises, argument="noises")
         self.noises = noises
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from torch import Generator, Tensor
 
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Relaxation, perturbation, soften
+from sampleprop.estimators.relaxed.relaxation import Tempered, perturbation, soften
 from sampleprop.families import Bernoullis, OneHots
 
 
-class GumbelSoftmax(Relaxation[Bernoullis | OneHots]):
+class GumbelSoftmax(Tempered[Bernoullis | OneHots]):
     r"""Replaces the discrete sample by a softmax of the noise that decides it, and differentiates f there.
 
     .. math::
@@ -55,17 +55,6 @@ class GumbelSoftmax(Relaxation[Bernoullis | OneHots]):
     needs = "relaxed"
     aliases = ("Concrete",)
     source = cited("jang2017categorical", "eq. 2")
-    temperature: Tensor
-
-    def __init__(
-        self,
-        samples: int | None = 1,
-        *,
-        temperature: float = 0.5,
-        allow_unused: bool = False,
-        allow_steps: bool = False,
-    ) -> None:
-        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         return self.points_from(variables, perturbation(variables, self.draws, generator))

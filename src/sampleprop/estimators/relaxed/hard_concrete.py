@@ -11,11 +11,11 @@ import math
 from torch import Generator, Tensor
 
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Relaxation, perturbation
+from sampleprop.estimators.relaxed.relaxation import Tempered, perturbation
 from sampleprop.families import Bernoullis
 
 
-class HardConcrete(Relaxation[Bernoullis]):
+class HardConcrete(Tempered[Bernoullis]):
     r"""Relaxes a bit to a gate that is often exactly 0 or 1: a stretched and clipped binary Gumbel-softmax.
 
     .. math::
@@ -62,7 +62,6 @@ class HardConcrete(Relaxation[Bernoullis]):
     exact_forward = False
     needs = "relaxed"
     source = cited("louizos2018learning", "eqs. 10 and 11")
-    temperature: Tensor
 
     def __init__(
         self,
@@ -74,7 +73,7 @@ class HardConcrete(Relaxation[Bernoullis]):
         allow_unused: bool = False,
         allow_steps: bool = False,
     ) -> None:
-        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
+        super().__init__(samples, temperature=temperature, allow_unused=allow_unused, allow_steps=allow_steps)
         if not -math.inf < gamma < 0 or not 1 < zeta < math.inf:
             raise ValueError(
                 f"HardConcrete needs limits around [0, 1], gamma below 0 and zeta above 1; got {gamma} and {zeta}."

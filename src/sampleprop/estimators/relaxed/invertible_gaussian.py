@@ -13,11 +13,11 @@ from torch.nn import functional
 
 from sampleprop import noise
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import HUGE, Relaxation, probit
+from sampleprop.estimators.relaxed.relaxation import HUGE, Tempered, probit
 from sampleprop.families import Bernoullis, Discrete, OneHots
 
 
-class InvertibleGaussian(Relaxation[Bernoullis | OneHots]):
+class InvertibleGaussian(Tempered[Bernoullis | OneHots]):
     r"""Replaces each binary decision between a class and the later ones by the sigmoid of a Gaussian.
 
     .. math::
@@ -61,7 +61,6 @@ class InvertibleGaussian(Relaxation[Bernoullis | OneHots]):
     needs = "relaxed"
     aliases = ("IGR",)
     source = cited("potapczynski2020invertible")
-    temperature: Tensor
 
     def __init__(
         self,
@@ -71,7 +70,7 @@ class InvertibleGaussian(Relaxation[Bernoullis | OneHots]):
         allow_unused: bool = False,
         allow_steps: bool = False,
     ) -> None:
-        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
+        super().__init__(samples, temperature=temperature, allow_unused=allow_unused, allow_steps=allow_steps)
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         sticks = _sticks(variables)

@@ -12,13 +12,13 @@ from torch import Generator, Tensor
 
 from sampleprop import noise
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Relaxation, soften
+from sampleprop.estimators.relaxed.relaxation import Tempered, soften
 from sampleprop.families import Bernoullis, OneHots
 
 SCALE = 1.702  # of the normal distribution closest to the standard logistic one: 0.0095 apart at most
 
 
-class LogisticNormalSoftmax(Relaxation[Bernoullis | OneHots]):
+class LogisticNormalSoftmax(Tempered[Bernoullis | OneHots]):
     r"""Gumbel-softmax with Gaussian noise in place of Gumbel noise: lighter tails, samples that only nearly follow p.
 
     .. math::
@@ -61,17 +61,6 @@ class LogisticNormalSoftmax(Relaxation[Bernoullis | OneHots]):
     exact_forward = False
     needs = "relaxed"
     source = cited("aitchison1980logistic")
-    temperature: Tensor
-
-    def __init__(
-        self,
-        samples: int | None = 1,
-        *,
-        temperature: float = 0.5,
-        allow_unused: bool = False,
-        allow_steps: bool = False,
-    ) -> None:
-        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         shape = (self.draws, *variables.logits.shape)

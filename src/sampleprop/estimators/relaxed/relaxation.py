@@ -23,25 +23,18 @@ V = TypeVar("V", bound=Variables)
 
 
 class Relaxation(ThroughPoints[V], ABC):
-    """An estimator of first order whose points are a function of the logits, noise and temperatures.
-
-    Args:
-        samples: k, at least 1; None for one that adds no dimension in a program.
-        allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
-        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
-        temperatures: by argument, each above 0. They are buffers, not floats: a schedule can write into them, and
-            `torch.compile` does not start again. `state_dict` keeps them, and they are never trained.
-    """
+    """An estimator of first order whose points are a function of the logits and noise."""
 
     unbiased = False
 
-    def __init__(
-        self, samples: int | None, allow_unused: bool, allow_steps: bool, temperatures: dict[str, float]
-    ) -> None:
-        super().__init__(samples, allow_unused, allow_steps)
-        for argument, value in temperatures.items():
-            checks.positive(self.name, argument, value)
-            self.register_buffer(argument, torch.tensor(float(value)))
+    def hold_temperature(self, argument: str, value: float) -> None:
+        """Keep a temperature, above 0, as a buffer and not as a float.
+
+        A schedule can then write into it, and `torch.compile` does not start again. `state_dict` keeps it, and it is
+        never trained.
+        """
+        checks.positive(self.name, argument, value)
+        self.register_buffer(argument, torch.tensor(float(value)))
 
     @abstractmethod
     def points(self, variables: V, generator: Generator | None) -> Tensor:
@@ -50,6 +43,30 @@ class Relaxation(ThroughPoints[V], ABC):
     def draw(self, variables: V, generator: Generator | None) -> Draw:
         points = self.points(variables, generator)
         return Draw(guarded(self.name, points if points.dtype == variables.dtype else points.to(variables.dtype)))
+
+
+class Tempered(Relaxation[V], ABC):
+    """A relaxation with one temperature.
+
+    Args:
+        samples: k, at least 1; None for one that adds no dimension in a program.
+        temperature: τ, above 0; a buffer.
+        allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
+    """
+
+    temperature: Tensor
+
+    def __init__(
+        self,
+        samples: int | None = 1,
+        *,
+        temperature: float = 0.5,
+        allow_unused: bool = False,
+        allow_steps: bool = False,
+    ) -> None:
+        super().__init__(samples, allow_unused=allow_unused, allow_steps=allow_steps)
+        self.hold_temperature("temperature", temperature)
 
 
 def perturbation(variables: Discrete, k: int, generator: Generator | None) -> Tensor:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from torch import Generator, Tensor
 
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Relaxation, harden, perturbation, soften, straight_through
+from sampleprop.estimators.relaxed.relaxation import Tempered, harden, perturbation, soften, straight_through
 from sampleprop.families import Bernoullis, OneHots
 
 
-class StraightThroughGumbel(Relaxation[Bernoullis | OneHots]):
+class StraightThroughGumbel(Tempered[Bernoullis | OneHots]):
     r"""Evaluates f at the discrete sample, and differentiates as if it had been the Gumbel-softmax of the same noise.
 
     .. math::
@@ -54,17 +54,6 @@ class StraightThroughGumbel(Relaxation[Bernoullis | OneHots]):
     exact_forward = True
     needs = "differentiable"
     source = cited("jang2017categorical", "sec. 2.2")
-    temperature: Tensor
-
-    def __init__(
-        self,
-        samples: int | None = 1,
-        *,
-        temperature: float = 0.5,
-        allow_unused: bool = False,
-        allow_steps: bool = False,
-    ) -> None:
-        super().__init__(samples, allow_unused, allow_steps, {"temperature": temperature})
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         return self.points_from(variables, perturbation(variables, self.draws, generator))
