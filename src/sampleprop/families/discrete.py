@@ -175,8 +175,8 @@ class Bernoullis(Discrete):
         return self.sum(F.logsigmoid((2 * points - 1) * self.logits))
 
 
-class OneHots(Discrete):
-    """Categorical variables as one-hot vectors; `logits` are normalized over the last dimension."""
+class Classes(Discrete):
+    """Categorical variables; `logits` are normalized over the last dimension, the classes."""
 
     @property
     def probs(self) -> Tensor:
@@ -187,11 +187,15 @@ class OneHots(Discrete):
         *variables, classes = self.event_logits_shape
         return int(classes ** math.prod(variables))
 
-    def states(self, numbers: Tensor) -> Tensor:
-        return one_hot(_joint_classes(self, numbers), self.logits.shape[-1], self.dtype)
-
     def outcomes(self) -> Tensor:
         return self.logits
+
+
+class OneHots(Classes):
+    """Categorical variables as one-hot vectors."""
+
+    def states(self, numbers: Tensor) -> Tensor:
+        return one_hot(_joint_classes(self, numbers), self.logits.shape[-1], self.dtype)
 
     def sample(self, k: int, generator: Generator | None = None) -> Tensor:
         if self.logits.shape[-1] > FEW:
@@ -213,27 +217,15 @@ class OneHots(Discrete):
         return self.sum(picked.masked_fill(picked == least, -math.inf))
 
 
-class Integers(Discrete):
-    """Categorical variables as integers; `logits` are normalized over the last dimension, which points lack."""
+class Integers(Classes):
+    """Categorical variables as integers: points lack the last dimension of the logits."""
 
     @property
     def event_shape(self) -> torch.Size:
         return self.event_logits_shape[:-1]
 
-    @property
-    def probs(self) -> Tensor:
-        return self.logits.exp()
-
-    @property
-    def support_size(self) -> int:
-        *variables, classes = self.event_logits_shape
-        return int(classes ** math.prod(variables))
-
     def states(self, numbers: Tensor) -> Tensor:
         return _joint_classes(self, numbers)
-
-    def outcomes(self) -> Tensor:
-        return self.logits
 
     def sample(self, k: int, generator: Generator | None = None) -> Tensor:
         if self.logits.shape[-1] > FEW:

@@ -50,14 +50,6 @@ class Other(Variables):
         self.event_ndim = event_ndim
 
     @property
-    def batch_shape(self) -> Size:
-        return self.dist.batch_shape
-
-    @property
-    def event_shape(self) -> Size:
-        return self.dist.event_shape
-
-    @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
         """The dtype of the points."""
         return noise.points_dtype(next(iter(self.parameters.values())))

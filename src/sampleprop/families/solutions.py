@@ -48,14 +48,6 @@ class Solutions(Variables):
         self.scores_given = noise.promote(base.scores)
 
     @property
-    def batch_shape(self) -> Size:
-        return self.dist.batch_shape
-
-    @property
-    def event_shape(self) -> Size:
-        return self.dist.event_shape
-
-    @property
     def attached(self) -> bool:
         return self.base.scores.requires_grad
 

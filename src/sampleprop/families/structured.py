@@ -268,14 +268,6 @@ class Structures(Enumerable):
         self.logits = self._packed(base.natural)
 
     @property
-    def batch_shape(self) -> Size:
-        return self.dist.batch_shape
-
-    @property
-    def event_shape(self) -> Size:
-        return self.dist.event_shape
-
-    @property
     def parameters(self) -> dict[str, Tensor]:
         return {name: noise.promote(p) for name, p in parameters.named(self.base).items()}
 

@@ -40,14 +40,14 @@ class Variables(ABC):
     no_path: str | None = None
 
     @property
-    @abstractmethod
     def batch_shape(self) -> Size:
         """[*batch]: each element is an expectation of its own."""
+        return self.dist.batch_shape
 
     @property
-    @abstractmethod
     def event_shape(self) -> Size:
         """[*event], the shape of one draw."""
+        return self.dist.event_shape
 
     @property
     @abstractmethod

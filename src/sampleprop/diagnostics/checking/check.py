@@ -151,7 +151,7 @@ def _run(
     _check_cost(found, Cost(estimator.name, f, dist, seed), estimator, seed)
     found.add(objective.log_q(f, dist, estimator, Generator(device_of(dist)).manual_seed(seed)))
     found.unchecked.append("what φ does inside f other than through x, and the gradient for θ: f is held fixed")
-    if not families.recognize(dist).attached:
+    if not variables.attached:
         found.unchecked.append("whether φ gets the gradient: no tensor of the distribution requires one")
     if any(finding.name in ("f mixes rows", "f counts samples") for finding in found.findings):
         found.unchecked.append(

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 
 from sampleprop import families
 from sampleprop.diagnostics.checking.findings import Finding
+from sampleprop.diagnostics.measuring.attached import leaves
 from sampleprop.estimator import Estimator
 
 DRAWS = 8
@@ -30,11 +31,11 @@ def log_q(
     points = variables.sample(DRAWS, generator)
     with torch.enable_grad():  # the graphs are kept, for they contain that of φ
         log_prob, costs = variables.log_prob(points), f(points)
-        leaves = _leaves(log_prob)
-        if not leaves or not isinstance(costs, Tensor) or not costs.requires_grad:
+        wanted = leaves([log_prob])
+        if not wanted or not isinstance(costs, Tensor) or not costs.requires_grad:
             return None
-        scores = torch.autograd.grad(log_prob.sum(), leaves, retain_graph=True, materialize_grads=True)
-        found = torch.autograd.grad(costs.sum(), leaves, retain_graph=True, materialize_grads=True)
+        scores = torch.autograd.grad(log_prob.sum(), wanted, retain_graph=True, materialize_grads=True)
+        found = torch.autograd.grad(costs.sum(), wanted, retain_graph=True, materialize_grads=True)
     size = max(float(score.abs().max()) for score in scores)
     if size == 0 or any(
         float((slope + score).abs().max()) > 1e-3 * size for slope, score in zip(found, scores, strict=True)
@@ -46,19 +47,3 @@ def log_q(
         f"f contains -log q: at fixed points its derivative with respect to φ is that of -log q. {estimator.name} "
         "subtracts log q itself, so here it is subtracted twice. Let f return log p(x, z) alone, or use Pathwise.",
     )
-
-
-def _leaves(x: Tensor) -> list[Tensor]:
-    """The tensors that a backward pass from x would give a gradient."""
-    found: list[Tensor] = []
-    stack: list[Any] = [x.grad_fn]
-    seen: set[Any] = {None}
-    while stack:
-        node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.append(node.variable)
-        stack.extend(following for following, _ in node.next_functions)
-    return found
