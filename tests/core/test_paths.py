@@ -394,3 +394,28 @@ def test_no_graph_ends_the_process(f: str, dist: str, estimator: str) -> None:
     code = DEEP.format(n=50_000, f=f, dist=dist, estimator=estimator)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
+
+
+DEEP_PARAMETERS = """
+import torch
+from sampleprop import graph
+
+phi = torch.zeros((), requires_grad=True)
+one, other = phi, phi.exp()
+for _ in range(400_000):
+    one = one + 1
+for _ in range(400_000):
+    other = other + one
+found = graph.leaves([one, other])
+assert len(found) == 1
+assert found[0] is phi
+del one
+del other
+"""
+
+
+@pytest.mark.slow
+def test_parameters_behind_a_deep_graph_end_no_process() -> None:
+    """The same for the leaves that `check` looks for, from two tensors whose graphs have a part in common."""
+    done = subprocess.run([sys.executable, "-c", DEEP_PARAMETERS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr[-2000:])

@@ -9,5 +9,7 @@ from __future__ import annotations
 
 from sampleprop.graph.walk import Found as Found
 from sampleprop.graph.walk import clear as clear
+from sampleprop.graph.walk import leaves as leaves
+from sampleprop.graph.walk import look as look
 from sampleprop.graph.walk import node_of as node_of
 from sampleprop.graph.walk import search as search

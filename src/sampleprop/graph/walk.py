@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -52,6 +52,36 @@ def clear(costs: Tensor, end: Node) -> bool:
     return False
 
 
+def look(costs: Tensor, node: Node) -> Found:
+    """What lies between the costs and this node: by `clear`, and by `search` where that does not tell."""
+    return Found(set(), {}) if clear(costs, node) else search(costs, {node})
+
+
+def leaves(tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """The leaves of the graphs of these tensors, each once."""
+    found: dict[int, Tensor] = {}
+    roots: list[Any] = []
+    for tensor in tensors:
+        if tensor.grad_fn is not None:
+            roots.append(tensor.grad_fn)
+        elif tensor.requires_grad:
+            found[id(tensor)] = tensor
+    stack = [*roots]
+    seen: set[Any] = {None, *roots}
+    while stack:
+        node = stack.pop()
+        leaf = getattr(node, "variable", None)  # of the node that accumulates into `.grad`
+        if leaf is not None:
+            found[id(leaf)] = leaf
+        for following, _ in node.next_functions:
+            if following not in seen:
+                seen.add(following)
+                stack.append(following)
+    if len(seen) > SMALL:
+        _delete_in_order(roots, None)
+    return tuple(found.values())
+
+
 def search(costs: Tensor, targets: Collection[Node]) -> Found:
     """Follow every path from the costs; with one target, no further than to it.
 
@@ -78,7 +108,7 @@ def search(costs: Tensor, targets: Collection[Node]) -> Found:
                 seen.add(following)
                 stack.append(following)
     if len(seen) > SMALL:
-        _delete_in_order(root, end)
+        _delete_in_order([root], end)
     return Found({node for node in targets if node not in seen}, _behind(crossed, targets, end))
 
 
@@ -99,7 +129,7 @@ def _behind(crossed: list[tuple[Node, str]], targets: Collection[Node], end: Nod
     return found
 
 
-def _delete_in_order(root: Node, end: Node | None) -> None:
+def _delete_in_order(roots: Iterable[Node], end: Node | None) -> None:
     """Keep a deep graph from being deleted recursively, which would overflow the C stack and end the process.
 
     Torch deletes the nodes of a graph one after another, except those that Python has seen: each of these deletes the
@@ -110,7 +140,7 @@ def _delete_in_order(root: Node, end: Node | None) -> None:
     order: list[Node] = []
     entered: set[Any] = {None, end}
     left: set[Node] = set()
-    stack: list[Any] = [root]
+    stack: list[Any] = [*roots]
     while stack:
         node = stack.pop()
         if node not in entered:

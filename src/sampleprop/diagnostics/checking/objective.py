@@ -9,9 +9,8 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from sampleprop import families
+from sampleprop import families, graph
 from sampleprop.diagnostics.checking.findings import Finding
-from sampleprop.diagnostics.measuring.attached import leaves
 from sampleprop.estimator import Estimator
 
 DRAWS = 8
@@ -31,7 +30,7 @@ def log_q(
     points = variables.sample(DRAWS, generator)
     with torch.enable_grad():  # the graphs are kept, for they contain that of φ
         log_prob, costs = variables.log_prob(points), f(points)
-        wanted = leaves([log_prob])
+        wanted = graph.leaves([log_prob])
         if not wanted or not isinstance(costs, Tensor) or not costs.requires_grad:
             return None
         scores = torch.autograd.grad(log_prob.sum(), wanted, retain_graph=True, materialize_grads=True)

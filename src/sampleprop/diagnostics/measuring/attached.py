@@ -10,6 +10,7 @@ import torch.distributions as td
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution
 
+from sampleprop import graph
 from sampleprop.diagnostics.measuring.replicates import Estimates, Measured
 from sampleprop.estimator import Estimator
 
@@ -43,7 +44,7 @@ class Attached(Measured):
         parameters: Iterable[Tensor] | None = None,
     ) -> None:
         super().__init__(f, dist, context)
-        found = leaves(_tensors(dist)) if parameters is None else tuple(parameters)
+        found = graph.leaves(_tensors(dist)) if parameters is None else tuple(parameters)
         if not found or not all(tensor.requires_grad for tensor in found):
             raise TypeError(
                 f"it needs tensors that require a gradient and that {self.variables.kind} was computed from; there are "
@@ -97,28 +98,6 @@ def _expands(dist: Distribution) -> bool:
     except Exception:  # an author's `expand` may fail in any way
         return False
     return type(expanded) is type(dist) and shape == (3, 2, *dist.batch_shape, *dist.event_shape)
-
-
-def leaves(tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    """The leaves of the graphs of these tensors, each once."""
-    found: dict[int, Tensor] = {}
-    stack: list[Any] = []
-    for tensor in tensors:
-        if tensor.grad_fn is not None:
-            stack.append(tensor.grad_fn)
-        elif tensor.requires_grad:
-            found[id(tensor)] = tensor
-    seen: set[Any] = set(stack)
-    while stack:
-        node = stack.pop()
-        leaf = getattr(node, "variable", None)  # of the node that accumulates into `.grad`
-        if leaf is not None:
-            found[id(leaf)] = leaf
-        for following, _ in node.next_functions:
-            if following is not None and following not in seen:
-                seen.add(following)
-                stack.append(following)
-    return tuple(found.values())
 
 
 def _tensors(dist: Distribution) -> Iterator[Tensor]:

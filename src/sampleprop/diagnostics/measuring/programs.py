@@ -12,7 +12,8 @@ import torch
 from torch import Generator, Tensor
 from torch.overrides import TorchFunctionMode
 
-from sampleprop.diagnostics.measuring.attached import MOST_COORDINATES, leaves
+from sampleprop import graph
+from sampleprop.diagnostics.measuring.attached import MOST_COORDINATES
 from sampleprop.diagnostics.measuring.replicates import describe_error
 from sampleprop.diagnostics.measuring.statistics import LEAST_GROUPS, Bias, bias, signal
 from sampleprop.diagnostics.measuring.tally import GROUPS
@@ -133,7 +134,7 @@ class Runs:
         self.args = tuple(args)
         self.examples = [self.sampled() for _ in range(EXAMPLES)]
         self.first = self.examples[0]
-        self.leaves = leaves(x for run in self.examples for x in (*run.costs, *run.log_probs))
+        self.leaves = graph.leaves(x for run in self.examples for x in (*run.costs, *run.log_probs))
         count = sum(leaf.numel() for leaf in self.leaves)
         if not self.leaves:
             raise ValueError(
