@@ -385,13 +385,13 @@ def gathered_paths() -> Iterator[list[Path]]:
         _GATHERED.reset(token)
 
 
-def paths(costs: Tensor, wanted: Iterable[tuple[Any, ...]]) -> None:
+def paths(costs: Tensor, wanted: Iterable[Path]) -> None:
     """Refuse costs whose graph does not lead to the points of each estimator, or only across a step."""
     if not inspectable(costs) or not torch.is_grad_enabled():
         return
     asked = {
         each.points.grad_fn: each
-        for each in (Path(*fields) for fields in wanted)
+        for each in wanted
         if each.points.grad_fn is not None and not (each.allow_unused and each.allow_steps)
     }
     if not asked:
@@ -425,10 +425,7 @@ def relaxed_path(name: str, costs: Tensor, points: Tensor, allow_steps: bool = F
     """Refuse costs at relaxed points whose derivative autograd cannot follow back to them: it would be wrong."""
     if not (inspectable(costs) and points.requires_grad):
         return
-    node = graph.node_of(points)
-    if graph.clear(costs, node):
-        return
-    found = graph.search(costs, {node})
+    found = graph.look(costs, graph.node_of(points))
     if found.unreached:
         raise RuntimeError(
             f"{name} needs a cost that is differentiable in x; got one with no path to x, so its derivative would be "
@@ -444,10 +441,7 @@ def critic_path(name: str, values: Tensor, points: Tensor) -> None:
     """Refuse a critic with a step: its values and its derivative do not belong together. It may ignore the points."""
     if not (inspectable(values) and points.requires_grad):
         return
-    node = graph.node_of(points)
-    if graph.clear(values, node):
-        return
-    for why in graph.search(values, {node}).flat.values():
+    for why in graph.look(values, graph.node_of(points)).flat.values():
         raise RuntimeError(
             f"{name} needs a critic that is differentiable in x; got one whose path to x passes {why}, so the gradient "
             "for φ would be wrong. Replace the operation by a smooth one."
@@ -458,10 +452,7 @@ def obstacle(costs: Tensor, points: Tensor) -> str | None:
     """What keeps a derivative of the costs from reaching the points, as a clause; None where nothing does."""
     if not points.requires_grad:
         return "no path to them"
-    node = graph.node_of(points)
-    if graph.clear(costs, node):
-        return None
-    found = graph.search(costs, {node})
+    found = graph.look(costs, graph.node_of(points))
     if found.unreached:
         return "no path to them"
     return next((f"a path that passes {why}" for why in found.flat.values()), None)
@@ -540,7 +531,7 @@ def finite(
     if policy == "raise":
         if not costs.is_cuda and math.isfinite(costs.detach().sum().item()):
             return costs, None  # a finite sum proves finite terms in one pass
-        _raise_nonfinite(name, costs.detach(), "" if variables is None else _inverse_advice(variables.dist))
+        _raise_nonfinite(name, costs.detach(), variables)
         return costs, None
     keep = costs.detach().isfinite()  # [k, *batch]
     empty = ~keep.any(0)
@@ -552,7 +543,7 @@ def finite(
     return torch.where(keep, costs, 0.0), keep
 
 
-def _raise_nonfinite(name: str, costs: Tensor, advice: str) -> None:
+def _raise_nonfinite(name: str, costs: Tensor, variables: Variables | None) -> None:
     if costs.is_cuda:
         _raise_later(
             costs.isfinite().all(),
@@ -565,7 +556,7 @@ def _raise_nonfinite(name: str, costs: Tensor, advice: str) -> None:
         raise ValueError(
             f"{name} needs finite costs; f returned {costs[tuple(index)].item()} at [sample, *batch] = {index}. "
             'Fix f, or pass nonfinite="drop" to leave such samples out, or nonfinite="propagate" to let them through.'
-            + advice
+            + ("" if variables is None else _inverse_advice(variables.dist))
         )
 
 

@@ -1,4 +1,4 @@
-"""What f answered for a draw, and the averages over those samples that count."""
+"""What f answered for a draw, and averages over the samples."""
 
 from __future__ import annotations
 

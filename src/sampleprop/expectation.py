@@ -52,8 +52,7 @@ def expect(
             else `Pathwise` where the distribution has `rsample` and f is seen to be differentiable in x, else
             `ScoreFunction` with its leave-one-out baseline (`PerturbedScore` for a solver), and f is called again. An f
             that leaves torch is not differentiable, nor one with an operation on the way from x that has no derivative
-            (round, sign). A jump
-            in f that is made otherwise, by a comparison, cannot be seen: `check` finds it.
+            (round, sign). A jump in f that is made otherwise, by a comparison, cannot be seen: `check` finds it.
         context: [\*batch, ...], given to learned baselines and critics.
         generator: the source of all noise; the same state gives the same result.
         nonfinite: what to do with NaN and infinite costs. "raise" names the index (on CUDA at the next call, so that
@@ -110,7 +109,8 @@ def expect(
         name = chosen.name
         if nonfinite == "drop":
             checks.droppable(name, chosen.can_drop)
-        refusal = chosen.refusal_of(variables)
+        tried = estimator is None and isinstance(chosen, Pathwise)
+        refusal = None if tried else chosen.refusal_of(variables)  # `_defaults` has asked
         if refusal is not None:
             raise TypeError(refusal)
         if eager:
@@ -118,7 +118,6 @@ def expect(
         draw = chosen.draw(variables, generator)
         if process_group is not None and eager:
             parallel.check_streams(generator, process_group=process_group, device=draw.points.device)
-        tried = estimator is None and isinstance(chosen, Pathwise)
         try:
             values = _call(f, draw.points, name)
         except (RuntimeError, TypeError, BufferError) as error:
@@ -191,8 +190,9 @@ def _defaults(variables: Variables, nonfinite: checks.Nonfinite) -> Iterator[Est
     """Estimators that are unbiased, the least noisy first; the last one takes any f."""
     if isinstance(variables, Enumerable) and variables.support_size <= TINY_SUPPORT:
         yield Enumerate()
-    if nonfinite != "drop" and Pathwise().refusal_of(variables) is None:
-        yield Pathwise(allow_unused=True, allow_steps=True)  # `_differentiable` looks
+    pathwise = Pathwise(allow_unused=True, allow_steps=True)  # `_differentiable` looks
+    if nonfinite != "drop" and pathwise.refusal_of(variables) is None:
+        yield pathwise
     yield PerturbedScore() if isinstance(variables, Solutions) else ScoreFunction()
 
 

@@ -35,13 +35,6 @@ def gradient_asked(x: Tensor) -> bool:
     return x.requires_grad
 
 
-def unwrapped(x: Tensor) -> Tensor:
-    """The plain tensor inside all `torch.func` wrappers, detached."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(x):
-        x = torch._C._functorch.get_unwrapped(x)
-    return x.detach()
-
-
 def mapped(x: Tensor) -> bool:
     """Whether `torch.vmap` runs and `x` differs between its rows, so that it is no single number."""
     while torch._C._functorch.is_functorch_wrapped_tensor(x):

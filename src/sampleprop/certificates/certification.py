@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from sampleprop.certificates.trial import Certificate, Undecided
+from sampleprop.diagnostics.measuring.statistics import aligned
 
 WIDTH = 120
 COLUMNS = ("problem", "estimates", "bias", "± error", "seen from", "|z|: φ", "along", "value", "θ", "found")
@@ -109,15 +110,7 @@ class Certification:
     def __repr__(self) -> str:
         lines = [COLUMNS, *(self._cells(each) for each in self.certificates)]
         lines += [(each.problem, *["–"] * (len(COLUMNS) - 2), "not decided") for each in self.undecided]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
-        left = (0, len(COLUMNS) - 1)
-        table = [
-            "  ".join(
-                cell.ljust(width) if i in left else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
+        table = aligned(lines, left=(0, len(COLUMNS) - 1))
         notes = [textwrap.fill(note, WIDTH, subsequent_indent="  ") for note in self.notes()]
         return "\n".join([self._title(), "", *table, "", *notes])
 

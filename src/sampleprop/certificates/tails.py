@@ -178,7 +178,7 @@ def depends_on_other_noise(points: Callable[[Generator], Tensor]) -> bool:
         generator, fixed = Generator().manual_seed(seed), Generator().manual_seed(0)
 
         def uniform(shape: Sequence[int], like: Tensor, given: Generator | None = None) -> Tensor:
-            """Draw numbers as `noise.uniform` does, some of them from the tails."""
+            """Draw numbers as `noise.uniform` does, from one fixed state in place of the generator's."""
             return _UNIFORM(shape, like, fixed if given is generator else given)
 
         torch.manual_seed(seed)

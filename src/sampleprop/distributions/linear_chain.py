@@ -13,6 +13,7 @@ from torch.distributions import constraints
 
 from sampleprop import noise
 from sampleprop.families.discrete import one_hot
+from sampleprop.families.enumerable import digits
 from sampleprop.families.structured import LogLinear, Natural, logsumexp
 
 FEW = 4  # up to so many labels, products of matrices in log₂ T steps are faster than T steps with vectors
@@ -141,8 +142,7 @@ class LinearChain(LogLinear):
     def states(self, numbers: Tensor) -> Tensor:
         """The last place counts lowest."""
         places, labels = self.event_shape
-        powers = labels ** torch.arange(places - 1, -1, -1, device=numbers.device)
-        return one_hot(numbers.unsqueeze(-1) // powers % labels, labels, self.dtype)
+        return one_hot(digits(numbers, labels, places).flip(-1), labels, self.dtype)
 
     def contains(self, points: Tensor) -> Tensor:
         return (((points == 0) | (points == 1)).all(-1) & (points.sum(-1) == 1)).all(-1)

@@ -14,6 +14,7 @@ from torch import Generator, Size, Tensor
 from torch.distributions import constraints
 
 from sampleprop import noise
+from sampleprop.families.enumerable import digits
 from sampleprop.families.structured import LogLinear, Natural, logsumexp
 
 
@@ -124,8 +125,7 @@ class SpanningTree(LogLinear):
     def states(self, numbers: Tensor) -> Tensor:
         """In the order of their Prüfer sequences, whose last entry counts lowest."""
         n = self.nodes
-        powers = n ** torch.arange(n - 3, -1, -1, device=numbers.device)
-        sequence = numbers.unsqueeze(-1) // powers % n  # [..., n - 2]
+        sequence = digits(numbers, n, n - 2).flip(-1)  # [..., n - 2]
         nodes = torch.arange(n, device=numbers.device)
         degrees = 1 + (sequence.unsqueeze(-1) == nodes).sum(-2)  # [..., n]
         pairs = []

@@ -3,11 +3,12 @@
 `recognize.py` looks at a distribution once and returns a `Variables` object (`variables.py`), which is all that an
 estimator or a baseline may ask. `discrete.py` has the families that are known in full: Bernoulli variables, one-hot
 vectors and integers. `structured.py` has the base class of structures, such as subsets and trees, and what they are to
-an estimator; `enumerable.py` is what both share. For every other distribution, `samplers.py` draws samples with a
-generator, and `parameters.py` finds the parameters and rebuilds the distribution with others. `reparameterized.py` is
-the base class of the distributions in `sampleprop.distributions`.
+an estimator; `enumerable.py` is what both share. `solutions.py` is the same for solutions of a solver. For every other
+distribution, `laws.py` says whether its methods belong together, `samplers.py` draws samples with a generator,
+`densities.py` and `rounding.py` are about log-probabilities, and `parameters.py` finds the parameters and rebuilds the
+distribution with others. `reparameterized.py` is the base class of the distributions in `sampleprop.distributions`.
 
-This room may import `noise` and `tracing`; it knows nothing of costs and estimators.
+This room may import `noise`, `tracing`, `surrogate` and `graph`; it knows nothing of costs and estimators.
 """
 
 from sampleprop.families.discrete import Bernoullis as Bernoullis

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from sampleprop import noise
-from sampleprop.families.enumerable import Enumerable
+from sampleprop.families.enumerable import Enumerable, digits
 from sampleprop.families.variables import unwrap
 from sampleprop.surrogate import unsqueeze_to
 
@@ -262,5 +262,4 @@ def _shares(variables: Discrete, k: int, generator: Generator | None) -> tuple[T
 
 def _joint_classes(variables: Discrete, numbers: Tensor) -> Tensor:
     *shape, classes = variables.event_logits_shape
-    powers = classes ** torch.arange(math.prod(shape), device=numbers.device)
-    return (numbers.unsqueeze(-1) // powers % classes).reshape((*numbers.shape, *shape))  # [..., *variables]
+    return digits(numbers, classes, math.prod(shape)).reshape((*numbers.shape, *shape))  # [..., *variables]

@@ -10,6 +10,11 @@ from torch import Generator, Tensor
 from sampleprop.families.variables import Variables
 
 
+def digits(numbers: Tensor, base: int, count: int) -> Tensor:
+    """The digits of these numbers in this base, the lowest first: [...] -> [..., count]."""
+    return numbers.unsqueeze(-1) // base ** torch.arange(count, device=numbers.device) % base
+
+
 class Enumerable(Variables):
     """Discrete variables with one tensor of logits through which φ acts, and with joint states that have numbers.
 

@@ -18,7 +18,7 @@ from torch.distributions import Distribution, constraints, kl
 
 from sampleprop import noise
 from sampleprop.families import parameters
-from sampleprop.families.enumerable import Enumerable
+from sampleprop.families.enumerable import Enumerable, digits
 from sampleprop.surrogate import unsqueeze_to
 from sampleprop.tracing import gradient_asked, inspectable, value_and_grad, vjp
 
@@ -195,9 +195,10 @@ class LogLinear(Structured):
     def inner(self, natural: Natural, statistics: Natural) -> Tensor:
         """⟨θ, T⟩, [..., *batch], where 0 times -inf is 0."""
         total: Tensor | float = 0.0
+        own = self.natural
         for name, theta in natural.items():
             t = statistics[name].to(theta.dtype)
-            dims = self.natural[name].dim() - len(self.batch_shape)
+            dims = own[name].dim() - len(self.batch_shape)
             total = total + (t * torch.where(t != 0, theta, 0.0)).sum(tuple(range(-dims, 0)))
         assert isinstance(total, Tensor)
         return total
@@ -265,7 +266,9 @@ class Structures(Enumerable):
         self.copies_ndim = copies_ndim
         self.event_ndim = copies_ndim + len(base.event_shape)
         self.dtype = base.dtype
-        self.logits = self._packed(base.natural)
+        natural = base.natural
+        self._shapes = {name: x.shape[len(base.batch_shape) :] for name, x in natural.items()}
+        self.logits = self._packed(natural)
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -284,8 +287,7 @@ class Structures(Enumerable):
     def score(self, points: Tensor) -> Tensor:
         copies = self.logits.detach().expand(*points.shape[:1], *self.logits.shape)
         with torch.no_grad():
-            value, pull = vjp(lambda logits: self._log_prob(logits, points), copies)
-            return pull(torch.ones_like(value))[0]
+            return value_and_grad(lambda logits: self._log_prob(logits, points), copies)[1][0]
 
     def scores(self, points: Tensor) -> tuple[Tensor, ...]:
         named = parameters.named(self.base)
@@ -298,8 +300,7 @@ class Structures(Enumerable):
             return moved.log_density(points, **moved.natural)  # type: ignore[no-any-return]
 
         with torch.no_grad():
-            value, pull = vjp(total, *copies)
-            return pull(torch.ones_like(value))
+            return value_and_grad(total, *copies)[1]
 
     def weighted_score(self, points: Tensor, weights: Tensor) -> Tensor:
         with torch.no_grad():
@@ -312,8 +313,7 @@ class Structures(Enumerable):
 
     def states(self, numbers: Tensor) -> Tensor:
         count, copies = self.base.support_size, self._copies
-        powers = count ** torch.arange(copies.numel(), device=numbers.device)
-        return self.base.states((numbers.unsqueeze(-1) // powers % count).reshape(*numbers.shape, *copies))
+        return self.base.states(digits(numbers, count, copies.numel()).reshape(*numbers.shape, *copies))
 
     def support_log_prob(self) -> Tensor:
         support = self.support()
@@ -332,18 +332,16 @@ class Structures(Enumerable):
     def _packed(self, natural: Natural) -> Tensor:
         """All parts in one tensor with as many dimensions for one draw as a point has: [..., *batch, *natural]."""
         wanted = len(self.base.event_shape)
-        batch_ndim = len(self.base.batch_shape)
-        shapes = [x.shape[batch_ndim:] for x in self.base.natural.values()]
-        parts = [x.flatten(x.dim() - len(shape)) for x, shape in zip(natural.values(), shapes, strict=True)]
-        if len(parts) == 1 and len(shapes[0]) == wanted:
+        shapes = self._shapes
+        parts = [x.flatten(x.dim() - len(shapes[name])) for name, x in natural.items()]
+        if len(parts) == 1 and len(next(iter(shapes.values()))) == wanted:
             return next(iter(natural.values()))
         flat = torch.cat(parts, -1)
         return flat.reshape(*flat.shape[:-1], *(1 for _ in range(wanted - 1)), flat.shape[-1])
 
     def _unpacked(self, logits: Tensor) -> Natural:
         """The inverse of `_packed`."""
-        wanted, batch_ndim = len(self.base.event_shape), len(self.base.batch_shape)
-        shapes = {name: x.shape[batch_ndim:] for name, x in self.base.natural.items()}
+        wanted, shapes = len(self.base.event_shape), self._shapes
         if len(shapes) == 1 and len(next(iter(shapes.values()))) == wanted:
             return dict.fromkeys(shapes, logits)
         parts = logits.flatten(logits.dim() - wanted).split([shape.numel() for shape in shapes.values()], -1)

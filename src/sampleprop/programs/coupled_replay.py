@@ -197,7 +197,7 @@ class _Factual(_Coupled):
     def __init__(self, streams: _Streams) -> None:
         super().__init__(streams)
         self.sites: list[_Site | None] = []  # None for what is differentiated through, and for what has no parameters
-        self.paths: list[tuple[str, Tensor]] = []
+        self.paths: list[checks.Path] = []
 
     def sample(
         self, variables: Variables, estimator: Estimator[Any, Any] | None, context: Tensor | None, name: str | None
@@ -214,7 +214,7 @@ class _Factual(_Coupled):
                     f"CoupledReplay differentiates through continuous variables; got {estimator.label} for "
                     f"{variables.kind}. Use Pathwise there, if what follows is differentiable."
                 )
-            self.paths.append(("CoupledReplay", value))
+            self.paths.append(checks.Path("CoupledReplay", value))
             self.sites.append(None)
             return value
         if not variables.attached:

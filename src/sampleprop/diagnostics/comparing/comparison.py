@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from sampleprop.diagnostics.comparing.row import COLUMNS, Row, Skipped, table
+from sampleprop.diagnostics.measuring.statistics import aligned
 
 FEW = 3  # refusals whose reasons are shown; of more only the names
 
@@ -100,15 +101,7 @@ class Comparison:
         return notes + [f"Not compared: {', '.join(labels)}: {reason}" for reason, labels in explained.items()]
 
     def __repr__(self) -> str:
-        table = [COLUMNS, *(row.cells() for row in self.rows)]
-        widths = [max(len(line[i]) for line in table) for i in range(len(COLUMNS))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if i == 1 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in table
-        ]
+        lines = aligned([COLUMNS, *(row.cells() for row in self.rows)], left=(1,))
         return "\n".join([*([self.problem] if self.problem else []), *lines, *self.notes()])
 
     def _repr_html_(self) -> str:

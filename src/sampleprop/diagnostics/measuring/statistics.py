@@ -8,6 +8,7 @@ spread. A reference that is itself estimated is given group by group, so that it
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -138,6 +139,18 @@ def rounded(x: float, digits: int = 3) -> str:
 def plus_minus(value: float, error: float) -> str:
     """A number with its error: three digits ± one."""
     return f"{rounded(value)} ± {rounded(error, 1)}"
+
+
+def aligned(lines: Sequence[Sequence[str]], left: tuple[int, ...]) -> list[str]:
+    """The cells in columns: those numbered in `left` on the left, the others on the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
 
 
 def _ratio(a: float, b: float) -> float:
