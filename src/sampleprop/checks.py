@@ -326,9 +326,11 @@ def _views(x: Tensor) -> list[torch.autograd.graph.Node]:
     return found
 
 
-def countable(name: str, points: Tensor) -> None:
+def countable(name: str, variables: Variables, points: Tensor) -> None:
     """Refuse counts so large that the next one is the same floating-point number."""
-    if not inspectable(points) or not points.is_floating_point() or not points.numel():
+    if isinstance(variables, Discrete) or not points.is_floating_point() or not points.numel():
+        return
+    if not inspectable(points):
         return
     largest, limit = float(points.max()), 2 / torch.finfo(points.dtype).eps
     if largest >= limit:

@@ -230,6 +230,13 @@ def test_the_exact_one_is_taken_if_the_budget_allows_it() -> None:
     assert [skipped.label for skipped in found.comparison.skipped] == ["Enumerate()"]
 
 
+def test_the_exact_gradient_of_a_structure_is_named() -> None:
+    subset = sp.KSubset(normal(3, 4).requires_grad_(), 2)
+    weights = torch.tensor([1.0, 2.0, 4.0, 7.0])
+    found = recommended(sp.ScoreFunction(), f=lambda x: (x @ weights).square(), dist=subset, budget=4)
+    assert any(reason.startswith("The exact gradient takes 6 evaluations") for reason in found.reasons), found.reasons
+
+
 def test_no_more_samples_than_help() -> None:
     """The path through a line has no variance, whatever the number of samples."""
     q = Normal(torch.zeros(3, requires_grad=True), 1.0)

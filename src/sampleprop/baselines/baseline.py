@@ -84,7 +84,7 @@ class Baseline(nn.Module, ABC):
 
 
 def squared_length(scores: Sequence[Tensor], ndim: int) -> Tensor:
-    """The squared length of all scores together, [k, *batch] of `ndim` dimensions."""
+    """The squared length of all these together, of the first `ndim` dimensions: [*batch] or [k, *batch]."""
     return torch.stack([s.square().unsqueeze(-1).flatten(ndim).sum(-1) for s in scores]).sum(0)
 
 

@@ -17,6 +17,7 @@ from torch.distributions import constraints
 
 from sampleprop import noise
 from sampleprop.families.discrete import one_hot
+from sampleprop.families.enumerable import arrangements
 from sampleprop.families.structured import LogLinear, Natural, logsumexp
 
 MOST = 14  # items on a side: there are 2^n subsets of columns
@@ -123,15 +124,7 @@ class Matching(LogLinear):
     def states(self, numbers: Tensor) -> Tensor:
         """In the lexicographic order of the permutations."""
         n = self.scores.shape[-1]
-        left = torch.ones(*numbers.shape, n, dtype=torch.bool, device=numbers.device)
-        columns = []
-        for i in range(n):
-            following = math.factorial(n - 1 - i)
-            which, numbers = numbers // following, numbers % following  # of the columns that are left
-            column = (left & (left.cumsum(-1) == which.unsqueeze(-1) + 1)).to(torch.uint8).argmax(-1)
-            left = left.scatter(-1, column.unsqueeze(-1), False)
-            columns.append(column)
-        return one_hot(torch.stack(columns, -1), n, self.dtype)
+        return one_hot(arrangements(numbers, n, n), n, self.dtype)
 
     def contains(self, points: Tensor) -> Tensor:
         marks = ((points == 0) | (points == 1)).flatten(-2).all(-1)

@@ -13,6 +13,7 @@ from torch import Generator, Size, Tensor
 from torch.distributions import constraints
 
 from sampleprop import noise
+from sampleprop.families.enumerable import arrangements
 from sampleprop.families.structured import Natural, Structured, logsumexp
 
 
@@ -102,16 +103,7 @@ class PlackettLuce(Structured):
 
     def states(self, numbers: Tensor) -> Tensor:
         """In lexicographic order."""
-        n = self.logits.shape[-1]
-        left = torch.ones(*numbers.shape, n, dtype=torch.bool, device=numbers.device)
-        ranks = []
-        for i in range(self.k):
-            following = min(math.perm(n - 1 - i, self.k - 1 - i), 2**62)
-            which, numbers = numbers // following, numbers % following  # of the items that are left
-            item = (left & (left.cumsum(-1) == which.unsqueeze(-1) + 1)).to(torch.uint8).argmax(-1)
-            left = left.scatter(-1, item.unsqueeze(-1), False)
-            ranks.append(item)
-        return torch.stack(ranks, -1)
+        return arrangements(numbers, self.logits.shape[-1], self.k)
 
     def contains(self, points: Tensor) -> Tensor:
         ordered = points.sort(-1).values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 
 import torch
@@ -13,6 +14,19 @@ from sampleprop.families.variables import Variables
 def digits(numbers: Tensor, base: int, count: int) -> Tensor:
     """The digits of these numbers in this base, the lowest first: [...] -> [..., count]."""
     return numbers.unsqueeze(-1) // base ** torch.arange(count, device=numbers.device) % base
+
+
+def arrangements(numbers: Tensor, n: int, k: int) -> Tensor:
+    """The arrangements of k of n items with these numbers, in lexicographic order: [...] -> [..., k]."""
+    left = torch.ones(*numbers.shape, n, dtype=torch.bool, device=numbers.device)
+    items = []
+    for i in range(k):
+        following = min(math.perm(n - 1 - i, k - 1 - i), 2**62)
+        which, numbers = numbers // following, numbers % following  # of the items that are left
+        item = (left & (left.cumsum(-1) == which.unsqueeze(-1) + 1)).to(torch.uint8).argmax(-1)
+        left = left.scatter(-1, item.unsqueeze(-1), False)
+        items.append(item)
+    return torch.stack(items, -1)
 
 
 class Enumerable(Variables):

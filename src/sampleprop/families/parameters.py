@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 from sampleprop import noise
 from sampleprop.families.solutions import Solved
 from sampleprop.families.variables import unwrap
-from sampleprop.tracing import inspectable, lose_numerators_of_zero
+from sampleprop.tracing import gradient_asked, inspectable, lose_numerators_of_zero
 
 
 def named(base: Distribution) -> dict[str, Tensor]:
@@ -115,6 +115,29 @@ def attached(dist: Distribution) -> bool:
     return False
 
 
+def device_of(dist: Distribution) -> torch.device:
+    """Where samples of `dist` live."""
+    stack: list[Any] = [dist]
+    while stack:
+        for value in vars(stack.pop()).values():
+            if isinstance(value, Tensor):
+                return value.device
+            if isinstance(value, Distribution):
+                stack.append(value)
+    return torch.get_default_device()
+
+
+def asked(named: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The parameters that require a gradient; all of them, where that cannot be known yet."""
+    found = tuple(name for name, parameter in named.items() if gradient_asked(parameter))
+    return found if found and torch.is_grad_enabled() else tuple(named)
+
+
+def missing(named: Mapping[str, Tensor], names: Collection[str]) -> list[str]:
+    """The parameters that require a gradient and are not among `names`."""
+    return [name for name, parameter in named.items() if name not in names and gradient_asked(parameter)]
+
+
 def support(base: Distribution) -> Any:
     """The support, or None for a distribution that does not state it."""
     try:
@@ -169,7 +192,8 @@ def bernoulli_logits(dist: td.Bernoulli) -> Tensor:
     logits = torch.logit(raised)  # not dist.logits: torch clamps, which loses the gradient near 0 and 1
     if raised.requires_grad and inspectable(raised):
         certain = logits.detach().isinf()
-        if bool(certain.any()):  # their derivative is lost, and becomes NaN: 0 divided by p (1 - p) = 0
+        if certain.is_cuda or bool(certain.any()):  # on CUDA without a look, for which the host would wait
+            # Their derivative is lost, and becomes NaN: 0 divided by p (1 - p) = 0.
             logits.register_hook(lambda gradient: gradient.masked_fill(certain, 0.0))
     return logits
 
@@ -183,7 +207,7 @@ def categorical_logits(dist: td.Categorical) -> Tensor:
         return raised if raised is given else raised.log_softmax(-1)
     if raised.requires_grad and inspectable(raised):
         impossible = raised.detach() == 0
-        if bool(impossible.any()):
+        if impossible.is_cuda or bool(impossible.any()):
             return _log_with_lost(raised, impossible)
     return raised.log()
 

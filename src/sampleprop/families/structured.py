@@ -260,6 +260,8 @@ class Structures(Enumerable):
     Several natural parameters are packed into one tensor `logits`.
     """
 
+    _support: Tensor | None = None  # what `support` returned before
+
     def __init__(self, dist: Distribution, base: Structured, copies_ndim: int) -> None:
         self.dist = dist
         self.base: Structured = base
@@ -314,6 +316,11 @@ class Structures(Enumerable):
     def states(self, numbers: Tensor) -> Tensor:
         count, copies = self.base.support_size, self._copies
         return self.base.states(digits(numbers, count, copies.numel()).reshape(*numbers.shape, *copies))
+
+    def support(self) -> Tensor:
+        if self._support is None:
+            self._support = super().support()
+        return self._support
 
     def support_log_prob(self) -> Tensor:
         support = self.support()

@@ -8,6 +8,7 @@
 - `apart.py` runs the function several times, where its control flow depends on samples.
 - `forced.py` runs it along every path of outcomes: the exact value and gradient of a small program.
 - `coupled_replay.py` runs it again with one outcome changed and all other noise kept.
+- `streams.py` gives each variable noise of its own, and draws other noise a second time.
 
 `program.py` is the decorator, and chooses between them.
 """

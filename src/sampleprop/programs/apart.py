@@ -16,7 +16,7 @@ from sampleprop import noise
 from sampleprop.estimator import Estimator
 from sampleprop.families import Variables
 from sampleprop.programs.fold import Node, fold, refuse_nonfinite, total
-from sampleprop.programs.folding import Chosen, Folding
+from sampleprop.programs.folding import Chosen, Folding, no_cost
 from sampleprop.programs.site import Inside
 
 
@@ -81,5 +81,5 @@ def _result(run: Folding, baselines: list[Tensor | None]) -> Tensor:
     after = fold(run.nodes, baselines=baselines)
     result = total([], after) if before is None else total([before], after)
     if result is None:
-        raise ValueError("A program needs at least one cost; got none. Return or charge a tensor.")
+        raise no_cost()
     return result

@@ -26,8 +26,9 @@ from sampleprop.estimators.coupled import jumps
 from sampleprop.estimators.coupled.jumps import COUNTS, Jumps
 from sampleprop.estimators.through_points import ThroughPoints
 from sampleprop.families import Bernoullis, Discrete, OneHots, Variables, one_hot
+from sampleprop.families.parameters import device_of
 from sampleprop.programs.fold import refuse_nonfinite
-from sampleprop.programs.folding import require_cost
+from sampleprop.programs.folding import no_cost, require_cost
 from sampleprop.programs.site import PATHWISE, Again, Inside, Run
 from sampleprop.programs.streams import saved, seed_from, stream
 from sampleprop.surrogate import surrogate, unsqueeze_to
@@ -162,7 +163,7 @@ class _Coupled(Run):
         with Inside(self):
             self.finish(call())
         if not self.costs:
-            raise ValueError("A program needs at least one cost; got none. Return or charge a tensor.")
+            raise no_cost()
         return torch.stack(self.costs).sum(0)
 
     def charge(self, cost: Any) -> None:
@@ -181,9 +182,7 @@ class _Coupled(Run):
 
     def drawn(self, variables: Variables, name: str | None) -> tuple[Tensor, bool]:
         """A value without a dimension, and whether it is attached to φ; the same noise for the same name."""
-        parameter = next(iter(variables.parameters.values())) if isinstance(variables, Discrete) else None
-        device = torch.device("cpu") if parameter is None else parameter.device
-        generator = self.generator(name, device)
+        generator = self.generator(name, device_of(variables.dist))
         if PATHWISE.refusal_of(variables) is None:
             return PATHWISE.one(variables, generator), True
         if type(variables.base) in COUNTS:

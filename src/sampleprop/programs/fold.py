@@ -57,10 +57,7 @@ class Node:
         """What is charged to this variable, given what follows."""
         costs = total(self.costs, after)
         if costs is None:
-            raise ValueError(
-                f"{self.estimator.name} needs a cost that is charged or returned after its variable; got none, so its "
-                "gradient would be zero. Draw a variable that nothing depends on with dist.sample()."
-            )
+            raise no_cost_after(self.estimator.name)
         return costs
 
     @property
@@ -99,6 +96,14 @@ def fold(nodes: list[Node], group: Group | None = None, baselines: list[Tensor |
     if after is not None and not compiled:
         checks.paths(after, paths)
     return after
+
+
+def no_cost_after(name: str) -> ValueError:
+    """What to raise where an estimator's variable is followed by no cost."""
+    return ValueError(
+        f"{name} needs a cost that is charged or returned after its variable; got none, so its gradient would be zero. "
+        "Draw a variable that nothing depends on with dist.sample()."
+    )
 
 
 def total(costs: list[Tensor], after: Tensor | None = None) -> Tensor | None:

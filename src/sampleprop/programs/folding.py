@@ -154,7 +154,7 @@ class Folding(Run):
             )
         result = total(before, after)
         if result is None:
-            raise ValueError("A program needs at least one cost; got none. Return or charge a tensor.")
+            raise no_cost()
         return result
 
     def _group(self) -> Group | None:
@@ -207,7 +207,7 @@ class Folding(Run):
             return Node(estimator, None, Through(value), False, batch, ThroughPoints), value
         draw = estimator.draw(variables, generator)
         points = draw.points
-        rest = self._rest(estimator, points.shape[0]) if estimator.calls_f else None
+        rest = self._rest(estimator, points.shape[0])
         if not dimension:
             value = points.squeeze(0)
             # A copy, so that a program that writes into its variable does not reach the draw.
@@ -242,7 +242,7 @@ class Folding(Run):
                 "the batch are its samples and nothing else. Use ScoreFunction(None) here, or no particles."
             )
         value = draw.points.flatten(0, 1)  # [K * rows, ...]
-        rest = self._rest(estimator, k) if estimator.calls_f else None
+        rest = self._rest(estimator, k)
         node = Node(estimator, first, draw, False, variables.batch_shape, None, rest, together=k)
         return node, value if value.requires_grad else value.clone()
 
@@ -275,6 +275,11 @@ def chosen_at(
     if chosen is not None:
         return chosen
     return default(variables) if estimator is None else estimator
+
+
+def no_cost() -> ValueError:
+    """What to raise where a program has no cost."""
+    return ValueError("A program needs at least one cost; got none. Return or charge a tensor.")
 
 
 def require_cost(cost: Any) -> None:

@@ -17,7 +17,7 @@ from sampleprop import noise
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled.jumps import COUNTS
 from sampleprop.families import Enumerable, Variables
-from sampleprop.programs.folding import Chosen, chosen_at, require_cost
+from sampleprop.programs.folding import Chosen, chosen_at, no_cost, require_cost
 from sampleprop.programs.site import PATHWISE, Again, Run
 from sampleprop.programs.streams import saved
 
@@ -168,7 +168,7 @@ def exact(
             pass
         else:
             if run.cost is None:
-                raise ValueError("A program needs at least one cost; got none. Return or charge a tensor.")
+                raise no_cost()
             p = torch.ones_like(run.cost) if run.log_prob is None else run.log_prob.exp()
             term = torch.where(p > 0, p * run.cost, 0.0)
             if term.requires_grad:

@@ -22,7 +22,7 @@ from sampleprop.estimators.relaxed import conditional
 from sampleprop.estimators.relaxed.relaxation import perturbation, soften
 from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.families import Discrete, Integers, Variables
-from sampleprop.programs.fold import Node
+from sampleprop.programs.fold import Node, no_cost_after
 from sampleprop.programs.site import Again, Inside, Run
 from sampleprop.programs.streams import Saved, saved, seed_from, stream
 from sampleprop.tracing import inspectable, mapped
@@ -167,10 +167,7 @@ class Rest(Soft):
             raise run.parted()
         costs = run.cost
         if costs is None:
-            raise ValueError(
-                f"{self.name} needs a cost that is charged or returned after its variable; got none, so its gradient "
-                "would be zero. Draw a variable that nothing depends on with dist.sample()."
-            )
+            raise no_cost_after(self.name)
         checks.relaxed_path(self.name, costs, value, self.allow_steps)
         if inspectable(costs):
             checks.finite(self.name, costs, "raise")

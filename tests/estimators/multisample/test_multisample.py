@@ -25,6 +25,7 @@ from sampleprop.estimators.multisample.reweighted_wake_sleep import ReweightedWa
 from sampleprop.estimators.multisample.vimco import VIMCO
 from sampleprop.estimators.pathwise import sticking_the_landing
 from sampleprop.estimators.pathwise.sticking_the_landing import StickingTheLanding
+from sampleprop.families import Variables
 
 ModelF = Callable[[Tensor, Tensor, Tensor], Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor]  # the value, and the gradients with respect to φ and θ
@@ -188,14 +189,15 @@ VIMCO_MUTANTS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
 @pytest.mark.parametrize("mutant", VIMCO_MUTANTS)
 def test_mutants_of_vimco_are_rejected(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     baseline, score = VIMCO_MUTANTS[mutant]
-    through = vimco.add_scores
+    through = vimco.add_gradient
 
-    def changed(name: str, value: Tensor, log_q: Tensor, coefficients: Tensor) -> Tensor:
+    def changed(name: str, value: Tensor, variables: Variables, log_q: Tensor, coefficients: Tensor) -> Tensor:
         z, _ = tuples(STATES, ONES, 3)
         log_weights = bits_f(z, BITS_PHI, BITS_THETA) - log_q.detach()
-        return through(name, value, log_q, value.detach() - baseline(log_weights) + score * log_weights.softmax(0))
+        changed_coefficients = value.detach() - baseline(log_weights) + score * log_weights.softmax(0)
+        return through(name, value, variables, log_q, changed_coefficients)
 
-    monkeypatch.setattr(vimco, "add_scores", changed)
+    monkeypatch.setattr(vimco, "add_gradient", changed)
     expected = exact(bits, bits_f, BITS_PHI, BITS_THETA, STATES, ONES, 3)[1]
     error = (bits_means(VIMCO(3), bits_f)[1] - expected).norm() / expected.norm()
     assert (error < ROUNDING) == (mutant == "right")

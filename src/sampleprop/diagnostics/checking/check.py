@@ -21,9 +21,10 @@ from sampleprop.diagnostics.measuring.attached import Attached
 from sampleprop.diagnostics.measuring.reference import Reference, judge, target
 from sampleprop.diagnostics.measuring.replicates import Expectation, Measured, describe_error
 from sampleprop.diagnostics.measuring.statistics import POWER, Bias, counted, percent, plus_minus, student
-from sampleprop.diagnostics.measuring.tally import GROUPS, Tally, device_of, devices, require_estimator
+from sampleprop.diagnostics.measuring.tally import GROUPS, Tally, devices, require_estimator
 from sampleprop.estimator import Estimator
 from sampleprop.expectation import expect
+from sampleprop.families.parameters import device_of
 from sampleprop.programs.program import program
 
 

@@ -138,7 +138,7 @@ def compare(
     interrupted = False
     with torch.random.fork_rng(devices=devices(dist)):
         torch.manual_seed(seed)
-        wanted = next((target(estimator) for estimator in _configured(waiting, dist, budget)), MEAN)
+        wanted = wanted_of(waiting, dist, budget)
         reference = Reference(expectation, exact, expectation.generator(seed), wanted)
         try:
             while waiting:
@@ -187,12 +187,13 @@ def _given(estimators: Iterable[Estimator[Any, Any]]) -> list[Estimator[Any, Any
     return [require_estimator("compare", estimator) for estimator in estimators]
 
 
-def _configured(given: Iterable[Estimator[Any, Any]], dist: Distribution, budget: int) -> Iterator[Estimator[Any, Any]]:
-    """The configurations that will be measured: of those that take the distribution and fit the budget."""
+def wanted_of(given: Iterable[Estimator[Any, Any]], dist: Distribution, budget: int) -> Target:
+    """The target of the first estimator that takes the distribution and fits the budget."""
     for estimator in given:
         configured = None if estimator.refusal(dist) else estimator.for_budget(dist, budget)
         if configured is not None:
-            yield configured
+            return target(configured)
+    return MEAN
 
 
 def _prepare(

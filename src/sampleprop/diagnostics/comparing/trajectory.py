@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from sampleprop import families
-from sampleprop.diagnostics.comparing.compare import Progress, compare
+from sampleprop.diagnostics.comparing.compare import Progress, compare, wanted_of
 from sampleprop.diagnostics.comparing.comparison import Comparison
-from sampleprop.diagnostics.measuring.reference import MEAN, Reference, Target, target
+from sampleprop.diagnostics.measuring.reference import MEAN, Reference, Target
 from sampleprop.diagnostics.measuring.replicates import Expectation
 from sampleprop.diagnostics.measuring.tally import devices
 from sampleprop.estimator import Estimator
@@ -100,7 +100,7 @@ def trajectory(
     """
     waiting = list(estimators)
     found: list[Checkpoint] = []
-    for stop in path(f, dist, _wanted(waiting, dist, budget), checkpoints, steps, rate, context, seed):
+    for stop in path(f, dist, wanted_of(waiting, dist, budget), checkpoints, steps, rate, context, seed):
         comparison = compare(
             f,
             stop.dist,
@@ -168,15 +168,6 @@ def path(
         for tensor, found in zip(free.values(), by_free, strict=True):
             tensor.grad = found
         optimizer.step()
-
-
-def _wanted(estimators: Iterable[Estimator[Any, Any]], dist: Distribution, budget: int) -> Target:
-    """The target of the first estimator that takes part, as in `compare`."""
-    for estimator in estimators:
-        configured = None if estimator.refusal(dist) else estimator.for_budget(dist, budget)
-        if configured is not None:
-            return target(configured)
-    return MEAN
 
 
 def _reference(expectation: Expectation, wanted: Target, seed: int, generator: torch.Generator) -> tuple[float, Tensor]:

@@ -22,7 +22,7 @@ from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.estimators.through_points import ThroughPoints
 from sampleprop.families import Variables
 from sampleprop.programs import forced
-from sampleprop.programs.folding import chosen_at, require_cost
+from sampleprop.programs.folding import chosen_at, no_cost, require_cost
 from sampleprop.programs.program import program
 from sampleprop.programs.site import PATHWISE, Again, Run
 
@@ -153,7 +153,7 @@ class Runs:
         with Guard(run) if guarded else nullcontext():
             self.model.under(run, self.args, {})
         if not run.costs:
-            raise ValueError("A program needs at least one cost; got none. Return or charge a tensor.")
+            raise no_cost()
         return run
 
     def estimate(self, model: program[...]) -> tuple[float, Tensor]:

@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 from sampleprop.diagnostics.measuring.replicates import Estimates, Expectation, buffers_kept
 from sampleprop.diagnostics.measuring.statistics import signal
 from sampleprop.estimator import Estimator
+from sampleprop.families.parameters import device_of
 
 GROUPS = 32
 
@@ -83,18 +84,6 @@ def require_estimator(name: str, estimator: object) -> Estimator[Any, Any]:
             f"{name} needs an estimator object; got the class {estimator.__name__}. Make one: {estimator.__name__}()."
         )
     raise TypeError(f"{name} needs an estimator object; got {estimator!r:.80}. Pass sp.ScoreFunction(), say.")
-
-
-def device_of(dist: Distribution) -> torch.device:
-    """Where samples of `dist` live."""
-    stack: list[Any] = [dist]
-    while stack:
-        for value in vars(stack.pop()).values():
-            if isinstance(value, Tensor):
-                return value.device
-            if isinstance(value, Distribution):
-                stack.append(value)
-    return torch.get_default_device()
 
 
 def devices(dist: Distribution) -> list[torch.device]:

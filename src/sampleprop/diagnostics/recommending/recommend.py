@@ -183,7 +183,7 @@ def _check_numbers(budget: int | None, milliseconds: float | None, averaged: int
 def _states(expectation: Expectation) -> int | None:
     """The number of joint states, where they can be enumerated."""
     variables = expectation.variables
-    if not isinstance(variables, families.Discrete) or variables.support_size > ENUMERABLE:
+    if not isinstance(variables, families.Enumerable) or variables.support_size > ENUMERABLE:
         return None
     return variables.support_size
 

@@ -78,14 +78,11 @@ class ARMS(Estimator[Bernoullis, Draw]):
         return Draw((rare ^ (logits > 0)).to(variables.dtype))
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
-        value = costs.mean()
-        beyond_mean = costs.fixed - value.detach()  # [samples, *batch]
-        weights = beyond_mean / (costs.points.shape[0] - 1)
         with torch.no_grad():
-            gradient = variables.weighted_score(draw.points, weights)  # [*batch, *event]
+            gradient = variables.weighted_score(draw.points, costs.beyond_others())  # [*batch, *event]
         rarer = _rarer(variables.logits.detach())
         gradient = gradient / copulas.decorrelation(self.copula, draw.points.shape[0], rarer)
-        return surrogate(self.name, value, (variables.logits,), (gradient,))
+        return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))
 
 
 def _rarer(logits: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ class GOGradient(Estimator[Variables, Draw]):
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
         points = variables.sample(self.draws, generator)
-        checks.countable(self.name, points)
+        checks.countable(self.name, variables, points)
         with torch.no_grad():
             neighbours, weights, _ = jumps.jumps(variables, points)
             moved = torch.where(weights > 0, neighbours, points.unsqueeze(-1)).to(points.dtype).movedim(-1, 0)

@@ -109,7 +109,7 @@ class MeasureValued(Estimator[Variables, Draw]):
         self._warn_of_cost(variables)
         points = coordinates.variables.sample(self.draws, generator)
         if variables.is_discrete:
-            checks.countable(self.name, points)
+            checks.countable(self.name, variables, points)
         with torch.no_grad():
             others = [splits[name].others(coordinates.holder, points, generator) for name in names]
             changed = torch.cat(others).to(points.dtype)

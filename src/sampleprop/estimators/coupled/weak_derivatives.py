@@ -20,7 +20,7 @@ from sampleprop.distributions.gamma import Gamma
 from sampleprop.estimators.coupled import diagonal_normal
 from sampleprop.estimators.exact import changes
 from sampleprop.families import Discrete, Variables
-from sampleprop.tracing import gradient_asked
+from sampleprop.families.parameters import asked, missing
 
 
 class Split(NamedTuple):
@@ -47,12 +47,11 @@ class Coordinates(NamedTuple):
     def asked(self) -> tuple[str, ...]:
         """The parameters that require a gradient; all of them, where that cannot be known yet."""
         named = self.variables.parameters
-        asked = tuple(name for name in self.splits if gradient_asked(named[name]))
-        return asked if asked and torch.is_grad_enabled() else tuple(self.splits)
+        return asked({name: named[name] for name in self.splits})
 
     def missing(self, names: tuple[str, ...]) -> list[str]:
         """The parameters that require a gradient and are not among `names`."""
-        return [name for name, p in self.variables.parameters.items() if name not in names and gradient_asked(p)]
+        return missing(self.variables.parameters, names)
 
 
 def coordinates(variables: Variables) -> Coordinates:

@@ -15,7 +15,7 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.multisample.bound import importance_weighted_bound
-from sampleprop.estimators.multisample.vimco import add_scores
+from sampleprop.estimators.pathwise.path_derivative import add_gradient
 from sampleprop.families import Variables
 
 
@@ -84,4 +84,5 @@ class ReweightedWakeSleep(Estimator[Variables, Draw]):
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
         log_q = variables.log_prob(draw.points)  # [k, *batch], attached to φ
         log_weights = costs.points - log_q.detach()
-        return add_scores(self.name, importance_weighted_bound(log_weights), log_q, log_weights.detach().softmax(0))
+        value = importance_weighted_bound(log_weights)
+        return add_gradient(self.name, value, variables, log_q, log_weights.detach().softmax(0))

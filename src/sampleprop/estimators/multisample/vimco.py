@@ -15,8 +15,9 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.multisample.bound import importance_weighted_bound
+from sampleprop.estimators.pathwise.path_derivative import add_gradient
 from sampleprop.families import Variables
-from sampleprop.surrogate import surrogate, unsqueeze_to
+from sampleprop.surrogate import unsqueeze_to
 
 
 class Draw(NamedTuple):
@@ -85,12 +86,7 @@ class VIMCO(Estimator[Variables, Draw]):
         fixed = log_weights.detach()
         # The bound itself depends on φ through -log q, which brings -w̃.
         coefficients = value.detach() - _without_each(fixed) - fixed.softmax(0)
-        return add_scores(self.name, value, log_q, coefficients)
-
-
-def add_scores(name: str, value: Tensor, log_q: Tensor, coefficients: Tensor) -> Tensor:
-    """Return `value`, [*batch], with the gradient Σ_k coefficients_k ∇ log q_k besides its own."""
-    return surrogate(name, value, (log_q.movedim(0, -1),), (coefficients.movedim(0, -1),))
+        return add_gradient(self.name, value, variables, log_q, coefficients)
 
 
 def _without_each(log_weights: Tensor) -> Tensor:

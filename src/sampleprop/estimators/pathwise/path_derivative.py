@@ -26,7 +26,7 @@ def log_prob_and_gradient(variables: Variables, points: Tensor) -> tuple[Tensor,
     return log_q, gradient
 
 
-def add_gradient(name: str, value: Tensor, variables: Variables, points: Tensor, gradient: Tensor) -> Tensor:
-    """Return `value`, [*batch], with `gradient`, of the shape of the points, added to its gradient at the points."""
+def add_gradient(name: str, value: Tensor, variables: Variables, x: Tensor, gradient: Tensor) -> Tensor:
+    """Return `value`, [*batch], with `gradient` added to its gradient with respect to x; both [k, *batch, ...]."""
     batch_ndim = len(variables.batch_shape)
-    return surrogate(name, value, (points.movedim(0, batch_ndim),), (gradient.movedim(0, batch_ndim),))
+    return surrogate(name, value, (x.movedim(0, batch_ndim),), (gradient.movedim(0, batch_ndim),))

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from sampleprop import checks
+from sampleprop.baselines.baseline import squared_length
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
@@ -149,6 +150,4 @@ class LAX(Estimator[Variables, Draw]):
         result = surrogate(self.name, costs.mean(), parameters, tuple(g.detach() for g in gradients))
         if not learn:
             return result
-        batch_ndim = len(variables.batch_shape)
-        squares = torch.stack([g.square().unsqueeze(-1).flatten(batch_ndim).sum(-1) for g in gradients])
-        return train(result, squares.sum(0))  # [*batch]
+        return train(result, squared_length(gradients, len(variables.batch_shape)))

@@ -15,6 +15,7 @@ from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
+from sampleprop.estimators.exact import changes
 from sampleprop.families import Bernoullis
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
@@ -86,11 +87,11 @@ def flip(variables: Bernoullis, points: Tensor, generator: Generator | None) -> 
     lead = points.shape[: points.dim() - len(shape)]
     chosen = torch.randint(max(bits, 1), (*lead, 1), generator=generator, device=points.device)  # [k, *batch, 1]
     flipped = (torch.arange(bits, device=points.device) == chosen).reshape(points.shape)
-    return torch.where(flipped & (variables.variance > 0), 1 - points, points), flipped
+    return torch.where(flipped, changes.all_changed(variables, points)[0], points), flipped
 
 
 def by_flip(variables: Bernoullis, draw: Draw, costs: Tensor, probe_costs: Tensor) -> Tensor:
     """Return the estimate of BitFlip-1 from each pivot, whose costs are given: [pivots, *batch, *event]."""
     pivots = draw.points[: draw.probes.shape[0]]
-    rise = unsqueeze_to(probe_costs - costs, pivots.dim()) * (1 - 2 * pivots)
-    return draw.flipped * math.prod(variables.event_logits_shape) * variables.variance * rise
+    rise = unsqueeze_to(probe_costs - costs, pivots.dim())
+    return draw.flipped * math.prod(variables.event_logits_shape) * changes.derivative(variables, pivots, rise[None])

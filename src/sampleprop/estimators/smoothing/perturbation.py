@@ -17,9 +17,8 @@ from sampleprop import checks, noise
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.families import Discrete, Solutions, Variables, recognize, with_parameters
-from sampleprop.families.parameters import constraint_of
+from sampleprop.families.parameters import asked, constraint_of, missing
 from sampleprop.surrogate import surrogate, unsqueeze_to
-from sampleprop.tracing import gradient_asked
 
 
 class Draw(NamedTuple):
@@ -85,7 +84,7 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
         return None
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
-        points, names = variables.sample(self.draws, generator), _trained(variables)
+        points, names = variables.sample(self.draws, generator), asked(variables.parameters)
         with torch.no_grad():
             named = {name: p.expand(self.draws, *p.shape) for name, p in variables.parameters.items()}
             unbounded = _unbounded(variables, named)
@@ -101,11 +100,10 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
         named = variables.parameters
-        missing = [name for name, p in named.items() if name not in draw.directions and gradient_asked(p)]
-        if missing:
+        if lacking := missing(named, draw.directions):
             raise ValueError(
                 f"{self.name} needs a perturbation of each parameter with a gradient; got a draw for "
-                f"{list(draw.directions)}, without {missing}. Propose with a distribution whose parameters require the "
+                f"{list(draw.directions)}, without {lacking}. Propose with a distribution whose parameters require the "
                 "same gradients."
             )
         unbounded = _unbounded(variables, {name: named[name] for name in draw.directions})  # attached
@@ -129,13 +127,6 @@ def _free(constraint: Constraint) -> bool:
 def _unbounded(variables: Variables, named: dict[str, Tensor]) -> dict[str, Tensor]:
     """The parameters in coordinates without bounds, attached if they are."""
     return {name: transform_to(constraint_of(variables.base, name)).inv(noise.promote(p)) for name, p in named.items()}
-
-
-def _trained(variables: Variables) -> tuple[str, ...]:
-    """The parameters to perturb: those that require a gradient; all of them where this cannot be known yet."""
-    named = variables.parameters
-    asked = tuple(name for name, parameter in named.items() if gradient_asked(parameter))
-    return asked if asked and torch.is_grad_enabled() else tuple(named)
 
 
 def _sample_both(variables: Variables, sides: dict[str, Tensor], generator: Generator | None) -> Tensor:

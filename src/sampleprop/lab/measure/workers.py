@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import chdir, closing, contextmanager, nullcontext
+from pathlib import Path
 
 from rich.console import Console
 
@@ -77,11 +78,17 @@ def _apart(pieces: Sequence[Piece], settings: Settings, jobs: int, console: Cons
 
     # One piece at a time for each process: pieces take seconds to hours, and each is stored when it is finished.
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
-    work = (delayed(runs.measure)(piece, settings, jobs=jobs) for piece in pieces)
+    work = (delayed(_measure)(piece, settings, jobs, Path.cwd()) for piece in pieces)
     with closing(parallel(work)) as found, progress.count_pieces(console, len(pieces)) as report:
         for result in found:
             report(str(result.piece))
             yield result
+
+
+def _measure(piece: Piece, settings: Settings, jobs: int, folder: Path) -> Result:
+    """In a worker, which may have been started in another folder: FILE.py:NAME is the same file there as here."""
+    with chdir(folder) if folder.is_dir() else nullcontext():
+        return runs.measure(piece, settings, jobs=jobs)
 
 
 def _cluster(pieces: Sequence[Piece], settings: Settings, address: str, console: Console) -> Generator[Result]:
