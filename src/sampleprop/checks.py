@@ -100,12 +100,19 @@ def kind_refusal(name: str, takes: tuple[type[Variables], ...], variables: Varia
     return f"{name} needs {kinds(takes)}; got {variables.kind}. {fix}"
 
 
-def rsample_refusal(name: str, variables: Variables, instead: str) -> str | None:
-    """Why an estimator cannot differentiate these samples with respect to φ, with the fix; None if it can."""
+def rsample_refusal(name: str, variables: Variables, instead: str, if_discrete: str = "") -> str | None:
+    """Why an estimator cannot differentiate these samples with respect to φ, with the fix; None if it can.
+
+    Args:
+        name: the estimator.
+        variables: its variables.
+        instead: which estimator takes them.
+        if_discrete: what to add to that where they are discrete.
+    """
     if variables.is_discrete:
         return (
             f"{name} needs a continuous distribution; got {variables.kind}, whose samples have no derivative with "
-            f"respect to φ. Use {instead}."
+            f"respect to φ. Use {instead}{if_discrete}."
         )
     if not variables.dist.has_rsample:
         return f"{name} needs a distribution with rsample; got {variables.kind}, which has none. Use {instead}."
@@ -487,9 +494,7 @@ def without_temperature(values: Tensor, log_temperature: Tensor) -> None:
     """Refuse an f at relaxed points that itself uses the temperature that learns: its own part would be lost."""
     if not (inspectable(values) and values.requires_grad and log_temperature.is_leaf):
         return
-    # Where the temperature is not reached, autograd runs nothing.
-    (own,) = torch.autograd.grad(values.sum(), log_temperature, retain_graph=True, allow_unused=True)
-    if own is not None:
+    if not graph.search(values, {graph.node_of(log_temperature)}).unreached:
         raise RuntimeError(
             "A temperature that learns needs an f that does not use it; got one that does, and that part of its "
             "derivative would be lost. Let f use temperature.detach(), or keep the temperature as it is: "
@@ -505,6 +510,8 @@ def finite_by_temperature(derivative: Tensor, cotangent: Tensor) -> None:
         cotangent: what it was computed from; where that is not finite, the gradient itself has told so.
     """
     if not inspectable(derivative) or 0 in derivative.shape:
+        return
+    if not derivative.is_cuda and math.isfinite(derivative.sum().item()):
         return
     right = derivative.isfinite().all() | ~cotangent.isfinite().all()
     said = (

@@ -30,14 +30,16 @@ class Softening(NamedTuple):
     log_temperature: Tensor
     mean_field: bool = False
 
-    def scores(self, logits: Tensor, noisy: Tensor, event_ndim: int) -> Tensor:
+    def temperature(self, noisy: Tensor, event_ndim: int) -> Tensor:
+        """τ, a number or [*batch, 1 for each event dimension], as the noisy logits want it."""
+        temperature = self.log_temperature.to(noisy).exp()
+        return unsqueeze_to(temperature, temperature.dim() + event_ndim) if temperature.dim() else temperature
+
+    def scores(self, logits: Tensor, noisy: Tensor, temperature: Tensor) -> Tensor:
         """The logits of the relaxed points: noisy logits [m, *batch, *event] over the temperature.
 
         With `mean_field` they become the logits as τ grows, and not 0 (Tucker et al., 2017, appendix on MuProp).
         """
-        temperature = self.log_temperature.to(noisy).exp()
-        if temperature.dim():
-            temperature = unsqueeze_to(temperature, temperature.dim() + event_ndim)
         scores = noisy / temperature
         return scores + logits * (temperature / (temperature + 1)) if self.mean_field else scores
 

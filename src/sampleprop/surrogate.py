@@ -1,7 +1,8 @@
 """Surrogates: tensors with the value of one function and the gradient of another.
 
-`surrogate` attaches a given gradient to a value, `guarded` lets a pathwise gradient through once, `train` gives a
-control variate its own loss. The first two refuse the derivatives that they would get wrong. They do so by a node in
+`surrogate` attaches a given gradient to a value, `guarded` lets a pathwise gradient through once, `straight_through`
+sends it to another tensor, `train` gives a control variate its own loss. The first three refuse the derivatives that
+they would get wrong. They do so by a node in
 the graph of the gradient whose own backward raises. This node has every tensor as an input that the gradient depends
 on, and so it also works behind a nonlinear encoder and under `torch.func`.
 """
@@ -36,6 +37,12 @@ def surrogate(name: str, value: Tensor, parameters: tuple[Tensor, ...], gradient
 def guarded(name: str, points: Tensor) -> Tensor:
     """Return `points`, differentiable once: the second derivative through them raises instead of being wrong."""
     result: Tensor = apply(_Guarded, name, points)
+    return result
+
+
+def straight_through(name: str, hard: Tensor, soft: Tensor) -> Tensor:
+    """Return `hard`, differentiable once: its derivative is that of `soft`, which may lack its first dimensions."""
+    result: Tensor = apply(_StraightThrough, name, hard, soft)
     return result
 
 
@@ -99,6 +106,26 @@ class _Guarded(Function):
         if differentiable_backward():
             grad_output = apply(_Refuse, ctx.name, grad_output, *ctx.saved_tensors)
         return None, grad_output
+
+
+class _StraightThrough(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(name: str, hard: Tensor, soft: Tensor) -> Tensor:
+        return hard.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.name, _, soft = inputs
+        ctx.save_for_backward(soft)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[None, None, Tensor]:
+        (soft,) = ctx.saved_tensors
+        if differentiable_backward():
+            grad_output = apply(_Refuse, ctx.name, grad_output, soft)
+        return None, None, grad_output.to(soft.dtype).sum_to_size(soft.shape)
 
 
 class _Train(Function):

@@ -13,7 +13,6 @@ from torch.distributions import Distribution
 
 from sampleprop import noise
 from sampleprop.families.enumerable import Enumerable, digits
-from sampleprop.families.variables import unwrap
 from sampleprop.surrogate import unsqueeze_to
 
 # Up to this number of classes one uniform number decides, which is fast. Float32 uniforms have spacing 2⁻²⁴, so each
@@ -34,12 +33,9 @@ class Discrete(Enumerable):
     logits: Tensor
     event_ndim: int
     dtype: torch.dtype
-    dist: Distribution = None  # type: ignore[assignment]  # None only in a backward pass, which keeps tensors alone
-
-    @property
-    def base(self) -> Distribution:  # type: ignore[override]
-        """The distribution inside `Independent`."""
-        return unwrap(self.dist)[0]
+    # None only in a backward pass, which keeps tensors alone.
+    dist: Distribution = None  # type: ignore[assignment]
+    base: Distribution = None  # type: ignore[assignment]
 
     @property
     def batch_shape(self) -> torch.Size:

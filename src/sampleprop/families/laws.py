@@ -70,6 +70,11 @@ def plain(base: Distribution) -> bool:
     return of_class(type(base)).plain and (torch.compiler.is_compiling() or _REPLACED.isdisjoint(vars(base)))
 
 
+def simple(base: Distribution) -> bool:
+    """Whether this is an object of a class of torch's or Pyro's that holds no further distribution: nothing to find."""
+    return of_class(type(base)).leaf and plain(base)
+
+
 def contradiction(dist: Distribution) -> str | None:
     """How the methods of a distribution, or of one inside it, contradict each other; None if they do not."""
     if torch.compiler.is_compiling():

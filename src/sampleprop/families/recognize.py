@@ -26,12 +26,15 @@ def recognize(dist: Distribution) -> Variables:
     """One of the discrete families, `Structures`, `Solutions`, or `Other`, for one with methods of its own too."""
     base, event_ndim = unwrap(dist)
     if isinstance(base, td.Bernoulli) and laws.plain(base):
-        return Bernoullis(parameters.bernoulli_logits(base), event_ndim, noise.points_dtype(base._param), dist)
+        return Bernoullis(parameters.bernoulli_logits(base), event_ndim, noise.points_dtype(base._param), dist, base)
     if isinstance(base, td.OneHotCategorical) and laws.plain(base):
         inner = base._categorical
-        return OneHots(parameters.categorical_logits(inner), event_ndim + 1, noise.points_dtype(inner._param), dist)
+        logits = parameters.categorical_logits(inner)
+        return OneHots(logits, event_ndim + 1, noise.points_dtype(inner._param), dist, base)
     if isinstance(base, td.Categorical) and laws.plain(base):
-        return Integers(parameters.categorical_logits(base), event_ndim + 1, torch.int64, dist)
+        return Integers(parameters.categorical_logits(base), event_ndim + 1, torch.int64, dist, base)
+    if laws.simple(base):
+        return Other(dist, base, event_ndim, simple=True)
     if isinstance(base, LogLinear):
         return LogLinears(dist, base, event_ndim)
     if isinstance(base, Structured):
@@ -42,12 +45,17 @@ def recognize(dist: Distribution) -> Variables:
 
 
 class Other(Variables):
-    """Any other distribution, sampled and scored by its own methods."""
+    """Any other distribution, sampled and scored by its own methods.
 
-    def __init__(self, dist: Distribution, base: Distribution, event_ndim: int) -> None:
+    Args:
+        simple: whether the base is known to be what its class says, and `unwrap` has looked at all around it.
+    """
+
+    def __init__(self, dist: Distribution, base: Distribution, event_ndim: int, simple: bool = False) -> None:
         self.dist = dist
         self.base = base
         self.event_ndim = event_ndim
+        self._simple = simple
 
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
@@ -61,7 +69,7 @@ class Other(Variables):
     @property
     def contradiction(self) -> str | None:  # type: ignore[override]
         """How the methods of the distribution contradict each other; None if they do not."""
-        return laws.contradiction(self.dist)
+        return None if self._simple else laws.contradiction(self.dist)
 
     @property
     def plain(self) -> bool:  # type: ignore[override]
@@ -70,7 +78,7 @@ class Other(Variables):
     @property
     def no_path(self) -> str | None:  # type: ignore[override]
         """Why `rsample` does not reparameterize the distribution; None if it does."""
-        return laws.no_path(self.dist)
+        return None if self._simple else laws.no_path(self.dist)
 
     @property
     def is_discrete(self) -> bool:  # type: ignore[override]

@@ -90,7 +90,7 @@ def _refuse_tiny_inside(dist: Distribution) -> None:
 
 def _normal(dist: td.Normal, shape: Size, generator: Generator | None) -> Tensor:
     epsilon = noise.normal((*shape, *dist.loc.shape), dist.loc, generator)
-    return noise.cast_like(dist.loc + dist.scale * epsilon, dist.loc)
+    return noise.cast_like(torch.addcmul(dist.loc, dist.scale, epsilon), dist.loc)
 
 
 def _multivariate_normal(dist: td.MultivariateNormal, shape: Size, generator: Generator | None) -> Tensor:

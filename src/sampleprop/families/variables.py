@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
 import torch.distributions as td
@@ -12,8 +12,10 @@ from torch.distributions import Distribution
 from sampleprop.families import laws
 
 
-class Variables(ABC):
+class Variables:
     """What `recognize` makes of a distribution, once for each call of `expect`, `propose` or `combine`.
+
+    It is no ABC, because `isinstance` asks an ABC by calling Python, several times a step.
 
     Attributes:
         dist: the distribution as it was given. Estimators read it only to hand it to a function of the user's.

@@ -261,6 +261,7 @@ class _Relaxed(Run):
             soft = soften(variables, logits).expand(later.points, *logits.shape)
         else:
             scores = logits + trace.noise(index)
-            soft = soften(variables, self.softening.scores(logits, scores, variables.event_ndim))
+            temperature = self.softening.temperature(scores, variables.event_ndim)
+            soft = soften(variables, self.softening.scores(logits, scores, temperature))
         soft = soft.to(variables.dtype)
         return soft if later.dimension else soft.squeeze(0)

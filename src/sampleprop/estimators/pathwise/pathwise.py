@@ -60,8 +60,8 @@ class Pathwise(ThroughPoints[Variables]):
         return math.inf if variables.smooth else 1
 
     def refuses(self, variables: Variables) -> str | None:
-        more = ", which is unbiased, or StraightThrough, which is not" if variables.is_discrete else ""
-        return checks.rsample_refusal(self.name, variables, f"ScoreFunction{more}")
+        more = ", which is unbiased, or StraightThrough, which is not"
+        return checks.rsample_refusal(self.name, variables, "ScoreFunction", more)
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
         return Draw(self._points(variables, self.draws, generator))

@@ -9,8 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Tempered, soften, straight_through
+from sampleprop.estimators.relaxed.relaxation import Tempered, soften
 from sampleprop.families import Bernoullis, OneHots
+from sampleprop.surrogate import straight_through
 
 
 class ReinMax(Tempered[Bernoullis | OneHots]):
@@ -45,9 +46,9 @@ class ReinMax(Tempered[Bernoullis | OneHots]):
         >>> from sampleprop.estimators.through_points import Draw
         >>> logit = torch.zeros((), requires_grad=True)
         >>> q = torch.distributions.Bernoulli(logits=logit)
-        >>> hard = torch.tensor([1.0, 0.0])
-        >>> draw = Draw(with_halfway_derivative(sp.families.recognize(q), hard, torch.tensor(1.0)))
-        >>> loss = sp.ReinMax(2).combine(q, draw, draw.points.square())
+        >>> estimator = sp.ReinMax(2)
+        >>> draw = Draw(estimator.points_from(sp.families.recognize(q), torch.tensor([1.0, 0.0])))
+        >>> loss = estimator.combine(q, draw, draw.points.square())
         >>> loss.backward()
         >>> loss.detach(), logit.grad
         (tensor(0.5000), tensor(0.2500))
@@ -55,6 +56,7 @@ class ReinMax(Tempered[Bernoullis | OneHots]):
 
     exact_forward = True
     needs = "differentiable"
+    hard = True
     source = cited("liu2023bridging", "alg. 2")
 
     def __init__(
@@ -68,15 +70,14 @@ class ReinMax(Tempered[Bernoullis | OneHots]):
         super().__init__(samples, temperature=temperature, allow_unused=allow_unused, allow_steps=allow_steps)
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
-        return with_halfway_derivative(variables, variables.sample(self.draws, generator), self.temperature)
+        return self.points_from(variables, variables.sample(self.draws, generator))
 
-
-def with_halfway_derivative(variables: Bernoullis | OneHots, hard: Tensor, temperature: Tensor) -> Tensor:
-    """The samples `hard` with the derivative 2 J((hard + π_τ) / 2) - J(π) / 2 with respect to the logits."""
-    logits = variables.logits
-    halfway = (hard + soften(variables, logits.detach() / temperature)) / 2
-    scores = torch.logit(halfway) if isinstance(variables, Bernoullis) else halfway.log()
-    # A soft point at `halfway` has the derivative J(halfway). Where scores or logits are infinite, `halfway` is 0 or 1,
-    # and the logits themselves give that point. The shift is 0 there, because ∞ - ∞ would be NaN.
-    shift = (scores - logits.detach()).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-    return straight_through(hard.to(logits.dtype), 2 * soften(variables, logits + shift) - variables.probs / 2)
+    def points_from(self, variables: Bernoullis | OneHots, hard: Tensor) -> Tensor:
+        """These samples, with the derivative 2 J((hard + π_τ) / 2) - J(π) / 2 with respect to the logits."""
+        logits = variables.logits
+        halfway = (hard + soften(variables, logits.detach() / self.temperature)) / 2
+        scores = torch.logit(halfway) if isinstance(variables, Bernoullis) else halfway.log()
+        # A soft point at `halfway` has the derivative J(halfway). Where scores or logits are infinite, `halfway` is 0
+        # or 1, and the logits themselves give that point. The shift is 0 there, because ∞ - ∞ would be NaN.
+        shift = (scores - logits.detach()).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        return straight_through(self.name, hard, 2 * soften(variables, logits + shift) - variables.probs / 2)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from torch import Generator, Tensor
 
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Relaxation, straight_through
+from sampleprop.estimators.relaxed.relaxation import Relaxation
 from sampleprop.families import Bernoullis, LogLinears, OneHots
+from sampleprop.surrogate import straight_through
 
 
 class StraightThrough(Relaxation[Bernoullis | OneHots | LogLinears]):
@@ -43,7 +44,7 @@ class StraightThrough(Relaxation[Bernoullis | OneHots | LogLinears]):
         >>> from sampleprop.estimators.through_points import Draw
         >>> logit = torch.zeros((), requires_grad=True)
         >>> q = torch.distributions.Bernoulli(logits=logit)
-        >>> draw = Draw(straight_through(torch.tensor([1.0, 0.0]), q.probs))
+        >>> draw = Draw(straight_through("StraightThrough", torch.tensor([1.0, 0.0]), q.probs))
         >>> loss = sp.StraightThrough(2).combine(q, draw, draw.points.square())
         >>> loss.backward()
         >>> loss.detach(), logit.grad
@@ -52,8 +53,9 @@ class StraightThrough(Relaxation[Bernoullis | OneHots | LogLinears]):
 
     exact_forward = True
     needs = "differentiable"
+    hard = True
     aliases = ("STE",)
     source = cited("bengio2013estimating")
 
     def points(self, variables: Bernoullis | OneHots | LogLinears, generator: Generator | None) -> Tensor:
-        return straight_through(variables.sample(self.draws, generator), variables.mean)
+        return straight_through(self.name, variables.sample(self.draws, generator), variables.mean)

@@ -107,8 +107,8 @@ def squashed(variables: Discrete, z: Tensor, softening: Softening, c: WithGradie
         softening: log τ, a number or [*batch], and whether the logits enter beside z / τ.
         c: from relaxed points, in the dtype of the points, to [m, *batch] and the gradient with respect to them.
     """
-    temperature = unsqueeze_to(softening.log_temperature.to(z).exp(), variables.logits.dim())
-    scores = softening.scores(finite(variables.logits.detach()), z, variables.event_ndim)
+    temperature = softening.temperature(z, variables.event_ndim)
+    scores = softening.scores(finite(variables.logits.detach()), z, temperature)
     relaxed = soften(variables, scores)
     values, gradient = c(relaxed.to(variables.dtype), softening)
     return values, through_soft(variables, relaxed, gradient) / temperature

@@ -10,8 +10,9 @@ from __future__ import annotations
 from torch import Generator, Tensor
 
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Relaxation, harden, perturbation, soften, straight_through
+from sampleprop.estimators.relaxed.relaxation import Relaxation, harden, perturbation, soften
 from sampleprop.families import Bernoullis, OneHots
+from sampleprop.surrogate import straight_through
 
 
 class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
@@ -56,6 +57,7 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
     """
 
     needs = "differentiable"
+    hard = True
     source = cited("shah2024improving", "version 1")
     forward_temperature: Tensor
     backward_temperature: Tensor
@@ -84,4 +86,5 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
     def points_from(self, variables: Bernoullis | OneHots, noise: Tensor) -> Tensor:
         """The samples that this noise decides, [k, *batch, *event], with the derivative of the softmax."""
         scores = variables.logits + self.forward_temperature * noise
-        return straight_through(harden(variables, scores), soften(variables, scores / self.backward_temperature))
+        hard = harden(variables, scores).to(variables.dtype)
+        return straight_through(self.name, hard, soften(variables, scores / self.backward_temperature))

@@ -12,8 +12,9 @@ from torch import Generator, Tensor
 
 from sampleprop import checks
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Tempered, soften, straight_through
+from sampleprop.estimators.relaxed.relaxation import Tempered, soften
 from sampleprop.families import Bernoullis, OneHots
+from sampleprop.surrogate import straight_through
 
 
 class GappedStraightThrough(Tempered[Bernoullis | OneHots]):
@@ -61,6 +62,7 @@ class GappedStraightThrough(Tempered[Bernoullis | OneHots]):
 
     exact_forward = True
     needs = "differentiable"
+    hard = True
     aliases = ("GST",)
     source = cited("fan2022training")
 
@@ -87,18 +89,18 @@ class GappedStraightThrough(Tempered[Bernoullis | OneHots]):
     def points_from(self, variables: Bernoullis | OneHots, hard: Tensor) -> Tensor:
         """These samples, [k, *batch, *event], with the derivative of their soft points."""
         logits = variables.logits.detach()
-        hard = hard.to(logits.dtype)
+        sampled = variables.one_hot(hard)
         if isinstance(variables, Bernoullis):
-            sign = 2 * hard - 1
+            sign = 2 * sampled - 1
             lead = sign * logits  # of the sampled class, before the shift
             shift = sign * (self._margin(lead.sigmoid()) - lead).clamp_min(0)
         else:
             top = logits.amax(-1, keepdim=True)
-            margin = self._margin((variables.probs.detach() * hard).sum(-1, keepdim=True))
+            margin = self._margin((variables.probs.detach() * sampled).sum(-1, keepdim=True))
             # A masked class has an infinite difference, which is multiplied by 0 here; therefore it is made finite.
             up = (top - logits).clamp_max(torch.finfo(logits.dtype).max)
-            shift = hard * up - (1 - hard) * (logits - top + margin).clamp_min(0)
-        return straight_through(hard, soften(variables, (variables.logits + shift) / self.temperature))
+            shift = sampled * up - (1 - sampled) * (logits - top + margin).clamp_min(0)
+        return straight_through(self.name, hard, soften(variables, (variables.logits + shift) / self.temperature))
 
     def _margin(self, sampled: Tensor) -> Tensor:
         """The gap, or its expectation from the probability of the sampled class."""

@@ -10,8 +10,9 @@ from torch import Generator, Tensor
 from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.estimators.relaxed.conditional import finite, latent
-from sampleprop.estimators.relaxed.relaxation import Tempered, soften, straight_through
+from sampleprop.estimators.relaxed.relaxation import Tempered, soften
 from sampleprop.families import Bernoullis, OneHots
+from sampleprop.surrogate import straight_through
 
 
 class GumbelRao(Tempered[Bernoullis | OneHots]):
@@ -58,6 +59,7 @@ class GumbelRao(Tempered[Bernoullis | OneHots]):
 
     exact_forward = True
     needs = "differentiable"
+    hard = True
     source = cited("paulus2021rao", "sec. 3")
 
     def __init__(
@@ -82,4 +84,4 @@ class GumbelRao(Tempered[Bernoullis | OneHots]):
         """These samples, with the derivative of the relaxation, averaged over noisy logits z [K, k, *batch, *event]."""
         logits = finite(variables.logits)
         scores = z + (logits - logits.detach())  # φ + noise, with the noise held fixed
-        return straight_through(hard, soften(variables, scores / self.temperature).mean(0))
+        return straight_through(self.name, hard, soften(variables, scores / self.temperature).mean(0))

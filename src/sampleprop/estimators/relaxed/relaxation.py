@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -26,6 +26,7 @@ class Relaxation(ThroughPoints[V], ABC):
     """An estimator of first order whose points are a function of the logits and noise."""
 
     unbiased = False
+    hard: ClassVar[bool] = False  # whether `points` come from `straight_through`, which is differentiable once itself
 
     def hold_temperature(self, argument: str, value: float) -> None:
         """Keep a temperature, above 0, as a buffer and not as a float.
@@ -42,6 +43,8 @@ class Relaxation(ThroughPoints[V], ABC):
 
     def draw(self, variables: V, generator: Generator | None) -> Draw:
         points = self.points(variables, generator)
+        if self.hard:
+            return Draw(points)
         return Draw(guarded(self.name, points if points.dtype == variables.dtype else points.to(variables.dtype)))
 
 
@@ -96,12 +99,6 @@ def harden(variables: Discrete, scores: Tensor) -> Tensor:
     if isinstance(variables, Bernoullis):
         return (scores.detach() > 0).to(scores.dtype)
     return one_hot(scores.detach().argmax(-1), scores.shape[-1], scores.dtype)
-
-
-def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
-    """`hard`, with the derivative of `soft`."""
-    # With these brackets the difference is exactly 0; (hard + soft) - soft would round, and not be one-hot.
-    return hard + (soft - soft.detach())
 
 
 EDGE = {torch.float32: 80.0, torch.float64: 600.0}  # beyond it the probability of the tail underflows

@@ -8,8 +8,9 @@ from __future__ import annotations
 from torch import Generator, Tensor
 
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Tempered, harden, perturbation, soften, straight_through
+from sampleprop.estimators.relaxed.relaxation import Tempered, harden, perturbation, soften
 from sampleprop.families import Bernoullis, OneHots
+from sampleprop.surrogate import straight_through
 
 
 class StraightThroughGumbel(Tempered[Bernoullis | OneHots]):
@@ -53,6 +54,7 @@ class StraightThroughGumbel(Tempered[Bernoullis | OneHots]):
 
     exact_forward = True
     needs = "differentiable"
+    hard = True
     source = cited("jang2017categorical", "sec. 2.2")
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
@@ -61,4 +63,5 @@ class StraightThroughGumbel(Tempered[Bernoullis | OneHots]):
     def points_from(self, variables: Bernoullis | OneHots, noise: Tensor) -> Tensor:
         """The samples that this noise decides, [k, *batch, *event], with the derivative of the softmax."""
         scores = variables.logits + noise
-        return straight_through(harden(variables, scores), soften(variables, scores / self.temperature))
+        hard = harden(variables, scores).to(variables.dtype)
+        return straight_through(self.name, hard, soften(variables, scores / self.temperature))

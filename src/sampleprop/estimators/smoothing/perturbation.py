@@ -86,15 +86,16 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
         points, names = variables.sample(self.draws, generator), asked(variables.parameters)
         with torch.no_grad():
-            named = {name: p.expand(self.draws, *p.shape) for name, p in variables.parameters.items()}
-            unbounded = _unbounded(variables, named)
-            # Drawn for all parameters, so that the noise does not depend on which of them are trained.
-            epsilon = {name: self._direction(u.shape, u, generator) for name, u in unbounded.items()}
-            directions = {name: torch.where(unbounded[name].isfinite(), epsilon[name], 0.0) for name in names}
-            sides = {name: torch.stack((p, p)) for name, p in named.items()}  # [2, k, *parameter]
-            for name, direction in directions.items():
-                moves = self._step * torch.stack((direction, -direction))
-                sides[name] = transform_to(constraint_of(variables.base, name))(unbounded[name] + moves)
+            named, directions, sides = variables.parameters, {}, {}
+            for name, u in _unbounded(variables, named).items():
+                # Drawn for all parameters, so that the noise does not depend on which of them are trained.
+                epsilon = self._direction((self.draws, *u.shape), u, generator)
+                if name in names:
+                    directions[name] = torch.where(u.isfinite(), epsilon, 0.0)
+                    moves = self._step * torch.stack((directions[name], -directions[name]))
+                    sides[name] = transform_to(constraint_of(variables.base, name))(u + moves)  # [2, k, *parameter]
+                else:
+                    sides[name] = named[name].expand(2, self.draws, *u.shape)
             probes = _sample_both(variables, sides, generator).flatten(0, 1).to(points.dtype)
         return Draw(points, probes, directions, self._step)
 
