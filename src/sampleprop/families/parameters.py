@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 from sampleprop import noise
 from sampleprop.families.solutions import Solved
 from sampleprop.families.variables import unwrap
+from sampleprop.softmax import log_softmax
 from sampleprop.tracing import gradient_asked, inspectable, lose_numerators_of_zero
 
 
@@ -204,7 +205,7 @@ def categorical_logits(dist: td.Categorical) -> Tensor:
     raised = noise.promote(given)
     if given is not dist.__dict__.get("probs"):
         # torch normalized them in the dtype that it was given; below float32 that is not exact enough.
-        return raised if raised is given else raised.log_softmax(-1)
+        return raised if raised is given else log_softmax(raised)
     if raised.requires_grad and inspectable(raised):
         impossible = raised.detach() == 0
         if impossible.is_cuda or bool(impossible.any()):

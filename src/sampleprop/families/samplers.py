@@ -20,6 +20,7 @@ from sampleprop import noise
 from sampleprop.families import laws
 from sampleprop.families.reparameterized import Reparameterized
 from sampleprop.families.variables import unwrap
+from sampleprop.softmax import log_softmax
 from sampleprop.tracing import inspectable
 
 BOOSTED = 0.3  # the concentration below which a Gamma variable is drawn by its logarithm
@@ -124,7 +125,7 @@ def _logit_relaxed_bernoulli(dist: LogitRelaxedBernoulli, shape: Size, generator
 
 def _exp_relaxed_categorical(dist: ExpRelaxedCategorical, shape: Size, generator: Generator | None) -> Tensor:
     scores = (dist.logits + noise.gumbel((*shape, *dist.logits.shape), dist.logits, generator)) / dist.temperature
-    return noise.cast_like(scores.log_softmax(-1), dist.logits)
+    return noise.cast_like(log_softmax(scores), dist.logits)
 
 
 def _continuous_bernoulli(dist: td.ContinuousBernoulli, shape: Size, generator: Generator | None) -> Tensor:

@@ -210,18 +210,18 @@ def weighted_scores(variables: Discrete, draw: Draw, costs: Costs, weights: Tens
 
 
 def squared(variables: Discrete, gradient: Tensor, log_temperature: Tensor, *terms: Term) -> Tensor:
-    """‖gradient‖², [*batch], whose mean is the variance and a constant; with its derivative with respect to log τ.
+    """A loss for `train`, [*batch]: its gradient is that of ‖gradient‖², whose mean is the variance and a constant.
 
     Args:
         variables: Bernoulli or one-hot variables.
         gradient: [*batch, *event], attached to all that learns, except to τ through the terms.
-        log_temperature: log τ.
+        log_temperature: log τ, which enters with the derivative that the terms have; the loss has another value then.
         terms: each correction that `relaxed_correction` gave: its weight in the gradient, and its pullback.
     """
     loss = variables.sum(gradient.square())
     for weight, pullback in terms:
         if pullback is not None:
-            loss = loss + pullback((2 * weight * gradient).detach()) * (log_temperature - log_temperature.detach())
+            loss = loss + pullback((2 * weight * gradient).detach()) * log_temperature
     return loss
 
 

@@ -16,6 +16,7 @@ from sampleprop import checks, noise
 from sampleprop.estimators.through_points import Draw as Draw
 from sampleprop.estimators.through_points import ThroughPoints
 from sampleprop.families import Bernoullis, Discrete, Variables, one_hot
+from sampleprop.softmax import softmax, softmax_backward
 from sampleprop.surrogate import guarded
 from sampleprop.tracing import inspectable
 
@@ -80,7 +81,7 @@ def perturbation(variables: Discrete, k: int, generator: Generator | None) -> Te
 
 def soften(variables: Discrete, scores: Tensor) -> Tensor:
     """The probabilities of which the scores are the logits: sigmoid for bits, softmax for one-hots."""
-    return scores.sigmoid() if isinstance(variables, Bernoullis) else scores.softmax(-1)
+    return scores.sigmoid() if isinstance(variables, Bernoullis) else softmax(scores)
 
 
 def through_soft(variables: Discrete, soft: Tensor, gradient: Tensor) -> Tensor:
@@ -90,7 +91,7 @@ def through_soft(variables: Discrete, soft: Tensor, gradient: Tensor) -> Tensor:
     if isinstance(variables, Bernoullis):
         through = torch.ops.aten.sigmoid_backward(gradient, soft)  # as autograd does it, in one pass
     else:
-        through = torch.ops.aten._softmax_backward_data(gradient, soft, -1, soft.dtype)
+        through = softmax_backward(gradient, soft)
     return through
 
 
