@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,10 @@ from sampleprop.costs import Softening
 from sampleprop.estimators.relaxed import conditional
 from sampleprop.estimators.relaxed.rebar import REBAR
 from sampleprop.estimators.relaxed.relaxation import harden, soften
+
+
+def corrected(variables: Any, draw: conditional.Draw, c: Any) -> Tensor:
+    return conditional.correction(variables, draw, variables.score(draw.points), c)
 
 
 def coupling(variables: families.Discrete, points: Tensor, z: Tensor) -> Tensor:
@@ -53,12 +58,15 @@ def test_the_correction_is_what_autograd_gives_through_the_noise(problem: str, c
     wanted = (c(free) - c(conditioned) - c(conditioned).detach() * score).mean(0).sum()
     (wanted,) = torch.autograd.grad(wanted, phi)
     draw = conditional.Draw(points, z, None if coupled else conditioned.detach())
-    torch.testing.assert_close(conditional.correction(variables, draw, conditional.with_gradient(c)).mean(0), wanted)
+    torch.testing.assert_close(
+        corrected(variables, draw, conditional.with_gradient(c)).mean(0),
+        wanted,
+    )
 
     def by_hand(z: Tensor) -> tuple[Tensor, Tensor]:
         return conditional.squashed(variables, z, Softening(torch.tensor(-0.7)), conditional.with_gradient(f))
 
-    torch.testing.assert_close(conditional.correction(variables, draw, by_hand).mean(0), wanted)
+    torch.testing.assert_close(corrected(variables, draw, by_hand).mean(0), wanted)
 
 
 @both
@@ -80,7 +88,9 @@ def test_small_probabilities_keep_their_precision() -> None:
         y = torch.tensor([1.0, 2.0, 3.0], dtype=dtype)
         # Through a linear c the correction is y - y + (1 - ∂z̃/∂φ) y less the score's part.
         results.append(
-            conditional.correction(variables, draw, lambda z, y=y: ((z * y).sum(-1), y.expand_as(z)))
+            conditional.correction(
+                variables, draw, variables.score(draw.points), lambda z, y=y: ((z * y).sum(-1), y.expand_as(z))
+            )
             .squeeze(0)
             .double()
         )

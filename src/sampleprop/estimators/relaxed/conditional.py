@@ -114,7 +114,7 @@ def squashed(variables: Discrete, z: Tensor, softening: Softening, c: WithGradie
     return values, through_soft(variables, relaxed, gradient) / temperature
 
 
-def correction(variables: Discrete, draw: Draw, c: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+def correction(variables: Discrete, draw: Draw, score: Tensor, c: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
     r"""A gradient of mean zero with respect to the logits, for any function c of the noisy logits.
 
     .. math:: \nabla_\phi c(z) - \nabla_\phi c(\tilde z) - c(\tilde z) \nabla_\phi \log p_\phi(x)
@@ -124,6 +124,7 @@ def correction(variables: Discrete, draw: Draw, c: Callable[[Tensor], tuple[Tens
     Args:
         variables: Bernoulli or one-hot variables.
         draw: x, z and z̃.
+        score: ∇_φ log p_φ(x), [k, *batch, *event].
         c: from [m, *batch, *event] to [m, *batch] and the gradient with respect to them; called once.
 
     Returns:
@@ -137,11 +138,11 @@ def correction(variables: Discrete, draw: Draw, c: Callable[[Tensor], tuple[Tens
         values = values[len(points) :]
         free, gradient = gradient.chunk(2)
         path = free - gradient + _difference(variables, points, conditional, gradient)
-    return path - unsqueeze_to(values, path.dim()) * variables.score(points)
+    return path - unsqueeze_to(values, path.dim()) * score
 
 
 def relaxed_correction(
-    variables: Discrete, draw: Draw, c: WithGradient, softening: Softening, costs: Costs, learn: bool
+    variables: Discrete, draw: Draw, score: Tensor, c: WithGradient, softening: Softening, costs: Costs, learn: bool
 ) -> tuple[Tensor, Pullback | None]:
     """The average correction for c at the relaxed points, and its derivative with respect to log τ.
 
@@ -150,6 +151,7 @@ def relaxed_correction(
     Args:
         variables: Bernoulli or one-hot variables.
         draw: x, z and z̃.
+        score: ∇_φ log p_φ(x), [k, *batch, *event].
         c: from relaxed points, [m, *batch, *event], to [m, *batch] and the gradient with respect to them.
         softening: log τ, a number, and whether the logits enter beside z / τ.
         costs: of the draw; they say which samples count.
@@ -175,7 +177,7 @@ def relaxed_correction(
 
     def of_temperature(rows: Tensor) -> Tensor:
         f = watched if learn else c
-        return costs.average(correction(variables, draw, lambda z: squashed(variables, z, at(rows), f)))
+        return costs.average(correction(variables, draw, score, lambda z: squashed(variables, z, at(rows), f)))
 
     def pullback(y: Tensor) -> Tensor:
         with torch.no_grad():
@@ -198,14 +200,11 @@ def relaxed_correction(
         return value, pullback
 
 
-def scored(variables: Discrete, draw: Draw, costs: Costs) -> Tensor:
-    """The plain score-function estimate, the average of f(x) ∇log p(x): [*batch, *event], without graph."""
-    return weighted_scores(variables, draw, costs, costs.fixed)
+def weighted(costs: Costs, weights: Tensor, score: Tensor) -> Tensor:
+    """The average of weights [k, *batch] times ∇log p(x): [*batch, *event], attached to the weights only.
 
-
-def weighted_scores(variables: Discrete, draw: Draw, costs: Costs, weights: Tensor) -> Tensor:
-    """The average of weights [k, *batch] times ∇log p(x): [*batch, *event], attached to the weights only."""
-    score = variables.score(draw.points)
+    With the costs for weights this is the plain score-function estimate.
+    """
     return costs.average(unsqueeze_to(weights.to(score.dtype), score.dim()) * score)
 
 

@@ -20,9 +20,8 @@ from sampleprop.estimators.relaxed.conditional import (
     Draw,
     propose,
     relaxed_correction,
-    scored,
     squared,
-    weighted_scores,
+    weighted,
     with_gradient,
 )
 from sampleprop.families import Bernoullis, OneHots
@@ -134,12 +133,15 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
         learn = self.training and self.learn
         by_temperature = learn and self.log_temperature.requires_grad
         softening = Softening(self.log_temperature, self.mean_field)
-        h, pullback = relaxed_correction(variables, draw, with_gradient(costs.f), softening, costs, by_temperature)
-        gradient = scored(variables, draw, costs) + self.eta.to(h) * h  # [*batch, *event], attached to η
+        score = variables.score(draw.points)
+        h, pullback = relaxed_correction(
+            variables, draw, score, with_gradient(costs.f), softening, costs, by_temperature
+        )
+        gradient = weighted(costs, costs.fixed, score) + self.eta.to(h) * h  # [*batch, *event], attached to η
         if self.baseline is not None:  # constant in x, so that its product with the score has mean zero
             with nullcontext() if learn else torch.no_grad():
                 b = self.baseline.value(variables, draw.points, costs.detach())  # [k, *batch]
-                gradient = gradient - weighted_scores(variables, draw, costs, b)
+                gradient = gradient - weighted(costs, b, score)
         result = surrogate(self.name, costs.mean(), (variables.logits,), (gradient.detach(),))
         return (
             train(result, squared(variables, gradient, self.log_temperature, (self.eta, pullback))) if learn else result

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -140,11 +141,12 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         learn = self.training and self.learn
         tau, softening = self.log_temperature, Softening(self.log_temperature)
         by_temperature = learn and tau.requires_grad
-        gradient = conditional.scored(variables, draw, costs)  # [*batch, *event]
+        score = variables.score(draw.points)
+        gradient = conditional.weighted(costs, costs.fixed, score)  # [*batch, *event]
         terms: list[conditional.Term] = []
         if self.use_f:
             f = conditional.with_gradient(costs.f)
-            h, pullback = relaxed_correction(variables, draw, f, softening, costs, by_temperature)
+            h, pullback = relaxed_correction(variables, draw, score, f, softening, costs, by_temperature)
             gradient = gradient + self.eta.to(gradient) * h
             terms.append((self.eta, pullback))
         critic: Any = self.critic if self.quadratic is None else self.quadratic
@@ -152,10 +154,11 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         if isinstance(critic, nn.Module):
             with nullcontext() if learn else torch.no_grad():
                 # Attached to ψ and τ: the loss of `train` differentiates the gradient of the critic once more.
-                h = conditional.correction(variables, draw, lambda z: conditional.squashed(variables, z, softening, c))
+                squashed = partial(conditional.squashed, variables, softening=softening, c=c)
+                h = conditional.correction(variables, draw, score, squashed)
                 gradient = gradient + costs.average(h)
         else:  # A plain function may close over θ, so it is evaluated without gradient.
-            h, pullback = relaxed_correction(variables, draw, c, softening, costs, by_temperature)
+            h, pullback = relaxed_correction(variables, draw, score, c, softening, costs, by_temperature)
             gradient = gradient + h
             terms.append((1.0, pullback))
         result = surrogate(self.name, costs.mean(), (variables.logits,), (gradient.detach(),))
