@@ -69,6 +69,7 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
             is one sample that adds no dimension in a program.
         samples_step: the number of samples must be a multiple of this.
         takes: the kinds of variables, read from the type argument.
+        name: how messages, tables and the command call the estimator: as its class.
     """
 
     unbiased: bool
@@ -85,6 +86,7 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
     grouped: ClassVar[bool] = False
     samples_step: ClassVar[int] = 1
     takes: ClassVar[tuple[type[Variables], ...]] = (Variables,)
+    name: ClassVar[str]
 
     samples: int | None = 1
 
@@ -93,6 +95,7 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Read from the type arguments which variables and which Draw the class is an estimator of."""
         super().__init_subclass__(**arguments)
+        cls.name = cls.__name__
         for base in vars(cls).get("__orig_bases__", ()):
             if not (isinstance(get_origin(base), type) and issubclass(get_origin(base), Estimator)):
                 continue  # Generic[V], or a base that is no estimator
@@ -266,11 +269,6 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
             if samples % self.samples_step == 0 and candidate.calls(variables)[0] <= evaluations:
                 return candidate
         return None
-
-    @property
-    def name(self) -> str:
-        """The name by which messages, tables and the command know this estimator."""
-        return type(self).__name__
 
     @property
     def label(self) -> str:

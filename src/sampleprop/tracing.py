@@ -62,7 +62,7 @@ def constant_when_compiled(function: C) -> C:
 
 def apply(function: type[Function], *arguments: Any) -> Any:
     """Call `function.apply`, eagerly without its search of the signature for defaults, which costs ten operations."""
-    if torch.compiler.is_compiling() or transforms_active():
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return function.apply(*arguments)
     return super(Function, function).apply(*arguments)  # type: ignore[misc]
 

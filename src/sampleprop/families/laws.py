@@ -67,12 +67,10 @@ def of_class(kind: type[Distribution]) -> Law:
 
 def plain(base: Distribution) -> bool:
     """Whether all methods of this object are those of torch's class."""
-    return of_class(type(base)).plain and (torch.compiler.is_compiling() or _REPLACED.isdisjoint(vars(base)))
-
-
-def simple(base: Distribution) -> bool:
-    """Whether this is an object of a class of torch's or Pyro's that holds no further distribution: nothing to find."""
-    return of_class(type(base)).leaf and plain(base)
+    if torch.compiler.is_compiling():
+        return of_class(type(base)).plain
+    law = _FOUND.get(type(base)) or of_class(type(base))
+    return law.plain and _REPLACED.isdisjoint(vars(base))
 
 
 def contradiction(dist: Distribution) -> str | None:

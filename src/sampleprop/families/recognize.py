@@ -25,15 +25,16 @@ from sampleprop.tracing import value_and_grad
 def recognize(dist: Distribution) -> Variables:
     """One of the discrete families, `Structures`, `Solutions`, or `Other`, for one with methods of its own too."""
     base, event_ndim = unwrap(dist)
-    if isinstance(base, td.Bernoulli) and laws.plain(base):
+    plain = laws.plain(base)
+    if plain and isinstance(base, td.Bernoulli):
         return Bernoullis(parameters.bernoulli_logits(base), event_ndim, noise.points_dtype(base._param), dist, base)
-    if isinstance(base, td.OneHotCategorical) and laws.plain(base):
+    if plain and isinstance(base, td.OneHotCategorical):
         inner = base._categorical
         logits = parameters.categorical_logits(inner)
         return OneHots(logits, event_ndim + 1, noise.points_dtype(inner._param), dist, base)
-    if isinstance(base, td.Categorical) and laws.plain(base):
+    if plain and isinstance(base, td.Categorical):
         return Integers(parameters.categorical_logits(base), event_ndim + 1, torch.int64, dist, base)
-    if laws.simple(base):
+    if plain and laws.of_class(type(base)).leaf:
         return Other(dist, base, event_ndim, simple=True)
     if isinstance(base, LogLinear):
         return LogLinears(dist, base, event_ndim)
@@ -48,7 +49,8 @@ class Other(Variables):
     """Any other distribution, sampled and scored by its own methods.
 
     Args:
-        simple: whether the base is known to be what its class says, and `unwrap` has looked at all around it.
+        simple: whether nothing is left to ask `laws`: the base is plain and holds no distribution, and `unwrap` has
+            looked at what is around it.
     """
 
     def __init__(self, dist: Distribution, base: Distribution, event_ndim: int, simple: bool = False) -> None:
