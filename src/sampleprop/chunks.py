@@ -48,7 +48,7 @@ def _recomputed(f: Callable[[Tensor], Any], points: Tensor) -> Any:
         costs = f(points.view_as(points))
         if not isinstance(costs, Tensor):
             return costs
-        if before and not torch.compiler.is_compiling():
+        if before and not torch.compiler.is_dynamo_compiling():
             checks.repeated(before[0], costs.detach())
         before.append(costs.detach())
         return costs

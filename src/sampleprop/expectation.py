@@ -100,7 +100,7 @@ def expect(
             f"expect needs ScoreFunction where ranks share their samples; got {estimator!r} and a process_group. Leave "
             "process_group out: each rank estimates by itself, and the average over the ranks is right."
         )
-    eager = not torch.compiler.is_compiling()
+    eager = not torch.compiler.is_dynamo_compiling()
     name = "expect" if estimator is None else estimator.name
     if not isinstance(dist, Distribution):
         raise TypeError(checks.no_distribution(name, dist))
@@ -155,7 +155,7 @@ def expect(
 
 
 def _call(f: Callable[[Tensor], Any], points: Tensor, name: str) -> Any:
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_dynamo_compiling():
         return f(points)
     # A black box may write into what it gets by ways that torch does not count, so it gets a copy.
     given = points if points.requires_grad else points.clone()

@@ -25,12 +25,12 @@ def transforms_active() -> bool:
 
 def inspectable(x: Tensor) -> bool:
     """Whether the values of `x` may steer Python: not while compiling, and not under `torch.func`."""
-    return not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return not torch.compiler.is_dynamo_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 def gradient_asked(x: Tensor) -> bool:
     """Whether `x` requires a gradient, for any `torch.func` transform around it too."""
-    while not inspectable(x) and not torch.compiler.is_compiling() and not x.requires_grad:
+    while not inspectable(x) and not torch.compiler.is_dynamo_compiling() and not x.requires_grad:
         x = torch._C._functorch.get_unwrapped(x)
     return x.requires_grad
 
@@ -46,12 +46,12 @@ def mapped(x: Tensor) -> bool:
 
 def differentiable_backward() -> bool:
     """Whether the backward pass itself is recorded. A compiled one never is: torch refuses to differentiate it."""
-    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return torch.is_grad_enabled() and not torch.compiler.is_dynamo_compiling()
 
 
 def in_backward() -> bool:
     """Whether this code runs inside of a backward pass, as that of activation checkpointing does."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+    return not torch.compiler.is_dynamo_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def constant_when_compiled(function: C) -> C:
@@ -62,7 +62,7 @@ def constant_when_compiled(function: C) -> C:
 
 def apply(function: type[Function], *arguments: Any) -> Any:
     """Call `function.apply`, eagerly without its search of the signature for defaults, which costs ten operations."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_dynamo_compiling() or torch._C._are_functorch_transforms_active():
         return function.apply(*arguments)
     return super(Function, function).apply(*arguments)  # type: ignore[misc]
 
@@ -115,8 +115,8 @@ def vjp(function: Callable[..., Tensor], *primals: Tensor) -> tuple[Tensor, Call
     Otherwise they are attached to what the function is attached to. Calls may be nested. Eagerly this is
     `torch.autograd.grad`, which is faster than `torch.func.vjp`; compiled and under `torch.func` only the latter works.
     """
-    if torch.compiler.is_compiling() or transforms_active():
-        with _AnySize() if torch.compiler.is_compiling() else nullcontext():
+    if torch.compiler.is_dynamo_compiling() or transforms_active():
+        with _AnySize() if torch.compiler.is_dynamo_compiling() else nullcontext():
             value, pull = torch.func.vjp(function, *primals)  # type: ignore[misc]
         return value, pull
     if torch.is_inference_mode_enabled():  # no backward pass can follow, so no derivative is needed

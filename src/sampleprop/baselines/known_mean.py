@@ -83,7 +83,7 @@ class KnownMean(Baseline):
             return mean
 
         inputs = tuple(named.values())
-        if torch.compiler.is_compiling() or transforms_active():
+        if torch.compiler.is_dynamo_compiling() or transforms_active():
             # A compiled gradient is never differentiated again; under torch.func the surrogate refuses it.
             with torch.no_grad():
                 mean, pull = vjp(expectation, *inputs)

@@ -75,7 +75,7 @@ class MovingAverage(Baseline):
         process_group = None if costs.group is None else costs.group.process_group
         if process_group is not None:
             mean = parallel.total(mean, process_group) / process_group.size()
-        if torch.compiler.is_compiling():  # a compiled backward pass changes no buffer
+        if torch.compiler.is_dynamo_compiling():  # a compiled backward pass changes no buffer
             self._move(mean)
         else:
             after_backward(result, partial(self._move, mean))

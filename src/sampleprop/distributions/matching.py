@@ -143,7 +143,7 @@ def _levels(scores: Tensor) -> list[Tensor]:
 
 def _subsets(n: int, size: int) -> tuple[Tensor, Tensor]:
     """The subsets of so many columns, [subsets, size]; and the numbers of those without one of their members."""
-    if torch.compiler.is_compiling():  # a compiled program keeps them by itself
+    if torch.compiler.is_dynamo_compiling():  # a compiled program keeps them by itself
         return _tables(n, size)
     with torch.inference_mode(False):  # what is made in inference mode could not be used outside of it
         return _kept_tables(n, size)

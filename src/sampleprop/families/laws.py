@@ -67,7 +67,7 @@ def of_class(kind: type[Distribution]) -> Law:
 
 def plain(base: Distribution) -> bool:
     """Whether all methods of this object are those of torch's class."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_dynamo_compiling():
         return of_class(type(base)).plain
     law = _FOUND.get(type(base)) or of_class(type(base))
     return law.plain and _REPLACED.isdisjoint(vars(base))
@@ -75,7 +75,7 @@ def plain(base: Distribution) -> bool:
 
 def contradiction(dist: Distribution) -> str | None:
     """How the methods of a distribution, or of one inside it, contradict each other; None if they do not."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_dynamo_compiling():
         return of_class(type(dist)).contradiction
     for part in parts(dist):
         kind = type(part).__name__
@@ -96,7 +96,7 @@ def contradiction(dist: Distribution) -> str | None:
 
 def no_path(dist: Distribution) -> str | None:
     """Why `rsample` of a distribution, or of one inside it, is not known to reparameterize it; None if it is."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_dynamo_compiling():
         return of_class(type(dist)).no_path
     return next((found for part in parts(dist) if (found := of_class(type(part)).no_path) is not None), None)
 

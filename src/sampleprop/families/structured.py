@@ -178,7 +178,7 @@ class LogLinear(Structured):
     def moments(self, **natural: Tensor) -> Natural:
         """E[T(x)] = ∇A, attached to the natural parameters where gradients are on."""
         if (
-            not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
+            not torch.compiler.is_dynamo_compiling() and torch.is_inference_mode_enabled()
         ):  # there autograd records nothing, not even this derivative
             with torch.inference_mode(False), torch.no_grad():
                 return self.moments(**{name: x.clone() for name, x in natural.items()})
@@ -187,7 +187,7 @@ class LogLinear(Structured):
             return self.log_normalizer(**dict(zip(natural, tensors, strict=True)))
 
         # Otherwise the result would be attached to copies. While compiling, grad mode inside `vjp` is not what it says.
-        alone = not torch.compiler.is_compiling() and not any(gradient_asked(x) for x in natural.values())
+        alone = not torch.compiler.is_dynamo_compiling() and not any(gradient_asked(x) for x in natural.values())
         with torch.no_grad() if alone else nullcontext():
             _, moments = value_and_grad(total, *natural.values())
         return dict(zip(natural, moments, strict=True))

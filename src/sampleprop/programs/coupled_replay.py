@@ -82,7 +82,7 @@ class CoupledReplay:
 
     def estimate(self, call: Callable[[], Any], generator: Generator | None) -> Tensor:
         """[*batch], the cost of one run, with the gradient from the further runs."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             raise RuntimeError(
                 "CoupledReplay runs the program again at other outcomes, which torch.compile does not trace; got a "
                 "compiled program. Compile its modules instead."

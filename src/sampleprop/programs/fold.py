@@ -80,7 +80,7 @@ def fold(nodes: list[Node], group: Group | None = None, baselines: list[Tensor |
         baselines: for the score function of each variable what other runs cost from there on; None where there is none.
     """
     after: Tensor | None = None
-    compiled = torch.compiler.is_compiling()
+    compiled = torch.compiler.is_dynamo_compiling()
     gathered: AbstractContextManager[list[checks.Path]] = nullcontext([]) if compiled else checks.gathered_paths()
     with gathered as paths:
         while nodes:

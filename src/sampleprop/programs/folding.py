@@ -85,7 +85,7 @@ class Folding(Run):
             node, value = self._drawn(variables, estimator, dimension, batch)
         if context is not None:
             node.context = context
-        if not self.nodes and self.process_group is not None and not torch.compiler.is_compiling():
+        if not self.nodes and self.process_group is not None and not torch.compiler.is_dynamo_compiling():
             parallel.check_streams(self.generator, process_group=self.process_group, device=value.device)
         if self.trace.started:
             self.trace.note(node, variables)
@@ -138,7 +138,7 @@ class Folding(Run):
     def result(self) -> Tensor:
         """[*batch], the expected cost."""
         before, particles = self.before, self.particles
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_dynamo_compiling():
             refuse_nonfinite([*before, *(cost for node in self.nodes for cost in node.costs)])
         first = self.nodes[0] if self.nodes else None
         together = first is not None and first.together is not None
@@ -224,7 +224,7 @@ class Folding(Run):
         one = None
         if not self.nodes and estimator.samples == k and "samples" in vars(estimator):
             apart = {name: p.unflatten(0, (k, rows)) for name, p in variables.parameters.items()}
-            if torch.compiler.is_compiling() or all(_alike(p) for p in apart.values()):
+            if torch.compiler.is_dynamo_compiling() or all(_alike(p) for p in apart.values()):
                 one = with_parameters(variables.dist, {name: p[0] for name, p in apart.items()})
         if one is None:
             raise ValueError(

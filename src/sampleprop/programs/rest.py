@@ -71,7 +71,7 @@ class Trace:
         """From here on each variable has a stream of its own; the program's other noise can then be repeated alone."""
         if self.seed is not None:
             return
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             raise RuntimeError(
                 f"{name} evaluates the rest of the program at relaxed points, by derivatives that torch.compile does "
                 "not trace; got a compiled program. Compile its modules instead, or use DisARM or ScoreFunction."

@@ -301,7 +301,7 @@ class Monitor:
 
 
 def _refuse_traced() -> None:
-    if torch.compiler.is_compiling() or transforms_active():
+    if torch.compiler.is_dynamo_compiling() or transforms_active():
         raise RuntimeError(
             "Monitor needs eager code, because its probes are no part of the step; got torch.compile or torch.func. "
             "Compile the model and the cost, not the step, or call monitor.probe(...) beside the compiled step."

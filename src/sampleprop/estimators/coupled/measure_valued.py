@@ -118,7 +118,7 @@ class MeasureValued(Estimator[Variables, Draw]):
 
     def _warn_of_cost(self, variables: Variables) -> None:
         """Say what one estimate takes, where that is very much: nothing else would before the memory is full."""
-        evaluations = 0 if torch.compiler.is_compiling() else self.calls(variables)[0]
+        evaluations = 0 if torch.compiler.is_dynamo_compiling() else self.calls(variables)[0]
         if evaluations > MANY * self.draws:
             numbers = evaluations * math.prod(variables.batch_shape) * math.prod(variables.event_shape)
             gigabytes = numbers * variables.dtype.itemsize / 2**30

@@ -145,7 +145,7 @@ def _sample_both(variables: Variables, sides: dict[str, Tensor], generator: Gene
     if isinstance(variables, Discrete):
         given = variables.noise_for(sides["logits"].shape[1], generator)
         return dataclasses.replace(variables, logits=sides["logits"]).decide(given)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_dynamo_compiling():
         # A random state cannot be restored here. `vmap` can give both sides the same noise, if its shape is fixed.
         shared = variables.smooth
         both: Tensor = torch.func.vmap(draw, randomness="same" if shared else "different")(sides)
