@@ -36,7 +36,9 @@ def softmax_backward(gradient: Tensor, probs: Tensor) -> Tensor:
 
 
 def _slow(x: Tensor) -> bool:
-    return not torch.compiler.is_dynamo_compiling() and x.device.type == "cpu" and x.shape[-1] < FEW and x.numel() > MANY
+    if torch.compiler.is_dynamo_compiling() or x.device.type != "cpu":
+        return False
+    return x.shape[-1] < FEW and x.numel() > MANY
 
 
 def _last_first(x: Tensor) -> Tensor:
