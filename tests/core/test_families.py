@@ -161,3 +161,23 @@ def test_log_probabilities_of_masked_classes(kind):
     torch.testing.assert_close(found, logits.log_softmax(-1))
     (slopes,) = torch.autograd.grad(found[0], logits)
     torch.testing.assert_close(slopes, torch.tensor([1.0, 0.0, 0.0]).double() - logits.detach().softmax(-1))
+
+
+@pytest.mark.parametrize(
+    "dist",
+    [
+        Bernoulli(logits=torch.linspace(-1, 1, 2000, dtype=torch.float64)),
+        Independent(Bernoulli(logits=torch.linspace(-1, 1, 2000, dtype=torch.float64).reshape(10, 200)), 1),
+        Categorical(logits=torch.linspace(-1, 1, 6000, dtype=torch.float64).reshape(2000, 3)),
+        OneHotCategorical(logits=torch.linspace(-1, 1, 6000, dtype=torch.float64).reshape(2000, 3)),
+    ],
+    ids=["bits without an event", "bits", "categories", "one-hot"],
+)
+def test_many_points_are_weighted_as_few_are(dist):
+    """Beyond 20,000 numbers the weighted sum is a product of matrices, where there is an event."""
+    variables = families.recognize(dist)
+    points = variables.sample(16)
+    weights = torch.randn(16, *variables.batch_shape, dtype=torch.float64)
+    weights -= weights.mean(0)
+    found = variables.weighted_points(points, weights)
+    torch.testing.assert_close(found, variables.weighted_score(points, weights))

@@ -117,7 +117,8 @@ class Discrete(Enumerable):
     def weighted_points(self, points: Tensor, weights: Tensor) -> Tensor:
         """`weighted_score` for weights that sum to 0 over the samples, so that the probabilities drop out."""
         statistics = self.one_hot(points)
-        if points.numel() < 20_000 or len(points) < 16:
+        small = points.numel() < 20_000 or len(points) < 16
+        if small or statistics.dim() == weights.dim():  # no event: there is nothing to multiply as a matrix
             return (unsqueeze_to(weights, statistics.dim()) * statistics).sum(0)
         rows = statistics.flatten(weights.dim()).movedim(0, -2)  # [*batch, k, coordinates]
         return (weights.movedim(0, -1).unsqueeze(-2) @ rows).reshape(self.logits.shape)
