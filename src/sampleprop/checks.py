@@ -27,6 +27,7 @@ from sampleprop.families import (
     Variables,
     unwrap,
 )
+from sampleprop.families.parameters import origins
 from sampleprop.tracing import inspectable
 
 Nonfinite = Literal["raise", "drop", "propagate"]
@@ -354,12 +355,21 @@ def unchanged(name: str, points: Tensor, version: int) -> None:
 
 
 class Path(NamedTuple):
-    """Which path an estimator needs: from the costs to its points, and through which operations."""
+    """Which path an estimator needs: from the costs to its points, and through which operations.
+
+    Where a transform of the distribution keeps what it made the points from, a path to that is as good.
+    """
 
     name: str
     points: Tensor
     allow_unused: bool = False
     allow_steps: bool = False
+    origins: tuple[Tensor, ...] = ()
+
+    @property
+    def nodes(self) -> list[torch.autograd.graph.Node]:
+        """Those of the points and of their origins."""
+        return [x.grad_fn for x in (self.points, *self.origins) if x.grad_fn is not None]
 
 
 def path(name: str, variables: Variables, costs: Tensor, points: Tensor, allow_unused: bool, allow_steps: bool) -> None:
@@ -378,9 +388,9 @@ def path(name: str, variables: Variables, costs: Tensor, points: Tensor, allow_u
         return
     gathered = _GATHERED.get()
     if gathered is not None:
-        gathered.append(Path(name, points, allow_unused, allow_steps))
+        gathered.append(Path(name, points, allow_unused, allow_steps, origins(variables.dist, points)))
     elif not graph.clear(costs, points.grad_fn):
-        paths(costs, [Path(name, points, allow_unused, allow_steps)])
+        paths(costs, [Path(name, points, allow_unused, allow_steps, origins(variables.dist, points))])
 
 
 @contextmanager
@@ -398,20 +408,16 @@ def paths(costs: Tensor, wanted: Iterable[Path]) -> None:
     """Refuse costs whose graph does not lead to the points of each estimator, or only across a step."""
     if not inspectable(costs) or not torch.is_grad_enabled():
         return
-    asked = {
-        each.points.grad_fn: each
-        for each in wanted
-        if each.points.grad_fn is not None and not (each.allow_unused and each.allow_steps)
-    }
+    asked = [each for each in wanted if each.nodes and not (each.allow_unused and each.allow_steps)]
     if not asked:
         return
-    found = graph.search(costs, asked)
-    for node, why in found.flat.items():
-        if not asked[node].allow_steps:
-            raise RuntimeError(_across(asked[node].name, why))
-    for node in found.unreached:
-        if not asked[node].allow_unused:
-            raise _no_path(asked[node].name)
+    found = graph.search(costs, {node for each in asked for node in each.nodes})
+    for each in asked:
+        across = next((found.flat[node] for node in each.nodes if node in found.flat), None)
+        if across is not None and not each.allow_steps:
+            raise RuntimeError(_across(each.name, across))
+        if not each.allow_unused and found.unreached.issuperset(each.nodes):
+            raise _no_path(each.name)
 
 
 def _no_path(name: str) -> RuntimeError:
@@ -457,11 +463,15 @@ def critic_path(name: str, values: Tensor, points: Tensor) -> None:
         )
 
 
-def obstacle(costs: Tensor, points: Tensor) -> str | None:
+def obstacle(costs: Tensor, points: Tensor, dist: Distribution | None = None) -> str | None:
     """What keeps a derivative of the costs from reaching the points, as a clause; None where nothing does."""
     if not points.requires_grad:
         return "no path to them"
     found = graph.look(costs, graph.node_of(points))
+    if found.unreached and dist is not None and (made_from := origins(dist, points)):
+        found = graph.search(costs, {graph.node_of(x) for x in made_from})
+        if len(found.unreached) < len(made_from):
+            found = found._replace(unreached=set())
     if found.unreached:
         return "no path to them"
     return next((f"a path that passes {why}" for why in found.flat.values()), None)

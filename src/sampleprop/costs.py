@@ -98,8 +98,8 @@ class Costs:
         """[k, *batch], how much each cost exceeds the mean of the others, times its share; without graph."""
         x = self.points.detach()
         k = x.shape[0]
-        if self.group is not None:
-            return self.shared(x - others(x, group=self.group))
+        if self.group is not None:  # whose ranks have no cost in common that could be subtracted first
+            return self.shared(x - others(x.double(), group=self.group)).to(x.dtype)
         # Differences are small numbers: the result sums to 0 up to their rounding, not up to that of the costs.
         x = x - x[:1]
         beyond = torch.sub(x, x.sum(0), alpha=1 / k)

@@ -124,7 +124,7 @@ def expect(
             if tried and not isinstance(error, torch.OutOfMemoryError):
                 continue  # numpy, say, takes no points that are attached to φ
             raise
-        if not tried or _differentiable(draw.points, values):
+        if not tried or _differentiable(draw.points, values, dist):
             break
     costs, keep = checks.costs(name, variables, draw.points, values), None
     if eager:
@@ -196,8 +196,8 @@ def _defaults(variables: Variables, nonfinite: checks.Nonfinite) -> Iterator[Est
     yield PerturbedScore() if isinstance(variables, Solutions) else ScoreFunction()
 
 
-def _differentiable(points: Tensor, values: Any) -> bool:
+def _differentiable(points: Tensor, values: Any, dist: Distribution) -> bool:
     """Whether the gradient through the points is right for this f, as far as the graph of its values shows."""
     if not points.requires_grad:
         return True
-    return isinstance(values, Tensor) and inspectable(values) and checks.obstacle(values, points) is None
+    return isinstance(values, Tensor) and inspectable(values) and checks.obstacle(values, points, dist) is None

@@ -5,6 +5,7 @@ Private parts of torch are named here and in no other file.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function, Variable
+from torch.distributions.transforms import Transform, _InverseTransform
 from torch.overrides import TorchFunctionMode
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -80,6 +82,26 @@ def after_backward(x: Tensor, action: Callable[[], None]) -> None:
         Variable._execution_engine.queue_callback(action)
 
     handle = x.register_hook(queue)
+
+
+def cached_inverse(transform: Transform, y: Tensor) -> Tensor | None:
+    """What this very tensor was made from, where the transform has a cache that keeps it."""
+    if isinstance(transform, _InverseTransform):
+        made, given = getattr(transform.inv, "_cached_x_y", (None, None))
+    else:
+        given, made = getattr(transform, "_cached_x_y", (None, None))
+    return given if made is y else None
+
+
+def unregistered_operation(node: Any) -> str | None:
+    """The name of an operation of `torch.library` whose author has registered no derivative; None for another."""
+    backward = getattr(getattr(type(node), "_forward_cls", None), "backward", None)
+    if not inspect.isfunction(backward):
+        return None
+    kept = inspect.getclosurevars(backward).nonlocals
+    if "op" not in kept or getattr(kept.get("info"), "_backward_fn", None) is not None:
+        return None
+    return str(kept["op"].name())
 
 
 def lose_numerators_of_zero(quotients: Tensor) -> bool:

@@ -71,6 +71,7 @@ def test_after_500_steps_the_variance_is_no_larger(learner: Callable[[], sp.Esti
 
     torch.manual_seed(0)
     estimator = learner()
-    before = variance(estimator)
+    before, start = variance(estimator), copy.deepcopy(estimator.state_dict())
     expectation.train(estimator, STEPS, expectation.generator(0))
+    assert any(not torch.equal(x, start[key]) for key, x in estimator.state_dict().items())
     assert variance(estimator) <= MOST * before

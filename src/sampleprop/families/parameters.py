@@ -15,7 +15,7 @@ from sampleprop import noise
 from sampleprop.families.solutions import Solved
 from sampleprop.families.variables import unwrap
 from sampleprop.softmax import log_softmax
-from sampleprop.tracing import gradient_asked, inspectable, lose_numerators_of_zero
+from sampleprop.tracing import cached_inverse, gradient_asked, inspectable, lose_numerators_of_zero
 
 
 def named(base: Distribution) -> dict[str, Tensor]:
@@ -224,6 +224,23 @@ def flat(transforms: Sequence[td.Transform]) -> list[td.Transform]:
         else:
             found.append(transform)
     return found
+
+
+def origins(dist: Distribution, points: Tensor) -> tuple[Tensor, ...]:
+    """What the transforms of a distribution made these points from, as far as their caches keep it.
+
+    A log_prob of the points looks them up there, and so its path to φ leads around the points.
+    """
+    found: list[Tensor] = []
+    base, _ = unwrap(dist)
+    while isinstance(base, td.TransformedDistribution):
+        for transform in reversed(flat(base.transforms)):
+            made_from = cached_inverse(transform, found[-1] if found else points)
+            if made_from is None:
+                return tuple(found)
+            found.append(made_from)
+        base, _ = unwrap(base.base_dist)
+    return tuple(x for x in found if x.requires_grad)
 
 
 def bounds(edges: Any) -> tuple[float, float] | None:

@@ -8,6 +8,7 @@ own, says itself what its derivative is; none is in the list.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,9 +16,12 @@ from typing import Any, NamedTuple
 from torch import Tensor, empty
 from torch.autograd.graph import Node
 
+from sampleprop.tracing import unregistered_operation
+
 STEP = "whose derivative is zero everywhere"
 DRAW = "whose derivative torch records as zero"
 UNKNOWN = "whose derivative torch does not know"
+GENERATED = "GeneratedBackwardFor_"  # what torch calls the derivative of an operation of `torch.library.custom_op`
 BORROWED = "whose derivative is not its own but that of another function"
 
 
@@ -30,12 +34,22 @@ class Rule(NamedTuple):
     when: Callable[[Any], bool] = lambda node: True
 
 
+@functools.cache
+def suspect(kind: str) -> bool:
+    """Whether no derivative may pass through some argument of a node of this kind: `flat` says through which."""
+    return kind in RULES or kind.startswith(GENERATED)
+
+
 def flat(node: Node, argument: int) -> str | None:
     """Why no derivative passes from the node to this argument: the operation and a clause; None where one does.
 
     The node's graph must not have been freed.
     """
-    rule = RULES.get(type(node).__name__)
+    kind = type(node).__name__
+    if kind.startswith(GENERATED):
+        operation = unregistered_operation(node)
+        return None if operation is None else f"{operation}, {UNKNOWN}"
+    rule = RULES.get(kind)
     if rule is None or (rule.arguments is not None and argument not in rule.arguments) or not rule.when(node):
         return None
     return f"{rule.operation or _unnamed(node)}, {rule.why}"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from sampleprop.graph.operations import RULES, flat
+from sampleprop.graph.operations import flat, suspect
 
 SMALL = 997  # nodes; a graph up to here is deleted recursively without danger. A prime, so that no pattern fits it.
 
@@ -41,7 +41,7 @@ def clear(costs: Tensor, end: Node) -> bool:
         if not stack:
             return reached
         node = stack.pop()
-        if type(node).__name__ in RULES:
+        if suspect(type(node).__name__):
             return False
         for following, _ in node.next_functions:
             if following is end:
@@ -99,7 +99,7 @@ def search(costs: Tensor, targets: Collection[Node]) -> Found:
         if node is end:
             continue
         edges = node.next_functions
-        if type(node).__name__ in RULES:  # a node written in Python may have another `name`
+        if suspect(type(node).__name__):  # a node written in Python may have another `name`
             for argument, (following, _) in enumerate(edges):
                 if following is not None and (why := flat(node, argument)) is not None:
                     crossed.append((following, why))

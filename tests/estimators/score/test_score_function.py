@@ -3,10 +3,14 @@
 The bounds hold for every draw, so no test raises a false alarm.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 import torch.distributions as td
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, OneHotCategorical
 
 import sampleprop as sp
@@ -131,3 +135,39 @@ def test_a_gradient_that_an_outer_transform_asks_for_is_there():
     assert mixed.any()
     found = torch.func.grad(lambda logits: torch.func.grad(value_of)(theta.detach(), logits))(phi.detach())
     torch.testing.assert_close(found, mixed)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "nonfinite"),
+    [
+        (sp.ScoreFunction(4), "raise"),
+        (sp.ScoreFunction(4), "drop"),
+        (sp.ScoreFunction(4, baseline=sp.LeaveOneOut()), "raise"),
+        (sp.ScoreFunction(4, baseline=sp.LeaveOneOut()), "drop"),
+        (sp.ARMS(4), "raise"),
+        (sp.DoubleCV(4), "raise"),
+        (sp.RODEO(4), "raise"),
+    ],
+    ids=str,
+)
+def test_what_all_costs_share_takes_no_digits_from_the_gradient(
+    estimator: sp.Estimator[Any, Any], nonfinite: Any
+) -> None:
+    """Costs of 2²⁰ and a few units are exact in float32, and so are their differences."""
+    gradients = []
+    for shared in (0.0, 2.0**20):
+        logits = torch.linspace(-0.5, 0.5, 24).reshape(8, 3).requires_grad_()
+
+        def f(x: Tensor, shared: float = shared) -> Tensor:
+            costs = x.sum(-1) + shared
+            return torch.where(x[..., :2].sum(-1) == 2, torch.nan, costs) if nonfinite == "drop" else costs
+
+        value = sp.expect(
+            f,
+            Independent(Bernoulli(logits=logits), 1),
+            estimator,
+            generator=Generator().manual_seed(4),
+            nonfinite=nonfinite,
+        )
+        gradients.append(torch.autograd.grad(value.sum(), logits)[0])
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-6)

@@ -225,8 +225,12 @@ def _prepare(
         with buffers_kept(estimator):
             expectation.step(estimator.train(), tally.generator)
         if (estimator.learns or estimator.moves) and train_steps:
-            for step in expectation.train(estimator, train_steps, tally.generator):
-                _tell(progress, f"training {estimator.name}", step, train_steps)
+            expectation.train(
+                estimator,
+                train_steps,
+                tally.generator,
+                lambda step: _tell(progress, f"training {estimator.name}", step, train_steps),
+            )
             tally.trained = train_steps
     except Exception as error:
         return Skipped(estimator.label, describe_error(error))

@@ -213,10 +213,20 @@ class Expectation(Measured):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def train(self, estimator: Estimator[Any, Any], steps: int, generator: Generator) -> Iterator[int]:
+    def train(
+        self,
+        estimator: Estimator[Any, Any],
+        steps: int,
+        generator: Generator,
+        finished: Callable[[int], None] = lambda step: None,
+    ) -> None:
         """Train the estimator's own parameters with Adam on this problem, and let its averages move.
 
-        Yields the number of finished steps.
+        Args:
+            estimator: it is left in training mode.
+            steps: how many.
+            generator: for the draws.
+            finished: called with the number of finished steps.
         """
         own = [p for p in estimator.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(own, lr=TRAINING_RATE) if own else None
@@ -230,7 +240,7 @@ class Expectation(Measured):
                 parameter.grad = gradient
             if optimizer is not None:
                 optimizer.step()
-            yield step
+            finished(step)
         for parameter in own:
             parameter.grad = None
 

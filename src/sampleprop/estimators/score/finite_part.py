@@ -38,12 +38,13 @@ def finite_part(name: str, variables: Variables, points: Tensor, costs: Costs) -
     if group is not None and group.dim is not None:
         raise ValueError(f"{name} needs every cost of a program's particles; got keep. Fix f.")
     one = costs.keep.to(costs.points.dtype)
-    total, count = totals(costs.fixed * one, one, group=group)  # [1, *batch], over all ranks
+    exact = costs.fixed.double()  # so that differences lose no digits to what all costs share
+    total, count = totals(exact * one, one.double(), group=group)  # [1, *batch], over all ranks
     checks.two_kept(name, count.squeeze(0))
     ranks = 1 if group is None else group.size(costs.points) // costs.points.shape[0]
-    share = ranks * one / count  # [k, *batch], sums to 1 averaged over the ranks
+    share = (ranks * one / count).to(one.dtype)  # [k, *batch], sums to 1 averaged over the ranks
     value = (share * torch.where(costs.keep, costs.points, 0.0)).sum(0)
-    beyond = costs.fixed - (total - costs.fixed) / (count - 1)
+    beyond = (exact - (total - exact) / (count - 1)).to(one.dtype)
     weights = torch.where(costs.keep, share * beyond, 0.0)
     if isinstance(variables, Discrete):
         with torch.no_grad():

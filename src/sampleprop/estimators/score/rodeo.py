@@ -120,6 +120,7 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
             redrawn = weighted.sum(-1, keepdim=True)  # [k, *batch, *variables, 1]
             stein = variables.sum(redrawn - unsqueeze_to(h, score.dim()))  # [k, *batch]
             vector = unsqueeze_to(stein, score.dim()) * score + weighted - redrawn * points
+        costs = costs - costs[:1]  # differences are small numbers, and lose no digits to what all costs share
         advantage = unsqueeze_to(costs - others(costs + self.alpha * stein), score.dim())  # [k, *batch, 1...]
         gradient: Tensor = (advantage * score + self.beta * vector).mean(0)
         return gradient

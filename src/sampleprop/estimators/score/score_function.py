@@ -104,9 +104,10 @@ class ScoreFunction(Estimator[Variables, Draw]):
         self._require_whole(costs.points.shape[0], k)
         if costs.keep is not None:
             return finite_part(self.name, variables, draw.points, costs)
-        if self.baseline is None:  # leave-one-out, or none for one sample
+        if self.can_drop:  # leave-one-out, or none for one sample
             weights = costs.shared(costs.fixed) if k == 1 else costs.beyond_others()
             return dice(variables, draw.points, costs, weights, centered=k > 1 and costs.group is None)
+        assert self.baseline is not None
         fixed = costs.detach()
         b = self.baseline.value(variables, draw.points, fixed)  # [k, *batch]
         result = dice(variables, draw.points, costs, costs.shared(costs.fixed - b.detach()))
