@@ -1,10 +1,7 @@
 """Advantages from a critic: generalized advantage estimates, and V-trace for draws of an older policy.
 
-Source: Schulman, Moritz, Levine, Jordan and Abbeel (2016), "High-dimensional continuous control using generalized
-advantage estimation", eq. 16; Espeholt and others (2018), "IMPALA: Scalable distributed deep-RL with importance
-weighted actor-learner architectures", eq. 1 and sec. 4.2.
-Differences from the papers: termination and truncation are told apart, and steps that the policy did not draw pass
-time by.
+Source: [schulman2016high], eq. 16; V-trace by [espeholt2018impala], eq. 1 and sec. 4.2. Differences from the papers:
+termination and truncation are told apart, and no time passes at steps that the policy did not draw.
 """
 
 from __future__ import annotations

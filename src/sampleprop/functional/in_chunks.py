@@ -1,6 +1,6 @@
 """Any function of hidden states, a few positions at a time.
 
-Source: Chen, Xu, Zhang and Guestrin (2016), "Training deep nets with sublinear memory cost", for the recomputation.
+Source: [chen2016training], for the recomputation.
 Differences from the paper: none.
 """
 

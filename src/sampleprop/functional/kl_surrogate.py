@@ -1,7 +1,7 @@
 """The Kullback-Leibler divergence from log-probabilities at samples, with a gradient that is its own.
 
-Source: Schulman (2020), "Approximating KL divergence", for the names k1, k2 and k3.
-Differences from it: it is about values only; the gradients are derived below.
+Source: [schulman2020approximating], for the names k1, k2 and k3. Differences from it: it is about values only; the
+gradients are derived below.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The sum of the rewards from each step on.
 
-Source: Sutton and Barto (2018), "Reinforcement learning: an introduction", eq. 3.8 (the return); the scan is that of
-Hillis and Steele (1986), "Data parallel algorithms".
-Differences from them: none.
+Source: [sutton2018reinforcement], eq. 3.8 (the return); the scan is that of [hillis1986data]; what the discount does to
+the gradient is from [nota2020policy]. Differences from them: none.
 """
 
 from __future__ import annotations

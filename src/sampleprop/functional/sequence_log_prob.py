@@ -1,6 +1,6 @@
 """The log-probability of tokens from hidden states, for a vocabulary too large to keep the logits.
 
-Source: Chen, Xu, Zhang and Guestrin (2016), "Training deep nets with sublinear memory cost", for the recomputation.
+Source: [chen2016training], for the recomputation.
 Differences from the paper: the derivative is written out, in pieces.
 """
 
