@@ -116,7 +116,8 @@ def play(environments: VectorEnv[Any, Any, Any], act: Callable[[Tensor], Tensor]
         states, reward, *ends, _ = environments.step(action.long().numpy())
         terminated, truncated = map(torch.as_tensor, ends)
         after = torch.as_tensor(states)  # of an environment that is done: it resets itself one step later
-        steps.append(Batch(before, action, torch.as_tensor(reward).float() * alive, alive, after, terminated, truncated))
+        reward = torch.as_tensor(reward).float() * alive
+        steps.append(Batch(before, action, reward, alive, after, terminated, truncated))
         alive = alive & ~(terminated | truncated)
     return Batch(*(torch.stack(column) for column in zip(*steps, strict=True)))
 

@@ -102,9 +102,8 @@ def generalized_advantage(
     """
     rewards, values = arguments.real(NAME, "rewards", rewards), arguments.real(NAME, "values", values)
     dim = arguments.dimension(NAME, "dim", dim, rewards.shape)
-    for name, number in (("discount", discount), ("trace", trace)):
-        if not 0 <= number <= 1:
-            raise ValueError(f"{NAME} needs {name} from 0 to 1; got {number}.")
+    arguments.fraction(NAME, "discount", discount)
+    arguments.fraction(NAME, "trace", trace)
     if not (len(clip) == 2 and min(clip) > 0):
         raise ValueError(f"{NAME} needs clip as two limits above 0, of ρ and of κ; got {clip}.")
     for name, flag in (("terminated", terminated), ("truncated", truncated)):

@@ -63,8 +63,8 @@ def reward_to_go(
     result = arguments.real(name, "rewards", rewards)
     if isinstance(discount, Tensor):
         arguments.same_shape(name, "discount", discount, "rewards", result.shape)
-    elif not 0 <= discount <= 1:
-        raise ValueError(f"{name} needs a discount from 0 to 1; got {discount}. Beyond 1 the sum need not converge.")
+    else:
+        arguments.fraction(name, "discount", discount)
     dim = arguments.dimension(name, "dim", dim, result.shape)
     if done is not None:
         arguments.flags(name, "done", done, "rewards", result.shape)
