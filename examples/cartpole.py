@@ -11,7 +11,9 @@ gradient of the mean return. The ways to do it differ in what an action is charg
 - constant: the same, less an average of earlier steps of the training.
 - leave-one-out: less the mean of the other environments at the same time.
 - critic: less the forecast of a network that sees the state and the time.
-- gae: λ-returns of that network, λ = 0.98. Biased as far as the network errs.
+- gae: advantages by λ-returns of a network that sees the state alone, λ = 0.95, of the discounted rewards without a
+  limit: an episode that still stands when its time is up is truncated, not terminated. Biased as far as the network
+  errs, and of another objective than the others.
 - normalized: less the mean of all, divided by their standard deviation. Usual in practice, and biased: both contain
   the action's own return, and long episodes weigh more in both.
 
@@ -43,7 +45,7 @@ SOLVED = 475
 ENVIRONMENTS, EVALUATED = 16, 100  # episodes for one step of the optimizer, and for one measurement
 HIDDEN = 64
 RATE = 1e-2  # of Adam, the same for all ways and both networks
-TRACE = 0.98  # λ
+DISCOUNT, TRACE = 0.99, 0.95  # γ and λ, of `gae`
 KEPT = 0.9  # of the average of earlier returns, at each step
 STEPS, EVERY = 150, 10  # of the optimizer, and from one measurement to the next
 COMPARED_AFTER, COMPARED = 20, 200  # steps after which the noise of all ways is compared, and batches for that
@@ -54,6 +56,9 @@ class Batch(NamedTuple):
     actions: Tensor  # [time, environments], 0. or 1.
     rewards: Tensor  # [time, environments]
     mask: Tensor  # [time, environments], False after the end of the episode
+    after: Tensor  # [time, environments, 4], the state after each action: at the end the last one of the episode
+    terminated: Tensor  # [time, environments], the pole fell
+    truncated: Tensor  # [time, environments], the time was up
 
 
 class Agent(nn.Module):
@@ -86,6 +91,10 @@ class Agent(nn.Module):
         time = torch.arange(len(states)).div(LIMIT).view(-1, 1, 1).expand(*states.shape[:-1], 1)
         return LIMIT / 5 * self.critic(torch.cat((states, time), -1))
 
+    def value(self, states: Tensor) -> Tensor:
+        """The same without a limit, with a discount: the time does not matter."""
+        return self.critic(torch.cat((states, torch.zeros_like(states[..., :1])), -1)) / (1 - DISCOUNT)
+
 
 @torch.no_grad()
 def play(environments: VectorEnv[Any, Any, Any], act: Callable[[Tensor], Tensor]) -> Batch:
@@ -104,9 +113,12 @@ def play(environments: VectorEnv[Any, Any, Any], act: Callable[[Tensor], Tensor]
     while alive.any():
         before = torch.as_tensor(states)
         action = act(before)
-        states, reward, terminated, truncated, _ = environments.step(action.long().numpy())
-        steps.append(Batch(before, action, torch.as_tensor(reward).float() * alive, alive))
-        alive = alive & ~torch.as_tensor(terminated | truncated)
+        states, reward, *ends, _ = environments.step(action.long().numpy())
+        terminated, truncated = map(torch.as_tensor, ends)
+        after = torch.as_tensor(states)  # of an environment that is done: it resets itself one step later
+        reward = torch.as_tensor(reward).float() * alive
+        steps.append(Batch(before, action, reward, alive, after, terminated, truncated))
+        alive = alive & ~(terminated | truncated)
     return Batch(*(torch.stack(column) for column in zip(*steps, strict=True)))
 
 
@@ -140,10 +152,12 @@ def critic(agent: Agent, batch: Batch, log_prob: Tensor) -> Tensor:
 
 
 def gae(agent: Agent, batch: Batch, log_prob: Tensor) -> Tensor:
-    """The time limit is part of this task and the forecast knows the time: the end is a termination, no truncation."""
-    forecast = agent.forecast(batch.states)
-    found = sp.generalized_advantage(batch.rewards, forecast.detach(), dim=0, trace=TRACE, mask=batch.mask)
-    error = (forecast - sp.reward_to_go(batch.rewards, dim=0))[batch.mask] / LIMIT  # the whole return, as for `critic`
+    value = agent.value(batch.states)
+    found = sp.generalized_advantage(
+        batch.rewards, value.detach(), agent.value(batch.after).detach(), dim=0, discount=DISCOUNT, trace=TRACE,
+        terminated=batch.terminated, truncated=batch.truncated, mask=batch.mask,
+    )  # fmt: skip
+    error = (value - found.target)[batch.mask] * (1 - DISCOUNT)
     loss = sp.score_function_loss(log_prob, -found.advantage, as_weights=True, time_dim=0, mask=batch.mask)
     return loss + error.square().mean()
 

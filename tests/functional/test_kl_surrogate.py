@@ -155,14 +155,14 @@ def test_precision() -> None:
         (
             (torch.zeros(3), torch.zeros(3), "backward"),
             ValueError,
-            'direction="reverse" or "forward"; got \'backward\'',
+            "direction as one of 'reverse', 'forward'; got 'backward'",
         ),
         (
             (torch.zeros(3), torch.zeros(2, 3)),
             ValueError,
-            r"log_q and log_p of one shape, .*; got \[3\] and \[2, 3\]\. Sum both",
+            r"log_p in the shape of log_q, \[3\], nothing is broadcast; got \[2, 3\]",
         ),
-        ((torch.zeros(3), 0.5), TypeError, "log_p as a tensor of real log-probabilities; got float"),
+        ((torch.zeros(3), 0.5), TypeError, "log_p as a tensor of real floating-point numbers; got float"),
         ((torch.zeros(3, dtype=torch.int64), torch.zeros(3)), TypeError, r"log_q as a tensor .*; got torch\.int64"),
     ],
     ids=["direction", "shapes", "number", "integers"],

@@ -238,7 +238,11 @@ REFUSED_TOKENS: list[tuple[Callable[[], Tensor], type[Exception], str]] = [
     (lambda: sp.sequence_log_prob(X, W.T, T), ValueError, r"weight \[vocabulary, width\]; got \[2, 3\] and \[3, 5\]"),
     (lambda: sp.sequence_log_prob(X, W, T, bias=X[0]), ValueError, r"bias in the shape of the vocabulary, \[5\]"),
     (lambda: sp.sequence_log_prob(X, W, T + 5), ValueError, "tokens from 0 to 4; got 5"),
-    (lambda: sp.sequence_log_prob(X, W, T, chunk=0), ValueError, "chunk as a whole number .* got 0"),
+    (
+        lambda: sp.sequence_log_prob(X, W, T, chunk=0),
+        ValueError,
+        "a whole number of positions to a chunk, at least 1; got .*=0",
+    ),
     (lambda: sp.sequence_log_prob(NAN, W, T), ValueError, r"in the row \[0\] of hidden"),
     (lambda: sp.sequence_log_prob(X.tolist(), W, T), TypeError, "hidden as a tensor .* got list"),  # type: ignore[arg-type]
 ]

@@ -351,6 +351,13 @@ def test_training_and_measuring_tell_how_far_they_are() -> None:
     assert [done for stage, done, total in told if stage == "measuring"] == list(range(65))
 
 
+def test_papers_are_cited_by_their_keys() -> None:
+    from sampleprop.bibliography import entries
+
+    printed = run("cite", "kool2019buy", "REBAR", "kool2019buy").stdout.strip()
+    assert printed == f"{entries()['kool2019buy']}\n\n{entries()['tucker2017rebar']}"
+
+
 def torch_bits() -> Any:
     import torch
     from torch.distributions import Bernoulli, Independent

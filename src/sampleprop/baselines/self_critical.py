@@ -1,6 +1,6 @@
 """The cost of the most probable point.
 
-Source: [rennie2017self]. Differences from the paper: none.
+Source: [rennie2017self]; for language models [li2024remax] (ReMax). Differences from the papers: none.
 """
 
 from __future__ import annotations

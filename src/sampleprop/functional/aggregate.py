@@ -1,8 +1,7 @@
 """One number from a loss at each step, such that micro-batches and ranks add up to the whole.
 
-Source: the definition of a mean; the constant divisor is that of Liu, Chen, Li, Qi, Pang, Du, Lee and Lin (2025),
-"Understanding R1-Zero-like training".
-Differences from it: the divisor is counted over the whole step of the optimizer.
+Source: the definition of a mean; the constant divisor is that of [liu2025understanding] (Dr. GRPO). Differences from
+the paper: the divisor is counted over the whole step of the optimizer.
 """
 
 from __future__ import annotations

@@ -99,6 +99,12 @@ def two_masks(name: str, mask: Tensor | None, drawn: Tensor | None, other: str, 
         )
 
 
+def fraction(name: str, argument: str, value: float) -> None:
+    """Require a number from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} needs {argument} from 0 to 1; got {value}.")
+
+
 def choice(name: str, argument: str, value: Any, options: tuple[str, ...]) -> None:
     """Require one of some words."""
     if value not in options:

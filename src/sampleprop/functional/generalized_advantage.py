@@ -1,10 +1,7 @@
 """Advantages from a critic: generalized advantage estimates, and V-trace for draws of an older policy.
 
-Source: Schulman, Moritz, Levine, Jordan and Abbeel (2016), "High-dimensional continuous control using generalized
-advantage estimation", eq. 16; Espeholt and others (2018), "IMPALA: Scalable distributed deep-RL with importance
-weighted actor-learner architectures", eq. 1 and sec. 4.2.
-Differences from the papers: termination and truncation are told apart, and steps that the policy did not draw pass
-time by.
+Source: [schulman2016high], eq. 16; V-trace by [espeholt2018impala], eq. 1 and sec. 4.2. Differences from the papers:
+termination and truncation are told apart, and no time passes at steps that the policy did not draw.
 """
 
 from __future__ import annotations
@@ -105,9 +102,8 @@ def generalized_advantage(
     """
     rewards, values = arguments.real(NAME, "rewards", rewards), arguments.real(NAME, "values", values)
     dim = arguments.dimension(NAME, "dim", dim, rewards.shape)
-    for name, number in (("discount", discount), ("trace", trace)):
-        if not 0 <= number <= 1:
-            raise ValueError(f"{NAME} needs {name} from 0 to 1; got {number}.")
+    arguments.fraction(NAME, "discount", discount)
+    arguments.fraction(NAME, "trace", trace)
     if not (len(clip) == 2 and min(clip) > 0):
         raise ValueError(f"{NAME} needs clip as two limits above 0, of ρ and of κ; got {clip}.")
     for name, flag in (("terminated", terminated), ("truncated", truncated)):

@@ -1,10 +1,10 @@
 """Weights for draws from another policy than the one that is trained.
 
-Source: Precup, Sutton and Singh (2000), "Eligibility traces for off-policy policy evaluation" (of whole draws, of each
-decision, and self-normalized); clipping by Schulman, Wolski, Dhariwal, Radford and Klimov (2017), "Proximal
-policy optimization algorithms", eq. 7; the geometric mean by Zheng and others (2025), "Group sequence policy
-optimization", eq. 7.
-Differences from the papers: a ratio is compared with its limits before the exponential, in log space.
+Source: [precup2000eligibility] (of whole draws, of each decision, and self-normalized); clipping by
+[schulman2017proximal], eq. 7; the geometric mean by [zheng2025group], eq. 7; clipped and detached ratios by
+[minimax2025scaling] (CISPO) and [yao2025efficient] (truncated importance sampling); weight 0 outside of the limits by
+[ling2025every] (IcePop). Differences from the papers: a ratio is compared with its limits before the exponential, in
+log space.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Any function of hidden states, a few positions at a time.
 
-Source: Chen, Xu, Zhang and Guestrin (2016), "Training deep nets with sublinear memory cost", for the recomputation.
+Source: [chen2016training], for the recomputation.
 Differences from the paper: none.
 """
 
@@ -51,7 +51,7 @@ def in_chunks(f: Callable[..., Any], *tensors: Tensor, dims: int, chunk: int = 5
         >>> sp.in_chunks(terms, hidden, tokens, dims=2, chunk=4).entropy.shape
         torch.Size([2, 5])
     """
-    checks.samples(NAME, chunk, argument="chunk")
+    checks.samples(NAME, chunk, argument="positions to a chunk")
     if not tensors or not all(isinstance(x, Tensor) and x.dim() >= dims for x in tensors):
         raise ValueError(
             f"{NAME} needs one tensor or more, each with dims={dims} dimensions of positions. Pass hidden."

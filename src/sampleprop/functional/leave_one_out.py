@@ -1,10 +1,8 @@
 """The mean cost of the other draws of a group.
 
-Source: Kool, van Hoof and Welling (2019), "Buy 4 REINFORCE samples, get a baseline for free!". Lengths as weights are
-those of Hao, Dong, Wu, Huang, Chi and Wei (2025), "On-policy RL with optimal reward baseline", whose mean has the own
-draw in it and is biased.
-Differences from the papers: draws can be left out, groups can be ragged and spread over ranks, and the own draw never
-enters.
+Source: [kool2019buy]; for language models [ahmadian2024back]. Lengths as weights are those of [hao2025policy], whose
+mean has the own draw in it and is biased. Differences from the papers: draws can be left out, groups can be ragged and
+spread over ranks, and the own draw never enters.
 """
 
 from __future__ import annotations

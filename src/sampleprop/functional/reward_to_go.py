@@ -1,8 +1,7 @@
 """The sum of the rewards from each step on.
 
-Source: Sutton and Barto (2018), "Reinforcement learning: an introduction", eq. 3.8 (the return); the scan is that of
-Hillis and Steele (1986), "Data parallel algorithms".
-Differences from them: none.
+Source: [sutton2018reinforcement], eq. 3.8 (the return); the scan is that of [hillis1986data]; what the discount does to
+the gradient is from [nota2020policy]. Differences from them: none.
 """
 
 from __future__ import annotations
@@ -64,8 +63,8 @@ def reward_to_go(
     result = arguments.real(name, "rewards", rewards)
     if isinstance(discount, Tensor):
         arguments.same_shape(name, "discount", discount, "rewards", result.shape)
-    elif not 0 <= discount <= 1:
-        raise ValueError(f"{name} needs a discount from 0 to 1; got {discount}. Beyond 1 the sum need not converge.")
+    else:
+        arguments.fraction(name, "discount", discount)
     dim = arguments.dimension(name, "dim", dim, result.shape)
     if done is not None:
         arguments.flags(name, "done", done, "rewards", result.shape)

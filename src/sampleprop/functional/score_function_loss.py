@@ -1,9 +1,7 @@
 """The score-function gradient from log-probabilities and costs that are already there.
 
-Source: Williams (1992), "Simple statistical gradient-following algorithms for connectionist reinforcement learning";
-any order by the box of Foerster, Farquhar, Al-Shedivat, Rocktäschel, Xing and Whiteson (2018), "DiCE: The infinitely
-differentiable Monte Carlo estimator", sec. 4; the baseline in it by Farquhar, Whiteson and Foerster (2019), "Loaded
-DiCE: Trading off bias and variance in any-order score function gradient estimators for reinforcement learning".
+Source: [williams1992simple]; any order by the box of [foerster2018dice], sec. 4; the baseline in it by
+[farquhar2019loaded]; the lengths that divide by [shao2024deepseekmath] (GRPO), the tokens by [yu2025dapo] (DAPO).
 Differences from the papers: costs without a step, draws of different lengths, steps that the policy did not draw, and
 groups that leave one out.
 """

@@ -1,6 +1,6 @@
 """The log-probability of tokens from hidden states, for a vocabulary too large to keep the logits.
 
-Source: Chen, Xu, Zhang and Guestrin (2016), "Training deep nets with sublinear memory cost", for the recomputation.
+Source: [chen2016training], for the recomputation.
 Differences from the paper: the derivative is written out, in pieces.
 """
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from sampleprop import noise
+from sampleprop import checks, noise
 from sampleprop.functional import arguments
-from sampleprop.functional.token_log_prob import certain, checked, log_prob, slope
+from sampleprop.functional.token_log_prob import certain, checked, kept, log_prob, slope
 
 
 def sequence_log_prob(
@@ -68,8 +68,7 @@ def sequence_log_prob(
         torch.Size([2, 5])
     """
     name = "sequence_log_prob"
-    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-        raise ValueError(f"{name} needs chunk as a whole number of positions, at least 1; got {chunk!r}.")
+    checks.samples(name, chunk, argument="positions to a chunk")
     arguments.floating(name, "hidden", hidden)
     arguments.floating(name, "weight", weight)
     if weight.dim() != 2 or hidden.dim() < 1 or hidden.shape[-1] != weight.shape[1]:
@@ -104,8 +103,9 @@ class _SequenceLogProb(Function):
         temperature: float,
         chunk: int,
     ) -> Tensor:
-        pieces = _pieces(chunk, hidden, tokens, mask)
-        return torch.cat([log_prob(functional.linear(h, weight, bias), t, m, temperature) for h, t, m in pieces])
+        pieces = _pieces(chunk, hidden, tokens)
+        found = [log_prob(functional.linear(h, weight, bias), t, temperature)[0] for h, t in pieces]
+        return kept(torch.cat(found), mask)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -118,8 +118,7 @@ class _SequenceLogProb(Function):
         wanted = ctx.needs_input_grad
         by_hidden, by_weight, by_bias = [], None, None
         for h, t, m, w in _pieces(ctx.chunk, hidden, tokens, mask, grad_output):
-            if m is not None:
-                h = torch.where(m.unsqueeze(-1), h, 0)  # for 0 times NaN is NaN
+            h = kept(h, m)  # because 0 times NaN is NaN
             by_logits = slope(functional.linear(h, weight, bias), t, m, ctx.temperature, w)  # [chunk, vocabulary]
             if wanted[2]:
                 by_bias = _plus(by_bias, by_logits.sum(0))

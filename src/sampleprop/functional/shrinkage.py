@@ -1,8 +1,7 @@
 """The mean of the other draws of a group, drawn towards the other groups.
 
-Source: James and Stein (1961), "Estimation with quadratic loss", for the idea; the estimate of the two variances is the
-usual one of random effects. Differences from it: the own draw and the own group are left out, each where it would bias
-the gradient.
+Source: [james1961estimation], for the idea; the estimate of the two variances is the usual one of random effects.
+Differences from the paper: the own draw and the own group are left out, each where it would bias the gradient.
 """
 
 from __future__ import annotations

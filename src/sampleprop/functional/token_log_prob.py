@@ -93,16 +93,18 @@ def certain(name: str, argument: str, value: Tensor) -> Tensor:
     return value
 
 
-def log_prob(logits: Tensor, tokens: Tensor, mask: Tensor | None, temperature: float) -> Tensor:
-    """[...], from logits [..., vocabulary], in float32 at least."""
-    return _value_and_norm(logits, tokens, mask, temperature)[0]
+def log_prob(logits: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """The log-probabilities, and the logarithm of the sum of all exponentials: [...], in float32 at least."""
+    z = scaled(logits, temperature)
+    norm = z.logsumexp(-1)
+    return z.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - norm, norm
 
 
 def slope(logits: Tensor, tokens: Tensor, mask: Tensor | None, temperature: float, weight: Tensor) -> Tensor:
     """The derivative of (weight * log_prob).sum() by the logits, [..., vocabulary]; differentiable itself."""
     weight = weight.unsqueeze(-1) / temperature
     result = (-weight * scaled(logits, temperature).softmax(-1)).scatter_add(-1, tokens.unsqueeze(-1), weight)
-    return result if mask is None else torch.where(mask.unsqueeze(-1), result, 0)
+    return kept(result, mask)
 
 
 def scaled(logits: Tensor, temperature: float) -> Tensor:
@@ -110,13 +112,25 @@ def scaled(logits: Tensor, temperature: float) -> Tensor:
     return noise.promote(logits) / temperature if temperature != 1 else noise.promote(logits)
 
 
+def kept(x: Tensor, mask: Tensor | None) -> Tensor:
+    """x, [...] or [..., vocabulary], with 0 where the mask, [...], is False, whatever stands there."""
+    if mask is None:
+        return x
+    return torch.where(mask if mask.dim() == x.dim() else mask.unsqueeze(-1), x, 0)
+
+
+def rows(x: Tensor) -> Tensor:
+    """[..., vocabulary] -> [rows, vocabulary]."""
+    return x.reshape(-1, x.shape[-1])
+
+
 def pieces(logits: Tensor) -> list[slice]:
     """Rows of logits [rows, vocabulary] that are worked on at a time: all of them where a compiler fuses the work."""
-    rows, vocabulary = logits.shape
+    count, vocabulary = logits.shape
     if not inspectable(logits):
-        return [slice(0, rows)]
+        return [slice(0, count)]
     step = max(1, (PIECE if logits.device.type == "cpu" else DEVICE_PIECE) // max(vocabulary, 1))
-    return [slice(start, start + step) for start in range(0, max(rows, 1), step)]
+    return [slice(start, start + step) for start in range(0, max(count, 1), step)]
 
 
 def by_pieces(logits: Tensor, work: Callable[[slice], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
@@ -131,23 +145,15 @@ def by_pieces(logits: Tensor, work: Callable[[slice], tuple[Tensor, ...]]) -> tu
         return found
     results = tuple(x.new_empty(len(logits)) for x in found)
 
-    def keep(rows: slice, found: tuple[Tensor, ...]) -> None:
+    def keep(piece: slice, found: tuple[Tensor, ...]) -> None:
         for result, x in zip(results, found, strict=True):
-            result[rows] = x
+            result[piece] = x
 
     keep(first, found)
     del found
-    for rows in rest:
-        keep(rows, work(rows))
+    for piece in rest:
+        keep(piece, work(piece))
     return results
-
-
-def _value_and_norm(logits: Tensor, tokens: Tensor, mask: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
-    """The log-probabilities, and the logarithm of the sum of all exponentials."""
-    z = scaled(logits, temperature)
-    norm = z.logsumexp(-1)
-    value = z.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - norm
-    return (value if mask is None else torch.where(mask, value, 0)), norm
 
 
 class _TokenLogProb(Function):
@@ -155,10 +161,10 @@ class _TokenLogProb(Function):
 
     @staticmethod
     def forward(logits: Tensor, tokens: Tensor, mask: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
-        flat, numbers = logits.reshape(-1, logits.shape[-1]), tokens.reshape(-1)
-        found = by_pieces(flat, lambda rows: _value_and_norm(flat[rows], numbers[rows], None, temperature))
+        flat, numbers = rows(logits), tokens.reshape(-1)
+        found = by_pieces(flat, lambda piece: log_prob(flat[piece], numbers[piece], temperature))
         value, norm = (x.view(tokens.shape) for x in found)
-        return (value if mask is None else torch.where(mask, value, 0)), norm
+        return kept(value, mask), norm
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -180,14 +186,13 @@ def _slope_in_pieces(
     logits: Tensor, tokens: Tensor, mask: Tensor | None, norm: Tensor, temperature: float, weight: Tensor
 ) -> Tensor:
     """As `slope`, without graph, with float32 numbers for a few rows at a time."""
-    flat, numbers = logits.reshape(-1, logits.shape[-1]), tokens.reshape(-1, 1)
-    weight = (weight / temperature).reshape(-1, 1)
-    if mask is not None:
-        weight = torch.where(mask.reshape(-1, 1), weight, 0)
+    flat, numbers, weight = rows(logits), tokens.reshape(-1, 1), (weight / temperature).reshape(-1, 1)
+    norm = norm.reshape(-1, 1)
     result = torch.empty_like(flat)
-    for rows in pieces(flat):
-        p = scaled(flat[rows], temperature).sub(norm.reshape(-1, 1)[rows]).exp_()
+    for piece in pieces(flat):
+        p = scaled(flat[piece], temperature).sub(norm[piece]).exp_()
+        p.mul_(-weight[piece]).scatter_add_(-1, numbers[piece], weight[piece])
         if mask is not None:
-            p = torch.where(mask.reshape(-1, 1)[rows], p, 0)  # for 0 times NaN is NaN
-        result[rows] = p.mul_(-weight[rows]).scatter_add_(-1, numbers[rows], weight[rows])
+            p.masked_fill_(~mask.reshape(-1, 1)[piece], 0)
+        result[piece] = p
     return result.view(logits.shape)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from sampleprop.functional import arguments
-from sampleprop.functional.token_log_prob import by_pieces, certain, checked, pieces, scaled
+from sampleprop.functional.token_log_prob import by_pieces, certain, checked, kept, pieces, rows, scaled
 from sampleprop.tracing import differentiable_backward, inspectable
 
 NAME = "token_terms"
@@ -148,15 +148,14 @@ class _TokenTerms(Function):
     def forward(
         logits: Tensor, tokens: Tensor, reference: Tensor | None, mask: Tensor | None, temperature: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        flat, numbers = _rows(logits), tokens.reshape(-1)
-        other = None if reference is None else _rows(reference)
-        found = by_pieces(
-            flat, lambda rows: _terms(flat[rows], numbers[rows], None if other is None else other[rows], temperature)
-        )
-        value, entropy, kl, norm = (x.view(tokens.shape) for x in found)
-        if mask is not None:
-            value, entropy, kl = (torch.where(mask, x, 0) for x in (value, entropy, kl))
-        return value, entropy, kl, norm
+        flat, numbers = rows(logits), tokens.reshape(-1)
+        other = None if reference is None else rows(reference)
+
+        def work(piece: slice) -> tuple[Tensor, ...]:
+            return _terms(flat[piece], numbers[piece], None if other is None else other[piece], temperature)
+
+        value, entropy, kl, norm = (x.view(tokens.shape) for x in by_pieces(flat, work))
+        return kept(value, mask), kept(entropy, mask), kept(kl, mask), norm
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -169,7 +168,7 @@ class _TokenTerms(Function):
         logits, tokens, reference, mask, *found = (
             ctx.saved_tensors
         )  # once: under checkpointing a second look is refused
-        given = [w if mask is None else torch.where(mask, w, 0) for w in weights[:3]]
+        given = list(weights[:3])
         if not differentiable_backward() and inspectable(logits):
             result = _slope_in_pieces(logits, tokens, reference, mask, found, given, ctx.temperature)
             return result, None, None, None, None
@@ -179,8 +178,7 @@ class _TokenTerms(Function):
             _, entropy, kl, _ = _terms(logits, tokens, reference, ctx.temperature)
         ratio = None if reference is None else log_p - scaled(reference, ctx.temperature).log_softmax(-1)
         result = _slope(log_p, tokens, ratio, entropy, kl, given) / ctx.temperature
-        result = result if mask is None else torch.where(mask.unsqueeze(-1), result, 0)
-        return result.to(logits.dtype), None, None, None, None
+        return kept(result, mask).to(logits.dtype), None, None, None, None
 
 
 def _slope_in_pieces(
@@ -193,27 +191,23 @@ def _slope_in_pieces(
     temperature: float,
 ) -> Tensor:
     """As `_slope` by the logits, without graph, with float32 numbers for a few rows at a time."""
-    flat, numbers = _rows(logits), tokens.reshape(-1, 1)
-    other = None if reference is None else _rows(reference)
+    flat, numbers = rows(logits), tokens.reshape(-1, 1)
+    other = None if reference is None else rows(reference)
     by_value, by_entropy, by_kl, entropy, kl, norm = (x.reshape(-1, 1) for x in (*weights, *found))
     result = torch.empty_like(flat)
-    for rows in pieces(flat):
-        log_p = scaled(flat[rows], temperature) - norm[rows]
+    for piece in pieces(flat):
+        log_p = scaled(flat[piece], temperature) - norm[piece]
         p = log_p.exp()
         log_p.masked_fill_(p == 0, 0)
         # The terms of `_slope` that are the same along the vocabulary are taken together.
-        constant = -by_value[rows] - by_entropy[rows] * entropy[rows] - by_kl[rows] * kl[rows]
-        inner = log_p.mul_(by_kl[rows] - by_entropy[rows]).add_(constant)
+        constant = -by_value[piece] - by_entropy[piece] * entropy[piece] - by_kl[piece] * kl[piece]
+        inner = log_p.mul_(by_kl[piece] - by_entropy[piece]).add_(constant)
         if other is not None:
-            q = scaled(other[rows], temperature)
+            q = scaled(other[piece], temperature)
             log_q = (q - q.logsumexp(-1, keepdim=True)).masked_fill_(p == 0, 0)
-            inner.sub_(log_q.mul_(by_kl[rows]))
-        p.mul_(inner).scatter_add_(-1, numbers[rows], by_value[rows])
+            inner.sub_(log_q.mul_(by_kl[piece]))
+        p.mul_(inner).scatter_add_(-1, numbers[piece], by_value[piece])
         if mask is not None:
-            p.masked_fill_(~mask.reshape(-1, 1)[rows], 0)
-        result[rows] = p.div_(temperature)
+            p.masked_fill_(~mask.reshape(-1, 1)[piece], 0)
+        result[piece] = p.div_(temperature)
     return result.view(logits.shape)
-
-
-def _rows(logits: Tensor) -> Tensor:
-    return logits.reshape(-1, logits.shape[-1])

@@ -1,6 +1,6 @@
 """Numbers less their mean, over their standard deviation.
 
-Source: the definition.
+Source: the definition; as advantages such numbers are those of [hu2025reinforce] (REINFORCE++).
 """
 
 from __future__ import annotations

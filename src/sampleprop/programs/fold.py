@@ -3,7 +3,7 @@
 A program is a nested expectation: each variable's cost is what the rest of the program costs, so a cost that was
 charged before a variable is never charged to it. The list is folded from the last variable to the first, without
 recursion, so a chain may have any length. Score functions that follow one another without a dimension of their own are
-folded together, by the form of Foerster et al. (2018), "DiCE", sec. 4: a cost times the box of all variables before it.
+folded together, by the form of [foerster2018dice], sec. 4: a cost times the box of all variables before it.
 """
 
 from __future__ import annotations

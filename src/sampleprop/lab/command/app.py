@@ -77,23 +77,27 @@ def cite(
     names: Annotated[
         list[str],
         typer.Argument(
-            help="Estimators, by a name that `sampleprop list` prints, or FILE.py:NAME.",
+            help="Estimators, by a name that `sampleprop list` prints, or FILE.py:NAME; or keys of papers, as the "
+            "documentation has them in brackets.",
             autocompletion=complete(known.estimators),
         ),
     ],
 ) -> None:
     """Print BibTeX for what you used."""
+    from sampleprop.bibliography import entries
     from sampleprop.lab.measure import configurations
 
+    def entry(name: str) -> str:
+        if name in entries():
+            return entries()[name]
+        kind = configurations.find_class(name)
+        source = getattr(kind, "source", None)  # only estimators of the library need one
+        # BibTeX ignores text outside of entries.
+        return f"% {kind.__name__} states no source." if source is None else source.bibtex()
+
     with report_mistakes():
-        kinds = [configurations.find_class(name) for name in names]
-    # Only estimators of the library need a source. BibTeX ignores text outside of entries.
-    sources = [getattr(kind, "source", None) for kind in kinds]
-    entries = [
-        f"% {kind.__name__} states no source." if source is None else source.bibtex()
-        for kind, source in zip(kinds, sources, strict=True)
-    ]
-    typer.echo("\n\n".join(dict.fromkeys(entries)))
+        found = [entry(name) for name in names]
+    typer.echo("\n\n".join(dict.fromkeys(found)))
 
 
 @app.command("list")
