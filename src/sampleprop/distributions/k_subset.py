@@ -17,7 +17,7 @@ from torch.distributions import constraints
 from sampleprop import noise
 from sampleprop.families.structured import LogLinear, Natural
 
-HALVINGS = 50  # of the interval for the tilt, whose precision decides nothing but the range of the numbers
+HALVINGS = 16  # of the interval for the tilt, whose precision decides nothing but the range of the numbers
 SHORT = 8  # products of polynomials up to this length are written out, longer ones are made by Fourier transforms
 
 
@@ -152,20 +152,28 @@ class KSubset(LogLinear):
 
 
 def _tilt(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The constant c, [..., 1], such that bits of the logits θ + c have the mean sum k, and s = log(1 + e^(θ + c)).
+    """A constant c, [..., 1], such that bits of the logits θ + c have a mean sum near k, and s = log(1 + e^(θ + c)).
 
-    Given the sum, the constant does not matter. With it, k is the most probable sum, whose probability is at least
-    1 / (n + 1). Therefore all numbers are probabilities, and nothing underflows. Both are detached: A does not depend
-    on c, and what is 1 - p = e^-s may stay a constant of the same kind.
+    Given the sum, the constant does not matter. With it, k is among the most probable sums, so that all numbers are
+    probabilities, and nothing underflows. Both are detached: A does not depend on c, and what is 1 - p = e^-s may stay
+    a constant of the same kind.
     """
     theta = logits.detach()
-    low = -theta.amax(-1, keepdim=True) - 40
-    high = -torch.where(theta > -torch.inf, theta, torch.inf).amin(-1, keepdim=True) + 40
+    n = theta.shape[-1]
+    # From the first of these two constants on the mean sum is above k - 1/2, up to the second one below k + 1/2: the k
+    # largest logits are then nearly certain, and the others nearly impossible. So the search is short for any logits.
+    ordered = F.pad(theta.topk(min(k + 1, n), -1).values, (1, 0), value=torch.inf)
+    ordered = F.pad(ordered, (0, 1), value=-torch.inf)[..., k : k + 2]  # the k-th largest logit, and the next one
+    beyond = [math.log(2 * max(k, 1)), -math.log(2 * max(n - k, 1))]
+    ends = torch.tensor(beyond, dtype=theta.dtype, device=theta.device) - ordered  # [..., 2]
+    finite = ends.isfinite()
+    ends = torch.where(finite, ends, torch.where(finite, ends, 0.0).sum(-1, keepdim=True))
+    c = ends.mean(-1, keepdim=True)
+    step = (ends[..., :1] - ends[..., 1:]).abs() / 2
     for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        fewer = (theta + middle).sigmoid().sum(-1, keepdim=True) < k
-        low, high = torch.where(fewer, middle, low), torch.where(fewer, high, middle)
-    c = (low + high) / 2
+        step = step / 2
+        fewer = (theta + c).sigmoid().sum(-1, keepdim=True) < k
+        c = torch.where(fewer, c + step, c - step)
     return c, F.softplus(theta + c)
 
 

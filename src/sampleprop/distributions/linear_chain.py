@@ -102,7 +102,7 @@ class LinearChain(LogLinear):
         if 1 < unary.shape[-1] <= FEW:
             return _by_products(unary, transitions)
         before, offset = _forward(unary, transitions)
-        return logsumexp(before[-1], -1) + offset
+        return torch.where(offset > -torch.inf, before[-1].logsumexp(-1) + offset, -torch.inf)
 
     def draw(self, shape: Size, generator: Generator | None = None) -> Tensor:
         natural = {name: x.detach() for name, x in self.natural.items()}
@@ -153,17 +153,19 @@ def _forward(unary: Tensor, transitions: Tensor) -> tuple[list[Tensor], Tensor]:
 
     The second result is the sum of the maxima, [...]. Without them the numbers would grow with T, and lose digits.
     """
+    lowest = torch.finfo(unary.dtype).min / 4  # in the place of -inf, at which torch.logsumexp has no derivative
+    scores = unary[..., 0, :].clamp_min(lowest)
+    steps = (transitions + unary[..., 1:, :].unsqueeze(-2)).clamp_min(lowest).unbind(-3)
     before: list[Tensor] = []
-    offset: Tensor | float = 0.0
-    for t in range(unary.shape[-2]):
-        scores = unary[..., t, :]
-        if before:
-            scores = scores + logsumexp(before[-1].unsqueeze(-1) + transitions[..., t - 1, :, :], -2)
-        largest = _largest(scores, 1)
-        before.append(scores - largest.unsqueeze(-1))
-        offset = offset + largest
-    assert isinstance(offset, Tensor)
-    return before, offset
+    maxima = []
+    for step in (None, *steps):
+        if step is not None:
+            scores = torch.logsumexp(before[-1].unsqueeze(-1) + step, -2)
+        largest = scores.detach().amax(-1, keepdim=True)
+        before.append(scores - largest)
+        maxima.append(largest)
+    offset = torch.cat(maxima, -1).sum(-1)
+    return before, torch.where(offset > lowest / 2, offset, -torch.inf)
 
 
 def _by_products(unary: Tensor, transitions: Tensor) -> Tensor:
