@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 import sampleprop as sp
+from sampleprop.programs import forced
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import against  # noqa: E402
 import bars  # noqa: E402
+import belief_network  # noqa: E402
 import report  # noqa: E402
 from cases import CASES, KINDS, estimates  # noqa: E402
 from workloads import toy  # noqa: E402
@@ -143,6 +145,58 @@ def test_both_yardsticks_learn_by_the_same_gradients(name: str) -> None:
     assert (
         agree(slow, fast) < statistics.NormalDist().inv_cdf(1 - 1e-3 / 5 / 100 / 2) + 0.5
     )  # 60 repeats: a little more for t
+
+
+def network_by_hand():
+    """A small belief network, its step by hand, and an image in double precision."""
+    torch.manual_seed(0)
+    network = belief_network.Network(3, 2, lambda pixels: sp.REBAR(None, mean_field=True)).double()
+    by_hand = belief_network.ByHand(network, 3).double()
+    return network, by_hand, torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
+
+
+def test_the_belief_network_by_hand_has_the_exact_gradient() -> None:
+    """200 batches of 400 rows; every parameter of the model, against every path."""
+    network, by_hand, x = network_by_hand()
+    found = []
+    for _ in range(200):
+        for parameter in network.model():
+            parameter.grad = None
+        by_hand.backward(x.expand(400, -1))
+        found.append(torch.cat([p.grad.flatten() for p in network.model() if p.grad is not None]))
+    exact = forced.exact(network.negative_elbo, (x.unsqueeze(0),), {}, network.model()).gradients
+    gradients = torch.cat([gradient.flatten() for gradient in exact])
+    limit = statistics.NormalDist().inv_cdf(1 - 1e-3 / gradients.numel() / 2) + 0.3  # 200 batches: a little more for t
+    assert agree(torch.stack(found), gradients[None]) < limit
+
+
+def test_the_belief_network_by_hand_learns_as_the_program_does() -> None:
+    """η and the temperatures, by the same gradients; the baselines of the two are different modules."""
+    network, by_hand, x = network_by_hand()
+    for layer, estimator in zip(by_hand.layers, network.estimators, strict=True):
+        layer.baseline = torch.nn.Sequential(torch.nn.Linear(3, 1), torch.nn.Flatten(0)).double()
+        estimator.baseline = sp.LearnedBaseline(layer.baseline)
+    ours = [p for e in network.estimators for p in (e.eta, e.log_temperature)]
+    theirs = [p for layer in by_hand.layers for p in (layer.eta, layer.log_temperature)]
+    found: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for _ in range(200):
+        loss = network.negative_elbo(x.expand(400, -1)).mean()
+        found[0].append(torch.stack(torch.autograd.grad(loss, ours)))
+        by_hand.backward(x.expand(400, -1))
+        found[1].append(torch.stack([p.grad.clone() for p in theirs]))
+    limit = statistics.NormalDist().inv_cdf(1 - 1e-3 / 4 / 2) + 0.3
+    assert agree(torch.stack(found[0]), torch.stack(found[1])) < limit
+    assert torch.stack(found[1]).mean(0).abs().min() > 1e-4
+
+
+def test_the_belief_network_is_trained_both_ways(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(belief_network, "REPEATS", 20)
+    options = ["--data", "digits", "--steps", "2", "--seeds", "3", "--width", "4", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["belief_network.py", *options])
+    belief_network.main()
+    printed = capsys.readouterr().out
+    assert printed.count("| 3 | ") == 2
+    assert "MISSED" in printed or "All goals are met" in printed
 
 
 def test_the_runner_prints_a_table_and_writes_json(tmp_path: Path) -> None:

@@ -248,6 +248,34 @@ def test_a_wrong_rest_is_seen(mutant, monkeypatch):
     assert largest(three_levels([rebar(), rebar(), rebar()]), three_levels([None] * 3), 2 * ROWS) > LIMIT
 
 
+@pytest.mark.parametrize("estimator", [rebar(), rebar(coupled=True), sp.RELAX(None), sp.RODEO()], ids=str)
+def test_what_a_program_detaches_stays_in_the_derivative_along_the_variable(estimator):
+    """In log q, say, where the derivative by its logits has mean zero at true samples, but not at relaxed ones."""
+    model = detached(estimator)
+    torch.manual_seed(0)
+    assert largest(model, detached(None)) < LIMIT
+
+
+def test_a_derivative_that_stops_where_the_program_detaches_is_seen(monkeypatch):
+    monkeypatch.setattr(rest._Attached, "_follows", lambda self, x: False)
+    torch.manual_seed(0)
+    assert largest(detached(rebar()), detached(None)) > LIMIT
+
+
+def detached(estimator: Any) -> Any:
+    """The logits of the second level, and a part of the cost, are detached in the cost."""
+
+    @sp.program
+    def model(phi: Tensor, theta: Tensor) -> Tensor:
+        a = sp.sample(bits(phi[..., 0, :]), estimator)
+        logits = phi[..., 1, :] + 2 * a
+        b = sp.sample(bits(logits), estimator)
+        known = torch.nn.functional.logsigmoid(logits.detach() * (2 * b - 1)).sum(-1)
+        return known + 3 * (a * theta).sum(-1).detach() * b[..., 0] + (a - b).square().sum(-1)
+
+    return model
+
+
 def test_a_site_without_a_stream_of_its_own_is_seen(monkeypatch):
     """The program's own noise gets, in the second run, the numbers that the site had in the first."""
 

@@ -8,14 +8,16 @@ jumps and cannot.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Generator, Size, Tensor
+from torch.overrides import TorchFunctionMode
 
-from sampleprop import checks
+from sampleprop import checks, graph
 from sampleprop.costs import Soft, Softening
 from sampleprop.estimator import AnyDraw, Estimator
 from sampleprop.estimators.relaxed import conditional
@@ -159,7 +161,7 @@ class Rest(Soft):
         run = _Relaxed(self, value.clone(), softening)  # a copy: the program may write into it
         after = saved()
         try:
-            with Inside(run):
+            with Inside(run), _Attached(run.value):
                 run.finish(trace.call())
         finally:
             after.put_back()
@@ -177,6 +179,31 @@ class Rest(Soft):
             costs = costs.reshape(self.rows, costs.shape[0] // self.rows, *costs.shape[1:])
             return costs
         return costs if later.dimension else costs.unsqueeze(0)
+
+
+class _Attached(TorchFunctionMode):
+    """Lets `detach` keep the way back to the value: a control variate needs the derivative of all that depends on it.
+
+    A program detaches, say, the logits in log q, since their gradient has mean zero at true samples. It has not at
+    relaxed ones.
+    """
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.node = graph.node_of(value) if value.requires_grad else None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # Called for every operation of the program, so nothing else stands on this path.
+        if (func is Tensor.detach or func is torch.detach) and self._follows(args[0]):
+            return args[0].view_as(args[0])
+        return func(*args, **kwargs) if kwargs else func(*args)
+
+    def _follows(self, x: Tensor) -> bool:
+        """Whether the program's own code, and not that of the library in it, detaches what depends on the value."""
+        if self.node is None or torch.compiler.is_compiling() or not (inspectable(x) and x.requires_grad):
+            return False
+        caller = str(sys._getframe(2).f_globals.get("__name__"))
+        return caller.partition(".")[0] != "sampleprop" and not graph.look(x, self.node).unreached
 
 
 class _Relaxed(Run):
