@@ -75,16 +75,20 @@ def table_command(
 @app.command()
 def cite(
     names: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            help="Estimators, by a name that `sampleprop list` prints, or FILE.py:NAME.",
+            help="Estimators, by a name that `sampleprop list` prints, or FILE.py:NAME; none for sampleprop itself.",
             autocompletion=complete(known.estimators),
         ),
-    ],
+    ] = None,
 ) -> None:
-    """Print BibTeX for what you used."""
+    """Print BibTeX for what you used: sampleprop, or the papers of estimators."""
+    from sampleprop.bibliography import own_entry
     from sampleprop.lab.measure import configurations
 
+    if not names:
+        typer.echo(own_entry())
+        return
     with report_mistakes():
         kinds = [configurations.find_class(name) for name in names]
     # Only estimators of the library need a source. BibTeX ignores text outside of entries.
