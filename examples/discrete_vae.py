@@ -1,7 +1,7 @@
 """A variational autoencoder with discrete latents, trained by many estimators at equal evaluations of the decoder.
 
-An encoder gives q(z | x), ten bits (`--latents bernoulli`) or ten variables of eight classes (`--latents categorical`),
-a decoder p(x | z), and the loss is the negative ELBO
+An encoder gives q(z | x), bits (`--latents bernoulli`) or variables of eight classes (`--latents categorical`), ten
+unless `--size` says otherwise, a decoder p(x | z), and the loss is the negative ELBO
 
     E_q[-log p(x | z)] + KL(q(z | x) || p(z)),    p(z) uniform
 
@@ -15,7 +15,8 @@ image: along each training, by `sp.Monitor`, and of all estimators on one model,
 
     python examples/discrete_vae.py                                             # some minutes
     python examples/discrete_vae.py --latents categorical --seeds 3
-    python examples/discrete_vae.py --data fashion-mnist --estimator ScoreFunction REBAR GumbelSoftmax
+    python examples/discrete_vae.py --data fashion-mnist --size 100 --hidden 200 --batch 50 --rate 1e-3 \\
+        --evaluations 6 --steps 20000 --estimator ScoreFunction REBAR GumbelSoftmax  # an hour
 """
 
 from __future__ import annotations
@@ -49,19 +50,20 @@ ESTIMATORS: dict[str, Callable[[], Estimator]] = {
     "StraightThroughGumbel": sp.StraightThroughGumbel,
     "ReinMax": sp.ReinMax,
 }
-LATENTS = {"bernoulli": (10,), "categorical": (10, 8)}
-HIDDEN, BATCH, RATE = 128, 100, 2e-3
+LATENTS: dict[str, tuple[int, ...]] = {"bernoulli": (), "categorical": (8,)}  # classes of one latent, if not a bit
+SETTINGS = ("data", "latents", "size", "hidden", "batch", "rate", "fast")  # arguments that a checkpoint depends on
 STEPS, FAST_STEPS = 2000, 20
-MEASURED, COMPARED = 1000, 16  # images: of the learning curves, and of `sp.compare`
+# Images: of the learning curves, of the numbers at the end, and of `sp.compare`.
+MEASURED, FINAL, COMPARED = 1000, 2000, 16
 
 
 class VAE(nn.Module):
-    def __init__(self, pixels: int, latents: tuple[int, ...]) -> None:
+    def __init__(self, pixels: int, latents: tuple[int, ...], hidden: int) -> None:
         super().__init__()
         self.latents = latents
         size = torch.Size(latents).numel()
-        self.encoder = nn.Sequential(nn.Linear(pixels, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, size))
-        self.decoder = nn.Sequential(nn.Linear(size, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, pixels))
+        self.encoder = nn.Sequential(nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, size))
+        self.decoder = nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, pixels))
 
     def law(self, logits: Tensor) -> Independent:
         """Independent bits, or one-hot variables, as one draw."""
@@ -94,17 +96,17 @@ def train(name: str, seed: int, images: tuple[Tensor, Tensor], arguments: argpar
     """One training by one estimator: its model, its history and its numbers at the end."""
     gray, held_out = images
     torch.manual_seed(seed)
-    model = VAE(gray.shape[1], LATENTS[arguments.latents])
+    model = built(gray.shape[1], arguments)
     estimator = configured(name, model, arguments.evaluations)
     assert estimator is not None
     label = estimator.label  # as long as nothing is learned
-    optimizer = torch.optim.Adam([*model.parameters(), *estimator.parameters()], lr=RATE)
-    every, probed = (10, 5) if arguments.fast else (100, 33)
-    monitor = sp.Monitor(every=probed)
+    optimizer = torch.optim.Adam([*model.parameters(), *estimator.parameters()], lr=arguments.rate)
+    every = 10 if arguments.fast else max(100, arguments.steps // 40)
+    monitor = sp.Monitor(every=every // 3)
     known = gray[:MEASURED].bernoulli(generator=torch.Generator().manual_seed(1))
 
     def step() -> None:
-        x = gray[torch.randint(len(gray), (BATCH,))].bernoulli()
+        x = gray[torch.randint(len(gray), (arguments.batch,))].bernoulli()
         optimizer.zero_grad()
         model.negative_elbo(x, estimator, monitor.expect).mean().backward()
         optimizer.step()
@@ -121,11 +123,16 @@ def train(name: str, seed: int, images: tuple[Tensor, Tensor], arguments: argpar
         every=every,
         state={"model": model, "estimator": estimator, "optimizer": optimizer, "monitor": monitor},
         path=arguments.out / f"{arguments.data}-{arguments.latents}-{name}-{seed}.pt",
-        settings={"label": label, "data": arguments.data, "latents": arguments.latents, "fast": arguments.fast},
+        settings={"label": label} | {key: getattr(arguments, key) for key in SETTINGS},
         resume=arguments.resume,
     )
     final = training.outcome(model.log_weights, held_out, history, monitor, fast=arguments.fast)
     return {"label": label, "model": model, "history": history} | final
+
+
+def built(pixels: int, arguments: argparse.Namespace) -> VAE:
+    """A model of the sizes that the arguments ask for."""
+    return VAE(pixels, (arguments.size, *LATENTS[arguments.latents]), arguments.hidden)
 
 
 def configured(name: str, model: VAE, evaluations: int) -> Estimator | None:
@@ -185,15 +192,19 @@ def report(runs: dict[str, list[dict[str, Any]]], comparison: Comparison) -> str
 def main() -> None:
     parser = training.parser("discrete_vae", __doc__, ESTIMATORS)
     parser.add_argument("--latents", choices=LATENTS, default="bernoulli")
+    parser.add_argument("--size", type=training.count, default=10, help="how many latents")
+    parser.add_argument("--hidden", type=training.count, default=128, help="units of encoder and decoder")
+    parser.add_argument("--batch", type=training.count, default=100, help="images at one step")
+    parser.add_argument("--rate", type=float, default=2e-3, help="of Adam")
     parser.add_argument(
         "--evaluations", type=training.count, default=12, help="of the decoder, for one image at one step"
     )
     arguments = parser.parse_args()
     arguments.steps = arguments.steps or (FAST_STEPS if arguments.fast else STEPS)
     loaded = training.load(parser, arguments)
-    held_out = loaded.held_out.images.bernoulli(generator=torch.Generator().manual_seed(0))
+    held_out = loaded.held_out.images[:FINAL].bernoulli(generator=torch.Generator().manual_seed(0))
     images = loaded.training.images, held_out[:50] if arguments.fast else held_out
-    blank = VAE(loaded.side**2, LATENTS[arguments.latents])
+    blank = built(loaded.side**2, arguments)
     names = training.chosen(arguments, ESTIMATORS)
     fitting = [name for name in names if configured(name, blank, arguments.evaluations) is not None]
     if not fitting:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sampleprop.diagnostics.recommending.recommend import recommend as recommend
     from sampleprop.public import *  # noqa: F403
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _SELDOM = {
     "certify": "certificates",

@@ -46,3 +46,15 @@ def entries() -> dict[str, str]:
     """Each entry as it stands in the file, by its key."""
     text = Path(__file__).with_name("references.bib").read_text(encoding="utf-8")
     return {re.match(r"@\w+{(.*),", entry)[1]: entry for entry in text.strip().split("\n\n")}  # type: ignore[index]
+
+
+def own_entry() -> str:
+    """The entry of sampleprop itself, in the version that runs; `CITATION.cff` says the same."""
+    from sampleprop import __version__
+
+    return f"""@misc{{sampleprop,
+  author = {{{{The sampleprop developers}}}},
+  year = {{2026}},
+  title = {{{{sampleprop: gradients through continuous and discrete samples in PyTorch, each estimator certified}}}},
+  howpublished = {{Software, version {__version__}, Apache-2.0}}
+}}"""

@@ -227,7 +227,7 @@ def test_bounds_of_the_discrete_vae(latents: tuple[int, ...]) -> None:
     that: below 0.01 for these weights, so 0.05 is a false alarm at 5 standard errors.
     """
     torch.manual_seed(0)
-    model = discrete_vae.VAE(64, latents).requires_grad_(False)
+    model = discrete_vae.VAE(64, latents, 128).requires_grad_(False)
     for parameter in model.encoder[2].parameters():
         parameter.mul_(5)  # far from the prior: a KL divergence that counts
     x = torch.rand(3, 64).round()
@@ -277,9 +277,9 @@ def test_the_estimators_that_latents_take() -> None:
     """Each that takes them moves all parameters of the model; `LocalExpectation` would need 71 evaluations for
     classes."""
     refused = {}
-    for latents, shape in discrete_vae.LATENTS.items():
+    for latents, classes in discrete_vae.LATENTS.items():
         torch.manual_seed(0)
-        model = discrete_vae.VAE(64, shape)
+        model = discrete_vae.VAE(64, (10, *classes), 128)
         found = {name: discrete_vae.configured(name, model, 12) for name in discrete_vae.ESTIMATORS}
         refused[latents] = {name for name, estimator in found.items() if estimator is None}
         for estimator in filter(None, found.values()):

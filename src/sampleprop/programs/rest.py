@@ -200,7 +200,7 @@ class _Attached(TorchFunctionMode):
 
     def _follows(self, x: Tensor) -> bool:
         """Whether the program's own code, and not that of the library in it, detaches what depends on the value."""
-        if self.node is None or torch.compiler.is_compiling() or not (inspectable(x) and x.requires_grad):
+        if self.node is None or torch.compiler.is_dynamo_compiling() or not (inspectable(x) and x.requires_grad):
             return False
         caller = str(sys._getframe(2).f_globals.get("__name__"))
         return caller.partition(".")[0] != "sampleprop" and not graph.look(x, self.node).unreached

@@ -75,17 +75,21 @@ def table_command(
 @app.command()
 def cite(
     names: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            help="Estimators, by a name that `sampleprop list` prints, or FILE.py:NAME; or keys of papers, as the "
-            "documentation has them in brackets.",
+            help="Estimators, by a name that `sampleprop list` prints, or FILE.py:NAME; keys of papers, as the "
+            "documentation has them in brackets; or nothing, for sampleprop itself.",
             autocompletion=complete(known.estimators),
         ),
-    ],
+    ] = None,
 ) -> None:
-    """Print BibTeX for what you used."""
-    from sampleprop.bibliography import entries
+    """Print BibTeX for what you used: sampleprop, or the papers of estimators."""
+    from sampleprop.bibliography import entries, own_entry
     from sampleprop.lab.measure import configurations
+
+    if not names:
+        typer.echo(own_entry())
+        return
 
     def entry(name: str) -> str:
         if name in entries():
