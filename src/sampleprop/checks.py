@@ -614,7 +614,12 @@ _DEFERRED: deque[_Deferred] = deque()
 
 
 def _raise_later(flag: Tensor, message: str) -> None:
-    """Raise what earlier calls left, if it has arrived; leave this one to a later call."""
+    """Raise what earlier calls left, if it has arrived; leave this one to a later call.
+
+    While a CUDA graph is captured nothing is looked at: a replay runs no Python, and the capture forbids questions.
+    """
+    if torch.cuda.is_current_stream_capturing():
+        return
     while _DEFERRED and _DEFERRED[0].arrived():
         deferred = _DEFERRED.popleft()
         if not bool(deferred.flag):

@@ -215,22 +215,27 @@ def cuda(subject: Subject) -> Verdict:
     """The draw made on the device and combined there equals the same draw combined on the CPU, to 1e-5."""
     if not torch.cuda.is_available():
         return Verdict("skipped", "no CUDA device here")
-    phi = subject.kind.phi(BATCH)
-    far = phi.detach().cuda().requires_grad_()
-    near_weights, far_weights = theta(), theta().detach().cuda().requires_grad_()
+    return elsewhere(subject, torch.device("cuda"))
+
+
+def elsewhere(subject: Subject, device: torch.device) -> Verdict:
+    """The condition "CUDA" for any device; `benchmarks/gpu.py` runs it too."""
+    phi, near_weights = subject.kind.phi(BATCH), theta()
+    far, far_weights = (x.detach().to(device).requires_grad_() for x in (phi, near_weights))
+    estimator = copy.deepcopy(subject.estimator).to(device)
     torch.manual_seed(0)
-    value = sp.expect(subject.f(far_weights), subject.kind.dist(far), subject.estimator)
+    value = sp.expect(subject.f(far_weights), subject.kind.dist(far), estimator)
+    assert value.device.type == device.type
     if subject.attached:  # its points cannot be moved: the gradient's mean, over a batch of copies, instead
         rows = phi.detach()[:1].expand(ROWS, *subject.kind.shape)
-        there = rows.cuda().requires_grad_()
+        there = rows.to(device, copy=True).requires_grad_()
         here = rows.clone().requires_grad_()
-        (a,) = gradients(sp.expect(subject.f(far_weights), subject.kind.dist(there), subject.estimator), there)
+        (a,) = gradients(sp.expect(subject.f(far_weights), subject.kind.dist(there), estimator), there)
         (b,) = gradients(sp.expect(subject.f(near_weights), subject.kind.dist(here), subject.estimator), here)
         close_in_mean(a.cpu() - b.roll(1, 0), torch.zeros_like(b[0]))
         return RIGHT
-    assert value.is_cuda
     dist = subject.kind.dist(far)
-    draw = subject.estimator.propose(dist)
+    draw = estimator.propose(dist)
     moved = type(draw)(*(field.cpu() if isinstance(field, Tensor) else field for field in draw))
     outcomes = []
     for parameter, weights, those in ((far, far_weights, draw), (phi, near_weights, moved)):

@@ -1,0 +1,222 @@
+"""The library beside Storchastic, Pyro and dice-mc: what one step takes, on every case that one of them has too.
+
+    python benchmarks/peers.py [--only WORD ...] [--rounds N] [--seconds S] [--agreement] [--check-bars] [--json FILE]
+
+First the gradients: each contender's mean is compared with the exact one on a small problem (|z| at most 5; with 400
+tests in a run a false alarm once in 3,000 runs). Who does not run or does not agree is named, and not timed. Then the
+time, on one thread: each contender has its turn beside ours in every round, as in `run.py`; a ratio is the median over
+the rounds. Every library is as it comes, the validation of distributions included. One that is not installed is left
+out by name; `pip install -e '.[peers]'` installs the versions that were tried. With --agreement nothing is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import importlib.metadata
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contenders import ours
+from contenders.problems import CASES, Case, Problem, Step, answer, by_hand
+from report import geometric_mean
+from run import ALLOCATOR, interleaved, quartiles, versions
+
+MODULES = ("storchastic", "pyro_ppl", "dice")
+LIMIT = 5.0  # of |z|
+REPLICATES = 400
+EQUAL, MEAN = 1.03, 0.45  # the bars
+Row = dict[str, Any]
+
+
+def installed() -> tuple[list[ModuleType], list[str]]:
+    """The contenders that are here, and the names of those that are not."""
+    found, missing = [], []
+    for name in MODULES:
+        try:
+            found.append(importlib.import_module(f"contenders.{name}"))
+        except ModuleNotFoundError as error:
+            missing.append(f"{name} ({error})")
+    return found, missing
+
+
+def replicates(step: Step, problem: Problem, sums: bool) -> Tensor:
+    """Gradients of the mean over the batch, [replicates, numbers]."""
+    (leaf,) = problem.trained
+    found = []
+    for _ in range(REPLICATES):
+        leaf.grad = None
+        step()
+        assert leaf.grad is not None
+        found.append(leaf.grad.flatten().double() / (problem.batch if sums else 1))
+    return torch.stack(found)
+
+
+def expected(case: Case) -> Tensor:
+    """The right gradient, [1, numbers]; of a relaxation replicates by hand, [replicates, numbers]."""
+    relaxation = by_hand(case)
+    if relaxation is not None:
+        problem = case.small()
+        return replicates(
+            lambda: relaxation(problem.dist(problem.parameter()), problem.cost, case.samples).mean().backward(),
+            problem,
+            sums=False,
+        )
+    parameter = case.small().trained[0].detach().double().requires_grad_()
+    (first,) = torch.autograd.grad(answer(case)(parameter), parameter, create_graph=True)
+    if case.method != "second derivative":
+        return first.detach().reshape(1, -1)
+    return torch.autograd.grad(first.sum(), parameter)[0].reshape(1, -1)
+
+
+def agreement(module: ModuleType, case: Case, right: Tensor) -> Row:
+    """How far a contender's mean is from the right one, which bias would have been seen, and its variance."""
+    problem = case.small()
+    found = replicates(module.STEPS[case.method](problem, case.small_samples), problem, module.SUMS)
+    variance = found.var(0) / len(found) + (right.var(0) / len(right) if len(right) > 1 else 0)
+    difference, length = found.mean(0) - right.mean(0), right.mean(0).norm()
+    error = variance.sqrt() + 1e-6 * length  # an exact one has only that of float32
+    return {
+        "z": (difference / error).abs().max().item(),
+        "bias seen": ((LIMIT + 2.3) * error.max() / length).item(),  # in 99 of 100 runs
+        "variance": (found.var(0).sum() * problem.batch / length**2).item(),
+    }
+
+
+def judged(case: Case, modules: list[ModuleType]) -> dict[ModuleType, Row]:
+    """Each contender that has the case, ours first, with its agreement or why there is none."""
+    right = expected(case)
+    found: dict[ModuleType, Row] = {}
+    for module in [ours, *modules]:
+        if case.method not in module.STEPS:
+            continue
+        try:
+            row = agreement(module, case, right)
+            row["says"] = "agrees" if row["z"] <= LIMIT else f"does not agree: |z| = {row['z']:.0f}"
+        except Exception as error:  # any: the others are wanted too
+            row = {"says": f"does not run: {type(error).__name__}: {error}".splitlines()[0]}
+        found[module] = row | {"case": str(case), "contender": module.PACKAGE, "agrees": row["says"] == "agrees"}
+    return found
+
+
+def timed(case: Case, modules: list[ModuleType], rounds: int, seconds: float) -> dict[str, Row]:
+    """The time of our step, of theirs, and the ratios.
+
+    One problem for all, so that each has the same cost. Storchastic's turns change torch and put it back; beside them
+    nothing else is compared than ours.
+    """
+    found = {}
+    problem = case.problem()
+
+    def prepared(module: ModuleType) -> Step:
+        step = module.STEPS[case.method](problem, case.samples)
+
+        def cleared() -> None:
+            for tensor in problem.trained:
+                tensor.grad = None
+            step()
+
+        return cleared
+
+    for module in modules:
+        times = interleaved({"ours": prepared(ours), "theirs": prepared(module)}, rounds, seconds)
+        both = zip(times["ours"], times["theirs"], strict=True)
+        found[module.PACKAGE] = {
+            "ratio": quartiles([a / b for a, b in both]),
+            "ours": 1e6 * min(times["ours"]),
+            "theirs": 1e6 * min(times["theirs"]),
+        }
+        gc.collect()
+    return found
+
+
+def table(rows: list[Row]) -> str:
+    lines = [
+        "| case | contender | ours, µs | theirs, µs | ours over theirs | variance, ours over theirs | agrees |",
+        "|---|---|--:|--:|---|--:|---|",
+    ]
+    for row in rows:
+        cells = ["", "", ""]
+        if "ratio" in row:
+            first, median, third = row["ratio"]
+            cells = [f"{row['ours']:.0f}", f"{row['theirs']:.0f}", f"{median:.2f} ({first:.2f} to {third:.2f})"]
+        noise = f"{row['variance ratio']:.2g}" if row.get("variance ratio") else ""
+        lines.append(f"| {row['case']} | {row['contender']} | {' | '.join(cells)} | {noise} | {row['says']} |")
+    return "\n".join(lines)
+
+
+def bars(rows: list[Row]) -> str:
+    """On every case at most `EQUAL` of each contender, and in the geometric mean `MEAN` of the best."""
+    lines = ["### Bars\n"]
+    both = [row for row in rows if "ratio" in row]
+    for name in dict.fromkeys(row["contender"] for row in both):
+        mine = [row for row in both if row["contender"] == name]
+        above = [f"{row['case']} {row['ratio'][1]:.2f}" for row in mine if row["ratio"][1] > EQUAL]
+        verdict = "MISSED" if above else "holds"
+        mean = geometric_mean(row["ratio"][1] for row in mine)
+        lines.append(
+            f"- {verdict}: at most {EQUAL} of {name} on each of {len(mine)} cases. "
+            + (f"Above: {', '.join(above)}" if above else f"The worst: {max(row['ratio'][1] for row in mine):.2f}")
+            + f"; geometric mean {mean:.2f}"
+        )
+    best = {case: max(row["ratio"][1] for row in both if row["case"] == case) for case in {r["case"] for r in both}}
+    if best:
+        mean = geometric_mean(best.values())
+        verdict = "holds" if mean <= MEAN else "MISSED"
+        lines.append(f"- {verdict}: geometric mean at most {MEAN} of the best on {len(best)} cases. {mean:.2f}")
+    return "\n".join(lines)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="cases whose names have one of these")
+    parser.add_argument("--rounds", type=int, default=400, help="the most rounds of each pair")
+    parser.add_argument("--seconds", type=float, default=4.0, help="about the most that each pair may take")
+    parser.add_argument("--agreement", action="store_true", help="compare the gradients only")
+    parser.add_argument("--check-bars", action="store_true", help="say which bars hold")
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parsed()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    modules, missing = installed()
+    for name in missing:
+        print(f"left out: {name}", file=sys.stderr)
+    rows: list[Row] = []
+    for case in CASES:
+        if not any(word in str(case) for word in arguments.only) or not any(case.method in m.STEPS for m in modules):
+            continue
+        found = judged(case, modules)
+        right = [module for module in modules if module in found and found[module]["agrees"]]
+        times = {} if arguments.agreement else timed(case, right, arguments.rounds, arguments.seconds)
+        for module, row in found.items():
+            if row["agrees"] and row["variance"] > 0:
+                row["variance ratio"] = found[ours].get("variance", math.nan) / row["variance"]
+            rows.append(row | times.get(module.PACKAGE, {}))
+            shown = f", ours over theirs {row_ratio:.2f}" if (row_ratio := rows[-1].get("ratio", [0, 0])[1]) else ""
+            print(f"{row['case']}: {row['contender']} {row['says']}{shown}", file=sys.stderr)
+    print(table(rows))
+    if arguments.check_bars:
+        print("\n" + bars(rows))
+    if arguments.json:
+        named = {module.PACKAGE: importlib.metadata.version(module.PACKAGE) for module in modules}
+        about = {"rows": rows, "versions": versions() | named, "missing": missing, "command": sys.argv}
+        arguments.json.write_text(json.dumps(about, indent=1))
+
+
+if __name__ == "__main__":
+    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR)
+    main()
