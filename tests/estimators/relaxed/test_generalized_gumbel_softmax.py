@@ -8,7 +8,7 @@ from torch.distributions import Bernoulli, Binomial, Poisson
 import sampleprop as sp
 from estimators.counts import LAWS, Z, grid
 from sampleprop import families
-from sampleprop.estimators.relaxed.generalized_gumbel_softmax import GeneralizedGumbelSoftmax
+from sampleprop.estimators.relaxed.generalized_gumbel_softmax import GeneralizedGumbelSoftmax, outcomes_of
 
 
 def smooth(x: Tensor) -> Tensor:
@@ -48,9 +48,10 @@ def test_relaxed_counts_stay_among_the_possible_ones() -> None:
 
 
 def test_outcomes_above_the_last_go_to_it() -> None:
-    variables = sp.families.recognize(Poisson(torch.tensor(50.0)))
+    logits, beyond = outcomes_of(sp.families.recognize(Poisson(torch.tensor(50.0))), 8)
+    assert float(beyond) > 0.999
     noise = sp.noise.gumbel((100, 8), torch.zeros(()))
-    points = GeneralizedGumbelSoftmax(100, outcomes=8, temperature=0.1).points_from(variables, noise)
+    points = GeneralizedGumbelSoftmax(100, outcomes=8, temperature=0.1).points_from(logits, noise)
     torch.testing.assert_close(points, torch.full((100,), 7.0))
 
 

@@ -55,7 +55,8 @@ class GeneralizedGumbelSoftmax(Tempered[Variables]):
         >>> rate = torch.tensor(4.0).log().requires_grad_()
         >>> q = torch.distributions.Poisson(rate)
         >>> estimator = sp.GeneralizedGumbelSoftmax(outcomes=2)
-        >>> draw = Draw(estimator.points_from(sp.families.recognize(q), torch.zeros(1, 2)))
+        >>> logits, _ = outcomes_of(sp.families.recognize(q), 2)
+        >>> draw = Draw(estimator.points_from(logits, torch.zeros(1, 2)))
         >>> loss = estimator.combine(q, draw, 10 * draw.points.square())
         >>> loss.backward()
         >>> loss.detach(), rate.grad
@@ -89,47 +90,35 @@ class GeneralizedGumbelSoftmax(Tempered[Variables]):
         return None
 
     def points(self, variables: Variables, generator: Generator | None) -> Tensor:
-        self._refuse_tail(variables)
-        shape = (self.draws, *variables.batch_shape, *variables.event_shape, self.outcomes)
-        like = next(iter(variables.parameters.values()))
-        return self.points_from(variables, noise.gumbel(shape, like, generator))
-
-    def _refuse_tail(self, variables: Variables) -> None:
-        """Refuse counts that often exceed the last outcome, which would stand for all of them."""
-        beyond = _beyond(variables, self.outcomes)
+        logits, beyond = outcomes_of(variables, self.outcomes)
         if inspectable(beyond) and beyond.numel() and float(beyond.max()) > LARGEST_TAIL:
             raise ValueError(
                 f"GeneralizedGumbelSoftmax needs outcomes above any count that matters; got outcomes={self.outcomes}, "
                 f"which counts exceed with probability {float(beyond.max()):.2g}. Pass a larger number of outcomes, at "
                 f"most {LARGEST_TAIL:g} should lie beyond, or use MeasureValued."
             )
+        return self.points_from(logits, noise.gumbel((self.draws, *logits.shape), logits, generator))
 
-    def points_from(self, variables: Variables, noise: Tensor) -> Tensor:
-        """The relaxed counts for this noise: [k, *batch, *event, outcomes] -> [k, *batch, *event]."""
-        weights = ((_logits(variables, self.outcomes) + noise) / self.temperature).softmax(-1)
+    def points_from(self, logits: Tensor, noise: Tensor) -> Tensor:
+        """The relaxed counts for log π and this noise: [k, *batch, *event, outcomes] -> [k, *batch, *event]."""
+        weights = ((logits + noise) / self.temperature).softmax(-1)
         return (weights * torch.arange(self.outcomes, device=weights.device)).sum(-1)
 
 
-def _beyond(variables: Variables, outcomes: int) -> Tensor:
-    """The probability of more than outcomes - 1, [*batch, *event], without graph."""
-    with torch.no_grad():
-        logits = _logits(variables, outcomes + 1)
-    return logits[..., -1].exp()
-
-
-def _logits(variables: Variables, outcomes: int) -> Tensor:
-    """log π, where the last outcome stands for all counts from there: [*batch, *event, outcomes]."""
+def outcomes_of(variables: Variables, outcomes: int) -> tuple[Tensor, Tensor]:
+    """log π, [*batch, *event, outcomes], and the probability of counts beyond the last outcome, without graph."""
     raised = {name: noise.promote(parameter) for name, parameter in variables.parameters.items()}
     base, _ = unwrap(with_parameters(variables.dist, raised))
     like = next(iter(raised.values()))
     counts = torch.arange(outcomes, dtype=like.dtype, device=like.device).reshape(-1, *(1,) * len(base.batch_shape))
-    possible = torch.ones_like(counts, dtype=torch.bool)
     if isinstance(base, td.Binomial):
         possible = counts <= base.total_count
-        counts = torch.minimum(counts, base.total_count)
-    logits = torch.where(possible[:-1], base.log_prob(counts[:-1]), -math.inf)
-    rest = 1 - logits.exp().sum(0, keepdim=True)
+        each = base.log_prob(torch.minimum(counts, base.total_count)).masked_fill(~possible, -math.inf)
+    else:
+        each = base.log_prob(counts)  # of each count by itself
+    rest = 1 - each[:-1].exp().sum(0, keepdim=True)  # of the last one and all beyond
+    beyond = (rest - each[-1:].exp()).detach()
     # Where nothing is left, or only rounding, the logarithm must not have a gradient of NaN.
-    left = possible[-1:] & (rest > 0)
+    left = (rest > 0) & (each[-1:] > -math.inf)
     last = torch.where(left, torch.where(left, rest, 1.0).log(), -math.inf)
-    return torch.cat((logits, last)).movedim(0, -1)
+    return torch.cat((each[:-1], last)).movedim(0, -1), beyond
