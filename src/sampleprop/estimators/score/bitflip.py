@@ -87,11 +87,12 @@ def flip(variables: Bernoullis, points: Tensor, generator: Generator | None) -> 
     lead = points.shape[: points.dim() - len(shape)]
     chosen = torch.randint(max(bits, 1), (*lead, 1), generator=generator, device=points.device)  # [k, *batch, 1]
     flipped = (torch.arange(bits, device=points.device) == chosen).reshape(points.shape)
-    return torch.where(flipped, changes.all_changed(variables, points)[0], points), flipped
+    change = flipped & (variables.variance > 0)
+    return (points - change.to(points.dtype)).abs(), flipped
 
 
 def by_flip(variables: Bernoullis, draw: Draw, costs: Tensor, probe_costs: Tensor) -> Tensor:
     """Return the estimate of BitFlip-1 from each pivot, whose costs are given: [pivots, *batch, *event]."""
     pivots = draw.points[: draw.probes.shape[0]]
-    rise = unsqueeze_to(probe_costs - costs, pivots.dim())
-    return draw.flipped * math.prod(variables.event_logits_shape) * changes.derivative(variables, pivots, rise[None])
+    rise = (probe_costs - costs) * math.prod(variables.event_logits_shape)
+    return changes.derivative(variables, pivots, unsqueeze_to(rise, pivots.dim())[None]) * draw.flipped
