@@ -31,8 +31,7 @@ def points_dtype(parameter: Tensor) -> torch.dtype:
 
 def cast_like(x: Tensor, parameter: Tensor) -> Tensor:
     """`x` in the dtype that the points have for this parameter."""
-    dtype = points_dtype(parameter)
-    return x if x.dtype == dtype else x.to(dtype)
+    return x if x.dtype == parameter.dtype else x.to(points_dtype(parameter))
 
 
 def generator_option(generator: Generator | None) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def recognize(dist: Distribution) -> Variables:
     if plain and isinstance(base, td.Categorical):
         return Integers(parameters.categorical_logits(base), event_ndim + 1, torch.int64, dist, base)
     if plain and laws.of_class(type(base)).leaf:
-        return Other(dist, base, event_ndim, simple=True)
+        return Plain(dist, base, event_ndim)
     if isinstance(base, LogLinear):
         return LogLinears(dist, base, event_ndim)
     if isinstance(base, Structured):
@@ -46,18 +46,12 @@ def recognize(dist: Distribution) -> Variables:
 
 
 class Other(Variables):
-    """Any other distribution, sampled and scored by its own methods.
+    """Any other distribution, sampled and scored by its own methods."""
 
-    Args:
-        simple: whether nothing is left to ask `laws`: the base is plain and holds no distribution, and `unwrap` has
-            looked at what is around it.
-    """
-
-    def __init__(self, dist: Distribution, base: Distribution, event_ndim: int, simple: bool = False) -> None:
+    def __init__(self, dist: Distribution, base: Distribution, event_ndim: int) -> None:
         self.dist = dist
         self.base = base
         self.event_ndim = event_ndim
-        self._simple = simple
 
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
@@ -71,7 +65,7 @@ class Other(Variables):
     @property
     def contradiction(self) -> str | None:  # type: ignore[override]
         """How the methods of the distribution contradict each other; None if they do not."""
-        return None if self._simple else laws.contradiction(self.dist)
+        return laws.contradiction(self.dist)
 
     @property
     def plain(self) -> bool:  # type: ignore[override]
@@ -80,7 +74,7 @@ class Other(Variables):
     @property
     def no_path(self) -> str | None:  # type: ignore[override]
         """Why `rsample` does not reparameterize the distribution; None if it does."""
-        return None if self._simple else laws.no_path(self.dist)
+        return laws.no_path(self.dist)
 
     @property
     def is_discrete(self) -> bool:  # type: ignore[override]
@@ -147,6 +141,14 @@ class Other(Variables):
 
         with torch.no_grad():
             return value_and_grad(total, *copies)[1]
+
+
+class Plain(Other):
+    """One of which nothing is left to ask `laws`: its base is plain and holds no distribution that is not."""
+
+    plain = True
+    contradiction = None
+    no_path = None
 
 
 _ONE = Size(())
