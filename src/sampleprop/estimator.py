@@ -193,7 +193,10 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
 
     @abstractmethod
     def estimate(self, variables: V, draw: D, costs: Costs) -> Tensor:
-        """Return [*batch], from checked costs: its value estimates L, and its gradient is the estimator's."""
+        """Return [*batch], from checked costs: its value estimates L, and its gradient is the estimator's.
+
+        It may read the points of the draw, but of its probes only the shape: f may have written into them.
+        """
 
     def refuses(self, variables: V) -> str | None:
         """Why variables of a supported kind cannot be taken all the same, with the fix; None if they can."""

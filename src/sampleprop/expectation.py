@@ -136,7 +136,7 @@ def expect(
     probe_costs = None
     if draw.probes is not None:
         with torch.no_grad():
-            probe_costs = checks.costs(name, variables, draw.probes, _call(f, draw.probes, name))
+            probe_costs = checks.costs(name, variables, draw.probes, _call(f, draw.probes, name, copy=False))
             if nonfinite != "propagate":
                 checks.finite(name, probe_costs, "raise")
 
@@ -154,11 +154,12 @@ def expect(
     return chosen.estimate(variables, draw, answered)
 
 
-def _call(f: Callable[[Tensor], Any], points: Tensor, name: str) -> Any:
+def _call(f: Callable[[Tensor], Any], points: Tensor, name: str, copy: bool = True) -> Any:
     if torch.compiler.is_dynamo_compiling():
         return f(points)
-    # A black box may write into what it gets by ways that torch does not count, so it gets a copy.
-    given = points if points.requires_grad else points.clone()
+    # A black box may write into what it gets by ways that torch does not count, so it gets a copy, except
+    # of probes, which are not read again.
+    given = points.clone() if copy and not points.requires_grad else points
     version = None if given.is_inference() else given._version
     try:
         values = f(given)

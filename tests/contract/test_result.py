@@ -106,3 +106,24 @@ def test_without_gradients(variant: sp.Estimator[Any, Any], kind: Kind, mode: Ca
 def test_context_is_accepted(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
     value = estimate(variant, kind, kind.phi(BATCH), theta(), context=torch.randn(BATCH, 2))
     assert value.shape == (BATCH,)
+
+
+@over(CASES)
+def test_what_f_writes_into_its_input_changes_nothing(variant: sp.Estimator[Any, Any], kind: Kind) -> None:
+    """By numpy, which torch does not notice: neither the gradient nor φ itself."""
+    found = []
+    for writes in (False, True):
+        phi, weights = kind.phi(BATCH), theta()
+        before, event_ndim = phi.detach().clone(), len(kind.dist(phi).event_shape)
+
+        def f(x: Tensor, weights: Tensor = weights, event_ndim: int = event_ndim, writes: bool = writes) -> Tensor:
+            costs = cost(x.clone(), weights, event_ndim)
+            if writes and not x.requires_grad:
+                x.numpy()[...] = 0
+            return costs
+
+        torch.manual_seed(0)
+        value = sp.expect(f, kind.dist(phi), variant)
+        found.append((value.detach(), *gradients(value, phi)))
+        assert torch.equal(phi.detach(), before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

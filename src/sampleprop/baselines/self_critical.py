@@ -40,7 +40,7 @@ class SelfCritical(Baseline):
         return f"SelfCritical needs a distribution that knows its mode; got {variables.kind}. Use LeaveOneOut."
 
     def probes(self, variables: Variables) -> Tensor:
-        return variables.mode().unsqueeze(0)  # [1, *batch, *event]
+        return variables.mode().unsqueeze(0).clone()  # [1, *batch, *event]; the mode may be a parameter itself
 
     def value(self, variables: Variables, points: Tensor, costs: Costs) -> Tensor:
         if costs.probe_costs is None:

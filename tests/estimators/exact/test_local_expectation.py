@@ -1,15 +1,17 @@
 """LocalExpectation: exact moments by enumeration of the pivots, so no test here can raise a false alarm."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Independent, OneHotCategorical
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import sampleprop as sp
 from sampleprop import families
-from sampleprop.estimators.exact.local_expectation import Draw, _changes
+from sampleprop.estimators.exact.local_expectation import Draw, LocalExpectation, _changes
 
 
 def bits(logits: Tensor) -> Independent:
@@ -158,3 +160,25 @@ def test_evaluations_are_counted(sites, samples):
 def test_a_budget_is_spent_on_pivots():
     dist = OneHotCategorical(logits=torch.zeros(5))
     assert sp.LocalExpectation().for_budget(dist, 11).evaluations(dist)[0] == 10
+
+
+class _Largest(TorchDispatchMode):
+    """Notes the size of the largest tensor that an operation makes."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self.largest = max(self.largest, tensor.untyped_storage().nbytes() // tensor.itemsize)
+        return result
+
+
+@pytest.mark.parametrize("estimator", [LocalExpectation(2), sp.MeasureValued(2)], ids=str)
+def test_the_memory_for_integers_grows_as_the_number_of_classes(estimator: sp.Estimator[Any, Any]) -> None:
+    """Not as its square, which no computer has for 50,000 classes."""
+    logits = torch.zeros(3, 1000, requires_grad=True)
+    with _Largest() as noted:
+        sp.expect(lambda x: (x / 1000.0).square(), Categorical(logits=logits), estimator).sum().backward()
+    assert noted.largest == 2 * 3 * 1000

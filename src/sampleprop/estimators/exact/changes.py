@@ -32,12 +32,10 @@ def all_changed(variables: Discrete, points: Tensor) -> Tensor:
     count = variables.logits.shape[-1]
     classes = _classes(variables, points)  # [k, *batch, *variables]
     shifts = torch.arange(1, count, device=points.device).reshape(-1, *(1,) * classes.dim())
-    shifted = (classes + shifts) % count
-    onehot = one_hot(shifted, count, torch.bool)  # [C - 1, k, *batch, *variables, C]
-    possible = (onehot & (variables.probs.detach() > 0)).any(-1)
-    if isinstance(variables, Integers):
-        return torch.where(possible, shifted, points)
-    return torch.where(possible.unsqueeze(-1), onehot.to(points.dtype), points)
+    shifted = (classes + shifts) % count  # [C - 1, k, *batch, *variables]
+    possible = (variables.probs.detach() > 0).expand(*classes.shape, count)
+    changed = torch.where(possible.gather(-1, shifted.movedim(0, -1)).movedim(-1, 0), shifted, classes)
+    return changed if isinstance(variables, Integers) else one_hot(changed, count, points.dtype)
 
 
 def one_at_a_time(points: Tensor, changed: Tensor, sites: Sequence[int], batch_ndim: int) -> Tensor:
