@@ -48,6 +48,8 @@ def recognize(dist: Distribution) -> Variables:
 class Other(Variables):
     """Any other distribution, sampled and scored by its own methods."""
 
+    _named: dict[str, Tensor] | None = None  # what `parameters.named` has found
+
     def __init__(self, dist: Distribution, base: Distribution, event_ndim: int) -> None:
         self.dist = dist
         self.base = base
@@ -99,7 +101,9 @@ class Other(Variables):
         if isinstance(base, td.MixtureSameFamily) and not base.arg_constraints:
             weights = parameters.categorical_logits(base.mixture_distribution)
             return {"weights": weights} | recognize(base.component_distribution).parameters
-        return parameters.named(base)
+        if self._named is None:
+            self._named = parameters.named(base)
+        return self._named
 
     def sample(self, k: int, generator: Generator | None = None) -> Tensor:
         return samplers.sample(self.dist, self.base, k, generator)

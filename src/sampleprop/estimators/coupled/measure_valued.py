@@ -96,9 +96,7 @@ class MeasureValued(Estimator[Variables, Draw]):
         self.samples = samples
 
     def calls(self, variables: Variables) -> tuple[int, int]:
-        coordinates = weak_derivatives.coordinates(variables)
-        probes = sum(coordinates.number(name) for name in coordinates.asked())
-        return self.draws * (1 + math.prod(coordinates.sites) * probes), 0
+        return self.draws * (1 + weak_derivatives.coordinates(variables).probes()), 0
 
     def refuses(self, variables: Variables) -> str | None:
         return weak_derivatives.refusal(self.name, variables)
@@ -106,7 +104,8 @@ class MeasureValued(Estimator[Variables, Draw]):
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
         coordinates = weak_derivatives.coordinates(variables)
         names, splits, sites = coordinates.asked(), coordinates.splits, coordinates.sites
-        self._warn_of_cost(variables)
+        if not torch.compiler.is_dynamo_compiling() and coordinates.probes() > MANY:
+            self._warn_of_cost(variables)
         points = coordinates.variables.sample(self.draws, generator)
         if variables.is_discrete:
             checks.countable(self.name, variables, points)
@@ -118,15 +117,14 @@ class MeasureValued(Estimator[Variables, Draw]):
 
     def _warn_of_cost(self, variables: Variables) -> None:
         """Say what one estimate takes, where that is very much: nothing else would before the memory is full."""
-        evaluations = 0 if torch.compiler.is_dynamo_compiling() else self.calls(variables)[0]
-        if evaluations > MANY * self.draws:
-            numbers = evaluations * math.prod(variables.batch_shape) * math.prod(variables.event_shape)
-            gigabytes = numbers * variables.dtype.itemsize / 2**30
-            warnings.warn(
-                f"{self.name} evaluates f {evaluations} times for one estimate of each batch element here, at points "
-                f"that take {gigabytes:.2g} GB. ScoreFunction and RaoBlackwellized take as few evaluations as you say.",
-                stacklevel=4,
-            )
+        evaluations = self.calls(variables)[0]
+        numbers = evaluations * math.prod(variables.batch_shape) * math.prod(variables.event_shape)
+        gigabytes = numbers * variables.dtype.itemsize / 2**30
+        warnings.warn(
+            f"{self.name} evaluates f {evaluations} times for one estimate of each batch element here, at points that "
+            f"take {gigabytes:.2g} GB. ScoreFunction and RaoBlackwellized take as few evaluations as you say.",
+            stacklevel=4,
+        )
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
         coordinates = weak_derivatives.coordinates(variables)

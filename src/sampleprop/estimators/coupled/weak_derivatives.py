@@ -44,6 +44,10 @@ class Coordinates(NamedTuple):
         values = self.splits[name].values
         return changes.other_classes(self.holder) if values is None else values
 
+    def probes(self) -> int:
+        """How many points differ from one sample by one coordinate, for all parameters that are asked for."""
+        return math.prod(self.sites) * sum(self.number(name) for name in self.asked())
+
     def asked(self) -> tuple[str, ...]:
         """The parameters that require a gradient; all of them, where that cannot be known yet."""
         named = self.variables.parameters
