@@ -41,3 +41,10 @@ def test_the_correlation_is_exact_in_float32_however_small_the_probability(copul
     single, double = (copulas.decorrelation(copula, k, x) for x in (q, q.double()))
     torch.testing.assert_close(single.double(), double, rtol=2e-6, atol=0)
     assert single[0] == 1
+
+
+@pytest.mark.parametrize("k", [2, 5, copulas.FEW, copulas.FEW + 1])
+def test_permutations_also_of_equal_numbers(k: int) -> None:
+    for u in (torch.rand(k, copulas.MANY), torch.zeros(k, copulas.MANY), torch.rand(k, 3)):
+        found = copulas.permutation(u)
+        assert torch.equal(found.sort(0).values.long(), torch.arange(k).unsqueeze(-1).expand(u.shape))

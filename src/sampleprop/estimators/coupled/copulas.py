@@ -13,6 +13,9 @@ from torch import Generator, Tensor
 
 from sampleprop import noise
 
+# Up to so many samples of so many numbers, comparing is two to nine times faster on the CPU than sorting.
+FEW, MANY = 16, 3000
+
 Copula = Literal["systematic", "dirichlet"]
 
 
@@ -29,8 +32,20 @@ def uniforms(copula: Copula, shape: Sequence[int], like: Tensor, generator: Gene
         exponential = noise.exponential(shape, like, generator)
         # A share s of a flat Dirichlet draw is Beta(1, k - 1). Therefore (1 - s)^(k - 1) is uniform.
         return (1 - exponential / exponential.sum(0)) ** (shape[0] - 1)
-    ranks = noise.uniform(shape, like, generator).argsort(0)
-    return (ranks + noise.uniform(shape[1:], like, generator)) / shape[0]
+    order = permutation(noise.uniform(shape, like, generator))
+    return (order + noise.uniform(shape[1:], like, generator)) / shape[0]
+
+
+def permutation(u: Tensor) -> Tensor:
+    """From independent numbers [k, ...] a random permutation of 0 to k - 1 along the first dimension."""
+    if torch.compiler.is_dynamo_compiling() or u.shape[0] > FEW or u[0].numel() < MANY:
+        return u.argsort(0)
+    # The rank of each one by comparison. Of equal numbers the first one comes first.
+    ranks = [
+        (u[:i] <= x).sum(0, dtype=torch.uint8) + (u[i + 1 :] < x).sum(0, dtype=torch.uint8)
+        for i, x in enumerate(u.unbind(0))
+    ]
+    return torch.stack(ranks)
 
 
 def decorrelation(copula: Copula, k: int, q: Tensor) -> Tensor:
