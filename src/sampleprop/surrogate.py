@@ -9,6 +9,7 @@ on, and so it also works behind a nonlinear encoder and under `torch.func`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +19,13 @@ from torch.autograd.function import FunctionCtx
 from sampleprop.tracing import apply, differentiable_backward
 
 
-def surrogate(name: str, value: Tensor, parameters: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> Tensor:
+def surrogate(
+    name: str,
+    value: Tensor,
+    parameters: tuple[Tensor, ...],
+    gradients: tuple[Tensor, ...],
+    learned: Sequence[tuple[Tensor, Tensor]] = (),
+) -> Tensor:
     """Return `value` with `gradients` as its gradient with respect to `parameters`, besides the graph that it has.
 
     Args:
@@ -26,11 +33,16 @@ def surrogate(name: str, value: Tensor, parameters: tuple[Tensor, ...], gradient
         value: [*batch], attached to whatever the costs are attached to (θ, and φ where f depends on it directly).
         parameters: each [*batch, ...], attached to φ.
         gradients: one for each parameter, of its shape, without graph.
+        learned: each number that a control variate learns, with the derivative with respect to it of the loss that it
+            is to minimize, [*batch], without graph. As in `train`, this is weighted by the absolute value of what the
+            result receives.
 
     Raises:
         RuntimeError: in a second backward pass, for φφ, φθ and θφ; θθ is right and allowed.
     """
-    result: Tensor = apply(_Surrogate, name, value, len(parameters), *parameters, *gradients)
+    counts = len(parameters), len(learned)
+    numbers, slopes = [number for number, _ in learned], [slope for _, slope in learned]
+    result: Tensor = apply(_Surrogate, name, value, counts, *parameters, *numbers, *gradients, *slopes)
     return result
 
 
@@ -70,23 +82,27 @@ class _Surrogate(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(name: str, value: Tensor, count: int, *tensors: Tensor) -> Tensor:
+    def forward(name: str, value: Tensor, counts: tuple[int, int], *tensors: Tensor) -> Tensor:
         return value.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.name, value, ctx.count = inputs[:3]
+        ctx.name, value, ctx.counts = inputs[:3]
         ctx.save_for_backward(value, *inputs[3:])
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
         value, *tensors = ctx.saved_tensors
-        parameters, gradients = tensors[: ctx.count], tensors[ctx.count :]
+        count, both = ctx.counts[0], sum(ctx.counts)
+        ties, gradients, slopes = tensors[:both], tensors[both : both + count], tensors[both + count :]
         outputs = [unsqueeze_to(grad_output, g.dim()) * g for g in gradients]
+        if slopes:
+            weights = grad_output.abs()
+            outputs += [(weights * slope).sum() for slope in slopes]
         if differentiable_backward():
-            outputs = [apply(_Refuse, ctx.name, g, value, *parameters) for g in outputs]
-            grad_output = apply(_Refuse, ctx.name, grad_output, *parameters)
-        return None, grad_output, None, *outputs, *(None for _ in gradients)
+            outputs = [apply(_Refuse, ctx.name, g, value, *ties) for g in outputs]
+            grad_output = apply(_Refuse, ctx.name, grad_output, *ties)
+        return None, grad_output, None, *outputs, *(None for _ in outputs)
 
 
 class _Guarded(Function):

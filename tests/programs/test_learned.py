@@ -16,7 +16,10 @@ from torch.distributions import Bernoulli, Categorical, Independent, Normal, One
 import sampleprop as sp
 from programs.models import LIMIT, bits, z
 from sampleprop.estimators.relaxed import conditional
+from sampleprop.estimators.relaxed import rebar as rebar_module
+from sampleprop.estimators.relaxed import relax as relax_module
 from sampleprop.programs import forced, rest
+from sampleprop.surrogate import surrogate
 
 ROWS = 30_000
 PHI = torch.tensor([[0.3, -0.5], [-0.2, 0.6], [0.7, -0.4]], dtype=torch.float64)
@@ -298,24 +301,17 @@ def test_a_site_without_a_stream_of_its_own_is_seen(monkeypatch):
 def squares(model: Any, seed: int = 3) -> list[Tensor]:
     """For each site the square of its gradient by the logits, from the same noise."""
     found: list[Tensor] = []
-    given = conditional.squared
 
-    def noted(variables: Any, gradient: Tensor, *more: Any) -> Tensor:
-        found.append(variables.sum(gradient.detach().square()).sum())
-        return given(variables, gradient, *more)
+    def noted(name: str, value: Tensor, parameters: Any, gradients: tuple[Tensor, ...], learned: Any) -> Tensor:
+        found.append(gradients[0].square().sum())
+        return surrogate(name, value, parameters, gradients, learned)
 
-    from sampleprop.estimators.relaxed import rebar as rebar_module
-
-    modules = [rebar_module]
-    for module in modules:
-        module.squared = noted
-    conditional.squared = noted
     torch.manual_seed(seed)
     leaves = [x.expand(5, *x.shape).clone().requires_grad_() for x in (PHI, THETA)]
-    model(*leaves)
-    for module in modules:
-        module.squared = given
-    conditional.squared = given
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (rebar_module, relax_module):
+            patch.setattr(module, "surrogate", noted)
+        model(*leaves)
     return found
 
 

@@ -33,7 +33,6 @@ from sampleprop.surrogate import unsqueeze_to
 from sampleprop.tracing import value_and_grad, vjp
 
 Pullback = Callable[[Tensor], Tensor]  # from y to the derivative of ⟨correction, y⟩ with respect to log τ
-Term = tuple[Tensor | float, Pullback | None]  # the weight of a correction in a gradient, and its pullback
 
 
 class WithGradient(Protocol):
@@ -208,20 +207,26 @@ def weighted(costs: Costs, weights: Tensor, score: Tensor) -> Tensor:
     return costs.average(unsqueeze_to(weights.to(score.dtype), score.dim()) * score)
 
 
-def squared(variables: Discrete, gradient: Tensor, log_temperature: Tensor, *terms: Term) -> Tensor:
-    """A loss for `train`, [*batch]: its gradient is that of ‖gradient‖², whose mean is the variance and a constant.
+def tuned(
+    variables: Discrete, gradient: Tensor, eta: Tensor, log_temperature: Tensor, h: Tensor, pullback: Pullback | None
+) -> list[tuple[Tensor, Tensor]]:
+    """η and log τ, each with the derivative of ‖gradient‖² with respect to it, [*batch]: for `surrogate`.
+
+    The mean of the gradient depends on neither, so that of ‖gradient‖² is the variance and a constant.
 
     Args:
         variables: Bernoulli or one-hot variables.
-        gradient: [*batch, *event], attached to all that learns, except to τ through the terms.
-        log_temperature: log τ, which enters with the derivative that the terms have; the loss has another value then.
-        terms: each correction that `relaxed_correction` gave: its weight in the gradient, and its pullback.
+        gradient: [*batch, *event], without graph; η times the correction is a part of it.
+        eta: η.
+        log_temperature: log τ.
+        h: the correction of `relaxed_correction`, and
+        pullback: its derivative with respect to log τ; None where that does not learn.
     """
-    loss = variables.sum(gradient.square())
-    for weight, pullback in terms:
-        if pullback is not None:
-            loss = loss + pullback((2 * weight * gradient).detach()) * log_temperature
-    return loss
+    twice = 2 * gradient
+    learned = [(eta, variables.sum(twice * h))]
+    if pullback is not None:
+        learned.append((log_temperature, pullback(eta.detach().to(h) * twice)))
+    return learned
 
 
 def _difference(variables: Discrete, points: Tensor, z: Tensor, y: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from sampleprop.estimators.relaxed.conditional import (
     Draw,
     propose,
     relaxed_correction,
-    squared,
+    tuned,
     weighted,
     with_gradient,
 )
@@ -137,12 +137,14 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
         h, pullback = relaxed_correction(
             variables, draw, score, with_gradient(costs.f), softening, costs, by_temperature
         )
-        gradient = weighted(costs, costs.fixed, score) + self.eta.to(h) * h  # [*batch, *event], attached to η
+        gradient = weighted(costs, costs.fixed, score) + self.eta.detach().to(h) * h  # [*batch, *event]
         if self.baseline is not None:  # constant in x, so that its product with the score has mean zero
             with nullcontext() if learn else torch.no_grad():
                 b = self.baseline.value(variables, draw.points, costs.detach())  # [k, *batch]
-                gradient = gradient - weighted(costs, b, score)
-        result = surrogate(self.name, costs.mean(), (variables.logits,), (gradient.detach(),))
-        return (
-            train(result, squared(variables, gradient, self.log_temperature, (self.eta, pullback))) if learn else result
-        )
+                gradient = gradient - weighted(costs, b, score)  # attached to the baseline
+        fixed = gradient.detach()
+        learned = tuned(variables, fixed, self.eta, self.log_temperature, h, pullback) if learn else ()
+        result = surrogate(self.name, costs.mean(), (variables.logits,), (fixed,), learned)
+        if self.baseline is None or not learn:
+            return result
+        return train(result, variables.sum(gradient.square()))

@@ -143,23 +143,26 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         by_temperature = learn and tau.requires_grad
         score = variables.score(draw.points)
         gradient = conditional.weighted(costs, costs.fixed, score)  # [*batch, *event]
-        terms: list[conditional.Term] = []
+        learned: list[tuple[Tensor, Tensor]] = []
         if self.use_f:
             f = conditional.with_gradient(costs.f)
-            h, pullback = relaxed_correction(variables, draw, score, f, softening, costs, by_temperature)
-            gradient = gradient + self.eta.to(gradient) * h
-            terms.append((self.eta, pullback))
+            h, of_f = relaxed_correction(variables, draw, score, f, softening, costs, by_temperature)
+            gradient = gradient + self.eta.detach().to(h) * h
         critic: Any = self.critic if self.quadratic is None else self.quadratic
-        c = critic_with_gradient(self.name, critic, variables.event_ndim, costs.context)
-        if isinstance(critic, nn.Module):
+        c, of_critic = critic_with_gradient(self.name, critic, variables.event_ndim, costs.context), None
+        module = isinstance(critic, nn.Module)
+        if module:
             with nullcontext() if learn else torch.no_grad():
                 # Attached to ψ and τ: the loss of `train` differentiates the gradient of the critic once more.
                 squashed = partial(conditional.squashed, variables, softening=softening, c=c)
-                h = conditional.correction(variables, draw, score, squashed)
-                gradient = gradient + costs.average(h)
+                gradient = gradient + costs.average(conditional.correction(variables, draw, score, squashed))
         else:  # A plain function may close over θ, so it is evaluated without gradient.
-            h, pullback = relaxed_correction(variables, draw, score, c, softening, costs, by_temperature)
-            gradient = gradient + h
-            terms.append((1.0, pullback))
-        result = surrogate(self.name, costs.mean(), (variables.logits,), (gradient.detach(),))
-        return train(result, conditional.squared(variables, gradient, tau, *terms)) if learn else result
+            added, of_critic = relaxed_correction(variables, draw, score, c, softening, costs, by_temperature)
+            gradient = gradient + added
+        fixed = gradient.detach()
+        if learn and self.use_f:
+            learned += conditional.tuned(variables, fixed, self.eta, tau, h, of_f)
+        if of_critic is not None:
+            learned.append((tau, of_critic(2 * fixed)))
+        result = surrogate(self.name, costs.mean(), (variables.logits,), (fixed,), learned)
+        return train(result, variables.sum(gradient.square())) if learn and module else result

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sampleprop.costs import F
 from sampleprop.families import Enumerable
-from sampleprop.surrogate import surrogate, train
+from sampleprop.surrogate import surrogate
 from sampleprop.tracing import value_and_grad
 
 
@@ -21,18 +21,35 @@ def value_and_derivative(f: F, points: Tensor, dtype: torch.dtype) -> tuple[Tens
     return values, derivative.to(dtype)
 
 
-def tuned(name: str, value: Tensor, variables: Enumerable, gradient: Tensor, learn: bool) -> Tensor:
-    """Return `value` with this gradient with respect to the logits, whose coefficients learn to lower its variance.
+def tuned(
+    name: str,
+    value: Tensor,
+    variables: Enumerable,
+    fixed: Tensor,
+    coefficient: Tensor | float,
+    added: Tensor,
+    learn: bool,
+) -> Tensor:
+    """Return `value` with the gradient fixed + coefficient · added, whose coefficient learns to lower its variance.
 
-    The mean of the gradient does not depend on the coefficients. The derivative of its square is therefore an unbiased
+    The mean of the gradient does not depend on the coefficient. The derivative of its square is therefore an unbiased
     estimate of the derivative of its variance.
 
     Args:
         name: the estimator.
         value: [*batch].
         variables: p_φ, attached to φ.
-        gradient: [*batch, *natural], attached to the coefficients of the control variates and to nothing else.
-        learn: whether the coefficients are trained.
+        fixed: [*batch, *natural], without graph.
+        coefficient: of the control variate.
+        added: the control variate, [*batch, *natural], of mean zero and without graph.
+        learn: whether the coefficient is trained.
     """
-    result = surrogate(name, value, (variables.logits,), (gradient.detach(),))
-    return train(result, variables.sum(gradient.square())) if learn else result
+    with torch.no_grad():
+        gradient = fixed + coefficient * added
+    learned = ((coefficient, slope(variables, gradient, added)),) if learn and isinstance(coefficient, Tensor) else ()
+    return surrogate(name, value, (variables.logits,), (gradient,), learned)
+
+
+def slope(variables: Enumerable, gradient: Tensor, added: Tensor) -> Tensor:
+    """The derivative of ‖gradient‖² with respect to the coefficient of what is added in it, [*batch]."""
+    return variables.sum(2 * gradient * added)

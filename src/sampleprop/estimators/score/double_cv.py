@@ -93,8 +93,7 @@ class DoubleCV(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
         tangents = variables.sum(others(derivatives) * variables.centered(draw.points))  # [k, *batch]
         fixed = _leave_one_out(costs.fixed, score)
         added = variables.through_mean(derivatives.mean(0)) - _leave_one_out(tangents, score)
-        gradient = fixed + self.coefficient * added  # [*batch, *natural]
-        return tuned(self.name, costs.mean(), variables, gradient, self.training)
+        return tuned(self.name, costs.mean(), variables, fixed, self.coefficient, added, self.training)
 
 
 def _leave_one_out(costs: Tensor, score: Tensor) -> Tensor:

@@ -97,5 +97,5 @@ class MuProp(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
         # The gradient is affine in the coefficient: what it is at 0, and what each unit adds.
         fixed = costs.average(unsqueeze_to(costs.fixed - at_mean, score.dim()) * score)
         added = variables.through_mean(direction) - costs.average(unsqueeze_to(linear, score.dim()) * score)
-        gradient = fixed + self.coefficient * added  # [*batch, *natural]
-        return tuned(self.name, costs.mean(), variables, gradient, self.training and self.learn)
+        learn = self.training and self.learn
+        return tuned(self.name, costs.mean(), variables, fixed, self.coefficient, added, learn)

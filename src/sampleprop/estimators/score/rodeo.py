@@ -16,9 +16,9 @@ from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs, others
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.score.control_variates import tuned, value_and_derivative
+from sampleprop.estimators.score.control_variates import value_and_derivative
 from sampleprop.families import Bernoullis, OneHots
-from sampleprop.surrogate import unsqueeze_to
+from sampleprop.surrogate import surrogate, train, unsqueeze_to
 
 HIDDEN = 8  # units of the network
 
@@ -105,7 +105,8 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
         _, derivatives = value_and_derivative(costs.f, draw.points, variables.logits.dtype)  # [k, *batch, *event]
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
             gradient = self._gradient(variables, draw.points, costs.fixed, derivatives)
-        return tuned(self.name, costs.mean(), variables, gradient, self.training)
+        result = surrogate(self.name, costs.mean(), (variables.logits,), (gradient.detach(),))
+        return train(result, variables.sum(gradient.square())) if self.training else result
 
     def _gradient(self, variables: Bernoullis | OneHots, points: Tensor, costs: Tensor, derivatives: Tensor) -> Tensor:
         """Return the estimate of ∇_φ L, [*batch, *event], attached to α, β and H."""
