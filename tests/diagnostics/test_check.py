@@ -35,6 +35,7 @@ from torch.distributions import (
     constraints,
 )
 
+from diagnostics.mistakes import bits, normals, smooth
 from sampleprop import (
     REBAR,
     SPSA,
@@ -57,18 +58,6 @@ from sampleprop import (
 from sampleprop.diagnostics import Check, check
 
 NAMES = {"f mixes rows", "random f", "f ignores x", "jump in f", "wrong gradient", "biased gradient", "wrong value"}
-
-
-def bits(batch: int = 5, size: int = 4) -> Distribution:
-    return Independent(Bernoulli(logits=torch.linspace(-1, 1, batch * size).reshape(batch, size).requires_grad_()), 1)
-
-
-def normals() -> Distribution:
-    return Independent(Normal(torch.linspace(-1, 1, 12).reshape(4, 3).requires_grad_(), 1.0), 1)
-
-
-def smooth(x: Tensor) -> Tensor:
-    return (x.sum(-1) - 1.3).square() + x[..., 0] * x[..., -1] - x[..., -1]
 
 
 def names(result: Check) -> list[str]:

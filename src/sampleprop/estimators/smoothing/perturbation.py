@@ -86,7 +86,7 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
         points, names = variables.sample(self.draws, generator), asked(variables.parameters)
         with torch.no_grad():
-            named = {name: p.expand(self.draws, *p.shape) for name, p in variables.parameters.items()}
+            named = {name: noise.promote(p).expand(self.draws, *p.shape) for name, p in variables.parameters.items()}
             unbounded = _unbounded(variables, named)
             # Drawn for all parameters, so that the noise does not depend on which of them are trained.
             epsilon = {name: self._direction(u.shape, u, generator) for name, u in unbounded.items()}
