@@ -17,6 +17,8 @@ from torch.autograd import Function, Variable
 from torch.distributions.transforms import Transform, _InverseTransform
 from torch.overrides import TorchFunctionMode
 
+CACHED = "_cached_x_y"  # where a transform keeps its last pair of tensors
+
 C = TypeVar("C", bound=Callable[..., Any])
 
 
@@ -87,9 +89,9 @@ def after_backward(x: Tensor, action: Callable[[], None]) -> None:
 def cached_inverse(transform: Transform, y: Tensor) -> Tensor | None:
     """What this very tensor was made from, where the transform has a cache that keeps it."""
     if isinstance(transform, _InverseTransform):
-        made, given = getattr(transform.inv, "_cached_x_y", (None, None))
+        made, given = getattr(transform.inv, CACHED, (None, None))
     else:
-        given, made = getattr(transform, "_cached_x_y", (None, None))
+        given, made = getattr(transform, CACHED, (None, None))
     return given if made is y else None
 
 

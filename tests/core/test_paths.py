@@ -299,7 +299,9 @@ def test_an_operation_of_the_users_own_library_is_a_path_once_it_has_a_derivativ
         return (x > 0).to(x.dtype)
 
     mean = torch.zeros(20_000, requires_grad=True)
-    with pytest.raises(RuntimeError, match=r"^Pathwise needs .* passes sampleprop_tests::positive, whose derivative torch"):
+    with pytest.raises(
+        RuntimeError, match=r"^Pathwise needs .* passes sampleprop_tests::positive, whose derivative torch"
+    ):
         sp.expect(positive, Normal(mean, 1.0), sp.Pathwise())
     found = _gradient(positive, mean, Normal(mean, 1.0))
     assert abs(found.mean() - (2 * torch.pi) ** -0.5) < 5 * found.std() / len(mean) ** 0.5

@@ -25,9 +25,9 @@ class Case(NamedTuple):
     estimator: sp.Estimator[Any, Any]
 
 
-def bits() -> Distribution:
+def bits(batch: int = 5, size: int = 4) -> Distribution:
     """Four bits in a batch of five."""
-    return Independent(Bernoulli(logits=torch.linspace(-1, 1, 20).reshape(5, 4).requires_grad_()), 1)
+    return Independent(Bernoulli(logits=torch.linspace(-1, 1, batch * size).reshape(batch, size).requires_grad_()), 1)
 
 
 def normals() -> Distribution:

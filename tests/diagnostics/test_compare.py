@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent, Normal
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent, LogNormal, MixtureSameFamily, Normal
 
 from sampleprop import (
     VIMCO,
@@ -145,6 +145,48 @@ def test_a_given_gradient_with_outcomes_too_rare_to_be_drawn() -> None:
     row = compare(lambda b: 3 * b, dist, [ScoreFunction()], exact=3 * p * (1 - p)).rows[0]
     assert not row.biased
     assert row.bias_visible > 1
+
+
+@pytest.mark.parametrize(
+    "estimator", [Pathwise(), ScoreFunction(), ScoreFunction(1, baseline=LearnedBaseline())], ids=str
+)
+def test_a_distribution_that_cannot_be_copied_is_measured_by_the_tensors_inside(estimator: Any) -> None:
+    """LogNormal as the normal distribution whose samples f takes to the power of e: |z| < 5 (6e-7)."""
+    loc, scale = torch.tensor([0.1, 0.4], requires_grad=True), torch.tensor([0.5, 0.3], requires_grad=True)
+
+    def f(x: Tensor) -> Tensor:
+        return (x - 1).square() / (1 + x)
+
+    one = compare(f, LogNormal(loc, scale), [estimator], budget=4)
+    other = compare(lambda y: f(y.exp()), Normal(loc, scale), [estimator], budget=4)
+    assert one.parameters == ("base_dist.loc", "base_dist.scale")
+    (row,), (expected,) = one.rows, other.rows
+    assert row.claims_unbiased
+    assert not row.biased
+    assert row.trained == expected.trained
+    assert row.replicates == expected.replicates == 1024
+    error = math.hypot(row.variance_error, expected.variance_error)
+    assert abs(row.variance - expected.variance) < 5 * error
+
+
+def test_an_exact_gradient_by_the_tensors_inside() -> None:
+    """E[x] = exp(μ + σ²/2)."""
+    loc = torch.tensor(0.3, requires_grad=True)
+    dist = LogNormal(loc, 0.5)
+    exact = (loc + 0.125).exp().detach()
+    for given in (exact, (exact,), {"base_dist.loc": exact}):
+        assert not compare(lambda x: x, dist, [Pathwise()], exact=given, replicates=256).rows[0].biased
+        assert compare(lambda x: 2 * x, dist, [Pathwise()], exact=given, replicates=256).rows[0].biased
+    with pytest.raises(ValueError, match=r"of its shape: base_dist.loc \[\]"):
+        compare(lambda x: x, dist, [Pathwise()], exact=torch.ones(2), replicates=256)
+
+
+def test_tensors_that_were_computed_from_others_inside_do_not_count_twice() -> None:
+    logits = torch.zeros(3, requires_grad=True)
+    mixture = MixtureSameFamily(Categorical(logits=logits), LogNormal(torch.ones(3, requires_grad=True), 1.0))
+    assert mixture.mixture_distribution.probs.requires_grad  # now kept beside the logits
+    found = compare(lambda x: x.log(), mixture, [ScoreFunction()], replicates=128)
+    assert sorted(found.parameters) == ["_component_distribution.base_dist.loc", "_mixture_distribution.logits"]
 
 
 @pytest.mark.parametrize(("wrong", "words"), [(None, "got None"), (ScoreFunction, r"Make one: ScoreFunction\(\)")])

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import sampleprop
+from lab.running import run
 from sampleprop import Pathwise, ScoreFunction, diagnostics, families
 from sampleprop.estimators import REGISTER
 from sampleprop.lab.command import main
-from sampleprop.lab.command.app import app
 from sampleprop.lab.measure import problems, progress
 from sampleprop.lab.measure.mistakes import INTERRUPTED
 from sampleprop.lab.show import table, terminal
@@ -27,10 +27,6 @@ from sampleprop.lab.show.summary import Summary
 
 QUICK = ("--replicates", "128", "--train-steps", "2", "--budgets", "none")
 SMALL = (*QUICK, "--estimators", "ScoreFunction,Enumerate,Pathwise")
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def compare(tmp_path: Path, *arguments: object) -> Result:

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from rich.console import Console
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import sampleprop
-from sampleprop.lab.command.app import app
+from lab.running import run
 from sampleprop.lab.measure import folder, progress
 from sampleprop.lab.measure.names import PROBLEMS, estimators
-from sampleprop.lab.show import output
 
 QUICK = ("--replicates", "128", "--train-steps", "2", "--budgets", "none", "--estimators", "ScoreFunction,Enumerate")
 
@@ -81,15 +80,6 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in (FILES | {"model.py": MODEL}).items():
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "write", lambda problems, out: [])
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def compare(problem: str, *arguments: object, quick: tuple[str, ...] = QUICK) -> Result:

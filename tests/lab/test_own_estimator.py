@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import sampleprop as sp
-from sampleprop.lab.command.app import app
+from lab.running import run
 from sampleprop.lab.measure.configurations import make_estimator, split
 
 QUICK = ("--replicates", "128", "--train-steps", "0", "--budgets", "none", "--budget", "8", "--json")
@@ -59,10 +59,6 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my.py").write_text(MINE)
     (tmp_path / "beside_mine.py").write_text("HALF = 0.5\n")
     monkeypatch.chdir(tmp_path)
-
-
-def run(command: str, *arguments: str) -> Result:
-    return CliRunner().invoke(app, [command, *arguments])
 
 
 def compare(estimators: str, *arguments: str) -> Result:

@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
+from lab.running import run
 from sampleprop import diagnostics
 from sampleprop.diagnostics.comparing.row import Row, Skipped
 from sampleprop.diagnostics.comparing.trajectory import Checkpoint
 from sampleprop.estimators.score.score_function import ScoreFunction
-from sampleprop.lab.command.app import app
 from sampleprop.lab.measure import results, runs
 from sampleprop.lab.measure.mistakes import INTERRUPTED
 from sampleprop.lab.measure.runs import Piece
 from sampleprop.lab.measure.runs import Result as Measured
-from sampleprop.lab.show import output
 
 QUICK = ("--replicates", "128", "--train-steps", "0", "--budgets", "none", "--estimators", "ScoreFunction,Pathwise")
 
@@ -37,14 +36,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Piece]:
     return done
 
 
-@pytest.fixture
-def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than these measurements."""
-    monkeypatch.setattr(output, "write", lambda problems, out: [])
-
-
 def compare(out: Path, *arguments: object) -> Result:
-    return CliRunner().invoke(app, ["compare", *map(str, arguments), *QUICK, "--out", str(out)])
+    return run("compare", *arguments, *QUICK, "--out", out)
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -98,7 +91,7 @@ def test_what_is_finished_is_not_measured_again(tmp_path: Path, measured: list[P
 def test_results_of_other_settings_are_not_mixed(tmp_path: Path, changed: tuple[str, object], words: str) -> None:
     compare(tmp_path, "toy")
     before = (tmp_path / "results.jsonl").read_bytes()
-    result = CliRunner().invoke(app, ["compare", "toy", *QUICK, *map(str, changed), "--out", str(tmp_path)])
+    result = run("compare", "toy", *QUICK, *changed, "--out", tmp_path)
     assert result.exit_code == 2
     said = " ".join(result.stderr.replace("│", " ").split())
     assert words in said

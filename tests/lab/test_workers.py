@@ -6,19 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
+from lab.running import run
 from sampleprop.lab.command import main
-from sampleprop.lab.command.app import app
 from sampleprop.lab.measure.mistakes import INTERRUPTED
-from sampleprop.lab.show import output
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("_module_without_pictures")]
 
 QUICK = ("--replicates", "128", "--train-steps", "3", "--budgets", "2", "--estimators", "ScoreFunction,REBAR")
 TIMED = {"milliseconds", "variance_time", "rank", "jobs"}
@@ -40,7 +38,7 @@ def problem():
 
 
 def compare(out: Path, *arguments: object) -> Result:
-    return CliRunner().invoke(app, ["compare", *map(str, arguments), *QUICK, "--out", str(out)])
+    return run("compare", *arguments, *QUICK, "--out", out)
 
 
 def numbers(out: Path) -> dict[tuple[object, ...], dict[str, Any]]:
@@ -52,13 +50,6 @@ def numbers(out: Path) -> dict[tuple[object, ...], dict[str, Any]]:
         for line in lines
         if not line["interrupted"]
     }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _without_pictures() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output, "write", lambda problems, out: [])
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,6 @@ ALL = os.environ.get("SAMPLEPROP_LAWS") == "all"
 ROWS = 2000 if ALL else 600
 RUN = range(len(REGIMES)) if ALL else (REGIMES.index("ordinary"),)
 DOCUMENTED = load()
-WRAPPERS = ("Independent", "TransformedDistribution", "ExponentialFamily", "Distribution")
 
 
 @pytest.mark.parametrize("law", [*TORCH, *PYRO], ids=str)

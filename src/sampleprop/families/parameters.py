@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 import torch.distributions as td
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from sampleprop import noise
 from sampleprop.families.solutions import Solved
 from sampleprop.families.variables import unwrap
 from sampleprop.softmax import log_softmax
-from sampleprop.tracing import cached_inverse, gradient_asked, inspectable, lose_numerators_of_zero
+from sampleprop.tracing import CACHED, cached_inverse, gradient_asked, inspectable, lose_numerators_of_zero
 
 
 def named(base: Distribution) -> dict[str, Tensor]:
@@ -101,31 +101,35 @@ def with_parameters(dist: Distribution, tensors: dict[str, Tensor]) -> Distribut
 
 def attached(dist: Distribution) -> bool:
     """Whether any tensor of the distribution requires a gradient."""
-    stack: list[Any] = [dist]
-    seen: set[int] = set()  # a transform and its inverse hold each other
-    while stack:
-        part = stack.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        for value in vars(part).values():
-            if isinstance(value, Tensor) and value.requires_grad:
-                return True
-            inner = value if isinstance(value, list) else [value]
-            stack.extend(x for x in inner if isinstance(x, Distribution | td.Transform))
-    return False
+    return any(tensor.requires_grad for tensor in tensors(dist).values())
 
 
 def device_of(dist: Distribution) -> torch.device:
     """Where samples of `dist` live."""
-    stack: list[Any] = [dist]
+    return next((tensor.device for tensor in tensors(dist).values()), torch.get_default_device())
+
+
+def tensors(dist: Distribution) -> dict[str, Tensor]:
+    """Every tensor in the distribution, its transforms and its networks, each once, by the names that lead to it."""
+    found: dict[str, Tensor] = {}
+    stack: list[tuple[str, Any]] = [("", dist)]
+    seen: set[int] = set()  # a transform and its inverse hold each other
     while stack:
-        for value in vars(stack.pop()).values():
-            if isinstance(value, Tensor):
-                return value.device
-            if isinstance(value, Distribution):
-                stack.append(value)
-    return torch.get_default_device()
+        name, part = stack.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        inner: list[tuple[str, Any]] = []
+        if isinstance(part, Tensor):
+            found[name] = part
+        elif isinstance(part, list | tuple):
+            inner = [(str(i), x) for i, x in enumerate(part)]
+        elif isinstance(part, dict):
+            inner = [(str(key), x) for key, x in part.items()]
+        elif isinstance(part, Distribution | td.Transform | nn.Module):
+            inner = [(key, x) for key, x in vars(part).items() if key != CACHED]
+        stack.extend((f"{name}.{key}" if name else key, x) for key, x in reversed(inner))
+    return found
 
 
 def asked(named: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -126,6 +126,13 @@ class Other(Variables):
                 f"The score of {self.kind} needs a log_prob for any points; it looked {error} up in a cache of its "
                 "own samples, which do not know φ. Switch that cache off, or let the transforms have an inverse."
             ) from error
+        except NotImplementedError as error:
+            if not points.is_floating_point() or points.dtype.itemsize >= 4:
+                raise
+            raise TypeError(
+                f"The score of {self.kind} needs parameters in float32 or float64: torch computes no log_prob in "
+                f"{points.dtype} ({error}). Convert them first."
+            ) from error
         # Summed here, because Independent reshapes first, which fails for an empty batch.
         return noise.promote(self.sum(result))
 

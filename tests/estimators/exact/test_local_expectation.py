@@ -10,8 +10,10 @@ from torch.distributions import Bernoulli, Categorical, Independent, OneHotCateg
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sampleprop as sp
+from estimators.score.moments import exact
 from sampleprop import families
-from sampleprop.estimators.exact.local_expectation import Draw, LocalExpectation, _changes
+from sampleprop.estimators.exact import changes
+from sampleprop.estimators.exact.local_expectation import Draw, LocalExpectation
 
 
 def bits(logits: Tensor) -> Independent:
@@ -49,17 +51,16 @@ def every_pivot(make, logits, f):
     phi = logits.expand(len(states), *logits.shape).clone().requires_grad_()
     dist = make(phi)
     points = states.unsqueeze(0)
-    draw = Draw(points, _changes(families.recognize(dist), points))
+    draw = Draw(points, changed(families.recognize(dist), points))
     value = sp.LocalExpectation().combine(dist, draw, f(points), probe_costs=f(draw.probes))
     value.sum().backward()
     return value.detach(), phi.grad, probability
 
 
-def exact(make, logits, f):
-    phi = logits.clone().requires_grad_()
-    value = sp.expect(lambda x: f(x.unsqueeze(1)).squeeze(1), make(phi), sp.Enumerate())
-    value.backward()
-    return value.detach(), phi.grad
+def changed(variables, points):
+    """The points with one variable changed at a time."""
+    every = changes.all_changed(variables, points)
+    return changes.one_at_a_time(points, every, changes.sites(variables), len(variables.batch_shape))
 
 
 @pytest.mark.parametrize("kind", LOGITS)
@@ -102,7 +103,7 @@ def test_the_variance_is_below_that_of_the_score_function_with_the_exact_mean(ki
 def test_each_pivot_is_changed_in_every_place_to_every_other_class():
     points = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     dist = onehots(torch.zeros(2, 3, dtype=torch.float64))
-    probes = _changes(families.recognize(dist), points.unsqueeze(0))
+    probes = changed(families.recognize(dist), points.unsqueeze(0))
     found = {tuple(x.argmax(-1).tolist()) for x in probes}
     assert len(probes) == 4
     assert found == {(1, 2), (2, 2), (0, 0), (0, 1)}

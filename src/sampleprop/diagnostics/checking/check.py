@@ -17,9 +17,9 @@ from sampleprop.diagnostics.checking.cost import LINES, Cost, indifference, jump
 from sampleprop.diagnostics.checking.findings import Check, Finding, Findings
 from sampleprop.diagnostics.checking.program import check_program
 from sampleprop.diagnostics.checking.solver import minimization, nondeterminism
-from sampleprop.diagnostics.measuring.attached import Attached
+from sampleprop.diagnostics.measuring.attached import measured
 from sampleprop.diagnostics.measuring.reference import Reference, judge, target
-from sampleprop.diagnostics.measuring.replicates import Expectation, Measured, describe_error
+from sampleprop.diagnostics.measuring.replicates import Measured, describe_error
 from sampleprop.diagnostics.measuring.statistics import POWER, Bias, counted, percent, plus_minus, student
 from sampleprop.diagnostics.measuring.tally import GROUPS, Tally, devices, require_estimator
 from sampleprop.estimator import Estimator
@@ -71,10 +71,10 @@ def check(
     True only if the gradient was compared, False if something is wrong, and None otherwise.
 
     The gradient is that with respect to the parameters of `dist`. Where `dist` does not keep them under their names
-    (LogNormal, a transformed distribution, a class of your own), it is that with respect to the leaves of the graph
-    from which `dist` was computed. It cannot see what it is not given: an encoder that ran under `torch.no_grad()`, a
-    decoder whose own parameters get no gradient, a KL term outside of f, a cost with the wrong sign, and a mean over
-    the event in place of a sum.
+    (LogNormal, a transformed distribution, a class of your own), it is that with respect to the tensors in it, those of
+    its transforms and networks included. It cannot see what it is not given: an encoder that ran under
+    `torch.no_grad()`, a decoder whose own parameters get no gradient, a KL term outside of f, a cost with the wrong
+    sign, and a mean over the event in place of a sum.
 
     The given objects, every `.grad` and the global random state stay as they are. But an f that counts its calls or
     keeps running averages sees the additional calls.
@@ -84,8 +84,8 @@ def check(
         dist: p_φ; for a program its arguments, as a tuple.
         estimator: one of the library, or your own; a program has those of its sites.
         context: [\*batch, ...], for learned baselines and critics.
-        parameters: the tensors with respect to which the gradient is compared, each with a path to `dist`; None for
-            those of `dist`, as above.
+        parameters: the tensors with respect to which the gradient is compared, each with a path to `dist` (the leaves
+            below it, say); None for those of `dist`, as above.
         replicates: independent estimates, at least 128; rounded up to a multiple of 32. The smallest bias that can be
             seen is proportional to one over their square root.
         seed: for all noise.
@@ -159,29 +159,12 @@ def _run(
             "the gradient: costs that depend on other points or on a place have none to compare with"
         )
         return None
-    expectation: Measured
     try:
-        expectation = _measured(f, dist, context, parameters)
+        expectation = measured(f, dist, context, parameters=parameters)
     except TypeError as error:
-        found.unchecked.append(f"the gradient: {error}.")
+        found.unchecked.append(f"the gradient: {error}")
         return None
     return _check_gradient(found, expectation, estimator, size, seed)
-
-
-def _measured(
-    f: Callable[[Tensor], Any], dist: Distribution, context: Tensor | None, parameters: Iterable[Tensor] | None
-) -> Measured:
-    """The expectation with copies of its parameters where that can be, and otherwise attached to the leaves below it.
-
-    Raises:
-        TypeError: where neither is possible.
-    """
-    if parameters is not None:
-        return Attached(f, dist, context, parameters)
-    try:
-        return Expectation(f, dist, context)
-    except TypeError:
-        return Attached(f, dist, context)
 
 
 def _check_solver(found: Findings, variables: families.Solutions, generator: Generator) -> None:

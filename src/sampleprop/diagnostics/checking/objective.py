@@ -43,7 +43,7 @@ def log_q(
     return Finding(
         "log q in f",
         "error",
-        f"f contains {times:.3g} log q: at fixed points its derivative with respect to φ is {times:.3g} times the score. "
+        f"f contains {times:.3g} log q: at fixed points its derivative with respect to φ is so many times the score. "
         f"{estimator.name} subtracts log q itself. Let f return log p(x, z) alone, or use Pathwise for another cost.",
     )
 

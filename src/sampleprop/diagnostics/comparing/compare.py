@@ -14,8 +14,9 @@ from sampleprop import checks
 from sampleprop.diagnostics.comparing.comparison import Comparison
 from sampleprop.diagnostics.comparing.program import compare_program
 from sampleprop.diagnostics.comparing.row import Skipped, ranked, row
+from sampleprop.diagnostics.measuring.attached import measured
 from sampleprop.diagnostics.measuring.reference import MEAN, Exact, Reference, Target, judge, target
-from sampleprop.diagnostics.measuring.replicates import Expectation, buffers_kept, describe_error
+from sampleprop.diagnostics.measuring.replicates import Measured, buffers_kept, describe_error
 from sampleprop.diagnostics.measuring.tally import GROUPS, Tally, devices, require_estimator, time_one
 from sampleprop.estimator import Estimator
 from sampleprop.programs.coupled_replay import CoupledReplay
@@ -76,8 +77,10 @@ def compare(
     Each estimator gets the configuration that spends the budget (`for_budget`). The parameters of the distribution are
     copied `replicates` times, so that one call of f gives many independent estimates; f is called as usual. The
     gradient is that with respect to the parameters of `dist` (the logits of a discrete family; for another distribution
-    those of its parameters that require a gradient). f is held fixed: what φ does inside f is not measured, and neither
-    is θ's gradient.
+    those of its parameters that require a gradient). Where `dist` does not keep them under their names (LogNormal, a
+    transformed distribution, a class of your own), it is that with respect to the tensors in it that require a
+    gradient; they cannot be copied, so each estimate takes a call of f. f is held fixed: what φ does inside f is not
+    measured, and neither is θ's gradient.
 
     Unbiased estimators are ranked twice: at equal time, by variance × time, and at equal evaluations, by variance ×
     evaluations, which matters where f takes nearly all the time. The others follow without a rank, by mean squared
@@ -93,7 +96,7 @@ def compare(
 
     Args:
         f: from points [k, \*batch, \*event] to costs [k, \*batch], for any k; or a program.
-        dist: p_φ, a distribution that stores its parameters under their names; for a program its arguments, as a tuple.
+        dist: p_φ; for a program its arguments, as a tuple.
         estimators: what to compare, each configuration once; one that cannot take part is listed with the reason.
         site: the name of the site of a program.
         budget: evaluations of f for one estimate and batch element, at least 1.
@@ -110,8 +113,8 @@ def compare(
     Raises:
         ValueError: for a budget below 1, fewer than 128 replicates, an exact gradient of another shape, and an empty
             batch.
-        TypeError: for a distribution that does not store its parameters under their names, and an object that is no
-            estimator.
+        TypeError: for a distribution without a tensor that requires a gradient, where its parameters cannot be copied,
+            and for an object that is no estimator.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -131,7 +134,7 @@ def compare(
         raise TypeError(checks.no_distribution("compare", dist))
     waiting = _given(estimators)
     total = len(waiting)
-    expectation = Expectation(f, dist, context)
+    expectation = measured(f, dist, context, apart=True)
     size = -(-replicates // GROUPS)
     tallies: list[Tally] = []
     skipped: list[Skipped] = []
@@ -167,7 +170,7 @@ def compare(
         budget=budget,
         seed=seed,
         reference=reference.describe(),
-        parameters=tuple(expectation.measured),
+        parameters=tuple(expectation.shapes),
         gradient=gradient,
         interrupted=interrupted,
     )
@@ -197,7 +200,7 @@ def wanted_of(given: Iterable[Estimator[Any, Any]], dist: Distribution, budget: 
 
 
 def _prepare(
-    expectation: Expectation,
+    expectation: Measured,
     given: Estimator[Any, Any],
     wanted: Target,
     budget: int,
@@ -251,7 +254,7 @@ def _add(tallies: list[Tally], new: Tally) -> None:
 
 
 def _round(
-    expectation: Expectation,
+    expectation: Measured,
     reference: Reference,
     tallies: list[Tally],
     skipped: list[Skipped],

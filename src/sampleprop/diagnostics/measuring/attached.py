@@ -1,35 +1,59 @@
-"""Estimates for a distribution that cannot be copied: with respect to the tensors that it was computed from."""
+"""Estimates for a distribution that cannot be copied: with respect to the tensors that it holds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-import torch.distributions as td
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from sampleprop import graph
-from sampleprop.diagnostics.measuring.replicates import Estimates, Measured
+from sampleprop import checks, graph
+from sampleprop.diagnostics.measuring.replicates import Estimates, Expectation, Measured
 from sampleprop.estimator import Estimator
+from sampleprop.families.parameters import tensors
 
 MOST_COORDINATES = 2**18  # of a gradient: each of 32 groups keeps one
 SAMPLES_IN_A_CALL = 2048  # of the reference, where each estimate takes a call
 
 
-class Attached(Measured):
-    """The distribution is expanded along a further batch dimension, where it can be, and keeps its path to φ.
+def measured(
+    f: Callable[[Tensor], Any],
+    dist: Distribution,
+    context: Tensor | None = None,
+    nonfinite: checks.Nonfinite = "raise",
+    parameters: Iterable[Tensor] | None = None,
+    apart: bool = False,
+) -> Measured:
+    """The expectation with copies of its parameters where that can be; else, and for given parameters, `Attached`.
 
-    All estimates of one call share φ. One backward pass gives the mean of their gradients and not each of them, which
-    is enough for a bias and not for a variance. A distribution without `expand` gets one call for each estimate.
+    Raises:
+        TypeError: where neither is possible.
+        ValueError: for an empty batch.
+    """
+    if parameters is None:
+        try:
+            return Expectation(f, dist, context, nonfinite)
+        except TypeError:
+            pass
+    return Attached(f, dist, context, nonfinite, parameters, apart)
+
+
+class Attached(Measured):
+    """The gradient with respect to the tensors in the distribution, none of which depends on another one of them.
+
+    The distribution is expanded along a further batch dimension, where it can be, and keeps its path to φ. All
+    estimates of one call share φ. One backward pass gives the mean of their gradients and not each of them, which is
+    enough for a bias and not for a variance: for that, or without `expand`, each estimate takes a call.
 
     Args:
         f: as in `Measured`.
         dist: as in `Measured`.
         context: as in `Measured`.
-        parameters: the tensors with respect to which the gradient is measured; None for the leaves of the graph from
-            which the distribution was computed.
+        nonfinite: as in `Measured`.
+        parameters: the tensors with respect to which the gradient is measured, in the place of those in `dist`.
+        apart: whether each gradient is wanted, and not their mean alone.
 
     Raises:
         TypeError: where there is no such tensor, and where they have too many numbers.
@@ -41,53 +65,66 @@ class Attached(Measured):
         f: Callable[[Tensor], Any],
         dist: Distribution,
         context: Tensor | None = None,
+        nonfinite: checks.Nonfinite = "raise",
         parameters: Iterable[Tensor] | None = None,
+        apart: bool = False,
     ) -> None:
-        super().__init__(f, dist, context)
-        found = graph.leaves(_tensors(dist)) if parameters is None else tuple(parameters)
-        if not found or not all(tensor.requires_grad for tensor in found):
+        super().__init__(f, dist, context, nonfinite)
+        found = _held(dist) if parameters is None else {f"parameters[{i}]": x for i, x in enumerate(parameters)}
+        if not found or not all(tensor.requires_grad for tensor in found.values()):
             raise TypeError(
-                f"it needs tensors that require a gradient and that {self.variables.kind} was computed from; there are "
-                "none. Build the distribution from parameters that require a gradient"
+                f"The gradient with respect to the parameters of {self.variables.kind} needs tensors in it that "
+                "require a gradient; there are none. Build the distribution from parameters that require one."
             )
-        count = sum(tensor.numel() for tensor in found)
+        count = sum(tensor.numel() for tensor in found.values())
         if count > MOST_COORDINATES:
             raise TypeError(
-                f"{self.variables.kind} was computed from tensors with {count} numbers, and {MOST_COORDINATES} are "
-                "compared at most. Pass parameters=, the tensors of interest: the output of an encoder, say"
+                f"The gradient with respect to the parameters of {self.variables.kind} has {count} numbers, and "
+                f"{MOST_COORDINATES} are compared at most. Take a smaller batch, or pass parameters= to check."
             )
-        self.wanted = found
-        self.device = found[0].device
-        self.rounding = 64 * max(torch.finfo(tensor.dtype).eps for tensor in found)
+        self.shapes = {name: tensor.shape for name, tensor in found.items()}
+        self.apart = apart
+        self._wanted = tuple(found.values())
+        self.device = self._wanted[0].device
+        self.rounding = 64 * max(torch.finfo(tensor.dtype).eps for tensor in self._wanted)
         self._expands = _expands(dist)
         if not self._expands:
             self.long_run = SAMPLES_IN_A_CALL
+            self.trained_rows = 1
 
     def without_log_q(self) -> Attached:
         def f(points: Tensor) -> Tensor:
             return self.costs("f", points) - self.variables.log_prob(points).detach()
 
-        return Attached(f, self.dist, self.context, self.wanted)
+        return Attached(f, self.dist, self.context, self.nonfinite, self._wanted, self.apart)
+
+    def together(self) -> Attached:
+        return Attached(self.f, self.dist, self.context, self.nonfinite, self._wanted)
 
     def _estimates(self, estimator: Estimator[Any, Any], count: int, generator: Generator) -> Estimates:
-        """The mean of `count` independent estimates, as one."""
-        dist, context = self.dist, self.context
-        at_once = count if self._expands else 1
-        if self._expands:
-            dist = self.dist.expand((count, *self.batch))
-            context = None if context is None else context.expand(count, *context.shape)
-        value = torch.zeros((), dtype=torch.float64)
-        gradient: Tensor | None = None
+        """`count` independent estimates; their mean, as one, unless they are wanted apart."""
+        at_once = count if self._expands and not self.apart else 1
+        values, gradients = [], []
         for _ in range(count // at_once):
-            result, evaluated = self._expect(estimator, dist, at_once, context, generator)
-            mean = result.sum() / count
-            parts = torch.autograd.grad(mean, self.wanted, retain_graph=True, allow_unused=True)
-            flat = [(torch.zeros_like(x) if g is None else g) for x, g in zip(self.wanted, parts, strict=True)]
-            one = torch.cat([g.detach().reshape(-1).double() for g in flat])
-            gradient = one if gradient is None else gradient + one
-            value += mean.detach().double().cpu()
-        assert gradient is not None
-        return Estimates(value.reshape(1), gradient.unsqueeze(0), evaluated)
+            result, wanted, evaluated = self._run(estimator, at_once, generator)
+            value = result.sum() / at_once
+            parts = torch.autograd.grad(value, wanted, retain_graph=True, materialize_grads=True)
+            values.append(value.detach().double())
+            gradients.append(torch.cat([part.reshape(-1).double() for part in parts]))
+            if len(gradients) == 2 and not self.apart:  # no more memory than that of one
+                values, gradients = [values[0] + values[1]], [gradients[0] + gradients[1]]
+        share = 1.0 if self.apart else at_once / count
+        return Estimates(torch.stack(values) * share, torch.stack(gradients) * share, evaluated)
+
+    def _run(
+        self, estimator: Estimator[Any, Any], count: int, generator: Generator
+    ) -> tuple[Tensor, tuple[Tensor, ...], int]:
+        dist, context = self.dist, self.context
+        if self._expands:
+            dist = dist.expand((count, *self.batch))
+            context = None if context is None else context.expand(count, *context.shape)
+        result, evaluated = self._expect(estimator, dist, count, context, generator)
+        return result, self._wanted, evaluated
 
 
 def _expands(dist: Distribution) -> bool:
@@ -100,22 +137,12 @@ def _expands(dist: Distribution) -> bool:
     return type(expanded) is type(dist) and shape == (3, 2, *dist.batch_shape, *dist.event_shape)
 
 
-def _tensors(dist: Distribution) -> Iterator[Tensor]:
-    """Every tensor in the distribution, its transforms and its networks."""
-    stack: list[Any] = [dist]
-    seen: set[int] = set()  # a transform and its inverse hold each other
-    while stack:
-        part = stack.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        if isinstance(part, Tensor):
-            yield part
-        elif isinstance(part, nn.Module):
-            yield from part.parameters()
-        elif isinstance(part, list | tuple):
-            stack.extend(part)
-        elif isinstance(part, dict):
-            stack.extend(part.values())
-        elif isinstance(part, Distribution | td.Transform):
-            stack.extend(vars(part).values())
+def _held(dist: Distribution) -> dict[str, Tensor]:
+    """The tensors in the distribution that require a gradient and were computed from no other one of them."""
+    found = {name: tensor for name, tensor in tensors(dist).items() if tensor.requires_grad}
+    nodes = {name: graph.node_of(tensor) for name, tensor in found.items()}
+    return {
+        name: tensor
+        for name, tensor in found.items()
+        if graph.search(tensor, others := set(nodes.values()) - {nodes[name]}).unreached == others
+    }

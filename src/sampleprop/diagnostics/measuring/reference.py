@@ -79,8 +79,8 @@ class Reference:
         self._tally: Tally | None = None
         self.text = f"none: no estimator that is unbiased for every f takes this distribution and objective ({wanted})"
         copied = expectation if isinstance(expectation, Expectation) else None
-        if exact is not None and copied is not None:
-            self._gradient = _flat(copied, exact)
+        if exact is not None:
+            self._gradient = _flat(expectation, exact)
         variables = expectation.variables
         small = isinstance(variables, families.Enumerable) and variables.support_size <= ENUMERABLE
         if copied is not None and small and wanted.objective == "mean":
@@ -88,7 +88,7 @@ class Reference:
         if exact is not None:
             self.text = "the exact gradient that was given"
         if self._gradient is None:
-            found = unbiased(expectation, wanted, expectation.long_run)
+            found = unbiased(expectation.together(), wanted, expectation.long_run)
             if found is not None:
                 self._expectation, estimator = found
                 self._tally = Tally(estimator, generator)
@@ -197,12 +197,12 @@ def _repeatable(expectation: Measured) -> bool:
     return torch.allclose(first, second, rtol=1e-4)
 
 
-def _flat(expectation: Expectation, exact: Exact) -> Tensor:
+def _flat(expectation: Measured, exact: Exact) -> Tensor:
     """The given gradient as [coordinates], in the order of the measured parameters."""
-    shapes = {name: tuple(expectation.parameters[name].shape) for name in expectation.measured}
+    shapes = {name: tuple(shape) for name, shape in expectation.shapes.items()}
     if isinstance(exact, Tensor):
         exact = (exact,)
-    given = dict(exact) if isinstance(exact, Mapping) else dict(zip(expectation.measured, exact, strict=False))
+    given = dict(exact) if isinstance(exact, Mapping) else dict(zip(shapes, exact, strict=False))
     count = len(exact)
     if count != len(shapes) or any(name not in given or tuple(given[name].shape) != s for name, s in shapes.items()):
         wanted = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
@@ -212,6 +212,4 @@ def _flat(expectation: Expectation, exact: Exact) -> Tensor:
             f"{got or 'none'}{'' if count == len(given) else f' and {count - len(given)} more'}. Detach the parameters "
             "that are not learned."
         )
-    return torch.cat(
-        [given[name].detach().reshape(-1).to(expectation.device) for name in expectation.measured]
-    ).double()
+    return torch.cat([given[name].detach().reshape(-1).to(expectation.device) for name in shapes]).double()

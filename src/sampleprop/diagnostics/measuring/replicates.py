@@ -68,14 +68,26 @@ class Measured(ABC):
         self.device: torch.device
         self.rounding: float  # the relative error of a gradient in its dtype
         self.long_run = 32  # samples in one estimate of a reference
+        self.shapes: dict[str, torch.Size]  # of the tensors with respect to which the gradient is measured, by name
+        self.trained_rows = max(1, TRAINING_ROWS // _product(self.batch))  # estimates in one step of training
 
     @abstractmethod
     def without_log_q(self) -> Measured:
         """The expectation of f - log q, the ELBO. This log q is detached: its own gradient has mean zero."""
 
     @abstractmethod
+    def together(self) -> Measured:
+        """The same for a reference, of which only the means of many estimates are wanted."""
+
+    @abstractmethod
     def _estimates(self, estimator: Estimator[Any, Any], count: int, generator: Generator) -> Estimates:
         """`count` independent estimates from one call of f."""
+
+    @abstractmethod
+    def _run(
+        self, estimator: Estimator[Any, Any], count: int, generator: Generator
+    ) -> tuple[Tensor, tuple[Tensor, ...], int]:
+        """`count` independent values, the tensors that their gradient is for, and the points that one evaluates."""
 
     def costs(self, name: str, points: Tensor) -> Tensor:
         """f at points [k, *batch, *event], for any k: [k, *batch]."""
@@ -105,6 +117,55 @@ class Measured(ABC):
             torch.cat([part.gradients for part in parts]),
             parts[0].evaluations,
         )
+
+    def rows(self, gradients: Tensor) -> Tensor:
+        """Arrange gradients by batch element: [count, coordinates] -> [count, elements, ...].
+
+        Tensors without the batch's dimensions belong to no element: then all of the gradient is one row.
+        """
+        if any(shape[: len(self.batch)] != self.batch for shape in self.shapes.values()):
+            return gradients.unsqueeze(1)
+        sizes = [shape.numel() for shape in self.shapes.values()]
+        parts = [part.reshape(len(gradients), _product(self.batch), -1) for part in gradients.split(sizes, 1)]
+        return torch.cat(parts, 2)
+
+    def step(self, estimator: Estimator[Any, Any], generator: Generator) -> None:
+        """Compute one estimate and the gradients that a training step needs: for φ and for the control variate."""
+        result, leaves, _ = self._run(estimator, 1, generator)
+        own = [p for p in estimator.parameters() if p.requires_grad]
+        torch.autograd.grad(result.sum(), [*leaves, *own], allow_unused=True)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def train(
+        self,
+        estimator: Estimator[Any, Any],
+        steps: int,
+        generator: Generator,
+        finished: Callable[[int], None] = lambda step: None,
+    ) -> None:
+        """Train the estimator's own parameters with Adam on this problem, and let its averages move.
+
+        Args:
+            estimator: it is left in training mode.
+            steps: how many.
+            generator: for the draws.
+            finished: called with the number of finished steps.
+        """
+        own = [p for p in estimator.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(own, lr=TRAINING_RATE) if own else None
+        estimator.train()
+        for step in range(1, steps + 1):
+            result, leaves, _ = self._run(estimator, self.trained_rows, generator)
+            inputs = own or leaves  # without parameters too, because an average moves in the backward pass
+            gradients = torch.autograd.grad(result.mean(), inputs, allow_unused=True)
+            for parameter, gradient in zip(inputs, gradients, strict=True):
+                parameter.grad = gradient
+            if optimizer is not None:
+                optimizer.step()
+            finished(step)
+        for parameter in own:
+            parameter.grad = None
 
     def _expect(
         self,
@@ -161,6 +222,7 @@ class Expectation(Measured):
         self.parameters = {name: p.detach() for name, p in self.variables.parameters.items()}
         attached = [name for name, p in self.variables.parameters.items() if p.requires_grad]
         self.measured = attached or list(self.parameters)
+        self.shapes = {name: self.parameters[name].shape for name in self.measured}
         self.fixed = families.with_parameters(dist, self.parameters)
         self.device = next(iter(self.parameters.values())).device
         self.rounding = 64 * max(torch.finfo(self.parameters[name].dtype).eps for name in self.measured)
@@ -180,6 +242,9 @@ class Expectation(Measured):
 
         return Expectation(f, self.dist, self.context, self.nonfinite)
 
+    def together(self) -> Expectation:
+        return self
+
     def copies(self, count: int) -> tuple[Distribution, tuple[Tensor, ...]]:
         """`count` copies of the distribution along the first batch dimension, and their leaves [count, ...]."""
         leaves = {name: p.expand(count, *p.shape).clone() for name, p in self.parameters.items()}
@@ -198,51 +263,6 @@ class Expectation(Measured):
             torch.cat([g.reshape(count, -1) for g in flat], 1).double(),
             evaluations,
         )
-
-    def rows(self, gradients: Tensor) -> Tensor:
-        """Arrange gradients by batch element: [count, coordinates] -> [count, elements, ...]."""
-        sizes = [self.parameters[name].numel() for name in self.measured]
-        parts = [part.reshape(len(gradients), _product(self.batch), -1) for part in gradients.split(sizes, 1)]
-        return torch.cat(parts, 2)
-
-    def step(self, estimator: Estimator[Any, Any], generator: Generator) -> None:
-        """Compute one estimate and the gradients that a training step needs: for φ and for the control variate."""
-        result, leaves, _ = self._run(estimator, 1, generator)
-        own = [p for p in estimator.parameters() if p.requires_grad]
-        torch.autograd.grad(result.sum(), [*leaves, *own], allow_unused=True)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def train(
-        self,
-        estimator: Estimator[Any, Any],
-        steps: int,
-        generator: Generator,
-        finished: Callable[[int], None] = lambda step: None,
-    ) -> None:
-        """Train the estimator's own parameters with Adam on this problem, and let its averages move.
-
-        Args:
-            estimator: it is left in training mode.
-            steps: how many.
-            generator: for the draws.
-            finished: called with the number of finished steps.
-        """
-        own = [p for p in estimator.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(own, lr=TRAINING_RATE) if own else None
-        rows = max(1, TRAINING_ROWS // _product(self.batch))
-        estimator.train()
-        for step in range(1, steps + 1):
-            result, leaves, _ = self._run(estimator, rows, generator)
-            inputs = own or leaves  # without parameters too, because an average moves in the backward pass
-            gradients = torch.autograd.grad(result.mean(), inputs, allow_unused=True)
-            for parameter, gradient in zip(inputs, gradients, strict=True):
-                parameter.grad = gradient
-            if optimizer is not None:
-                optimizer.step()
-            finished(step)
-        for parameter in own:
-            parameter.grad = None
 
     def _run(
         self, estimator: Estimator[Any, Any], count: int, generator: Generator

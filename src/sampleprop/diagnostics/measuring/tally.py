@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from sampleprop.diagnostics.measuring.replicates import Estimates, Expectation, buffers_kept
+from sampleprop.diagnostics.measuring.replicates import Estimates, Measured, buffers_kept
 from sampleprop.diagnostics.measuring.statistics import signal
 from sampleprop.estimator import Estimator
 from sampleprop.families.parameters import device_of
@@ -65,7 +65,7 @@ class Tally:
         return length / math.sqrt(trace) if trace > 0 else math.inf
 
 
-def time_one(expectation: Expectation, tally: Tally) -> None:
+def time_one(expectation: Measured, tally: Tally) -> None:
     """Time one estimate, forward and backward, as in a training step."""
     with buffers_kept(tally.estimator):
         tally.estimator.train()

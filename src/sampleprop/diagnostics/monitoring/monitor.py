@@ -14,8 +14,9 @@ from torch import Generator, Tensor, nn
 from torch.distributions import Distribution
 
 from sampleprop import checks, families
+from sampleprop.diagnostics.measuring.attached import measured
 from sampleprop.diagnostics.measuring.reference import target, unbiased
-from sampleprop.diagnostics.measuring.replicates import Estimates, Expectation, Measured
+from sampleprop.diagnostics.measuring.replicates import Estimates, Measured
 from sampleprop.diagnostics.measuring.tally import devices, require_estimator
 from sampleprop.diagnostics.monitoring.running import Average, Drift
 from sampleprop.estimator import Estimator
@@ -34,7 +35,8 @@ class Monitor:
     r"""Watches the gradient noise, and the bias, of an estimator while a model trains.
 
     Use `monitor.expect` in place of `sp.expect`. The first call and then every `every`-th one is a probe: it estimates
-    the gradient with respect to the parameters of `dist` (the logits of a discrete family) twice more, on the same f
+    the gradient with respect to the parameters of `dist` (the logits of a discrete family; where `dist` does not keep
+    them under their names, the tensors in it) twice more, on the same f
     and batch, and at every eighth probe also twice by an unbiased estimator. The loss and its gradients are those of
     `sp.expect`: probes take their noise from a generator of their own, and leave the global random state, every `.grad`
     and the estimator's learned parameters and mode as they were. But probes call f, so an f that counts its calls or
@@ -77,7 +79,7 @@ class Monitor:
     Raises:
         ValueError: for arguments out of range.
         TypeError: from the first call, for an object that is no estimator, and for a distribution whose parameters
-            cannot be copied.
+            cannot be copied, and that holds no tensor which requires a gradient.
         RuntimeError: under `torch.compile` and `torch.func`.
 
     Example:
@@ -171,7 +173,7 @@ class Monitor:
             raise TypeError(refusal)
         with torch.inference_mode(False), torch.enable_grad(), _in_eval_mode(estimator, self.reference):
             # A probe draws more than the training, and its costs that are not finite must not end the training.
-            expectation = Expectation(f, dist, context, "drop" if nonfinite == "drop" else "propagate")
+            expectation = measured(f, dist, context, "drop" if nonfinite == "drop" else "propagate", apart=True)
             found = None if self.probes % self.bias_every else self._unbiased(expectation, estimator)
             seed = (self.seed << 32) + self.probes + self.skipped
             generator = expectation.generator(seed)
@@ -181,8 +183,8 @@ class Monitor:
                 # One estimate in a call, as in the training, so that it needs no more memory than that.
                 own = expectation.estimates(estimator, 2, generator, at_once=1)
                 other = None if found is None else found[0].estimates(found[1], 2, generator, at_once=1)
-        measured = [own] if other is None else [own, other]
-        if not all(bool((e.gradients.sum() + e.values.sum()).isfinite()) for e in measured):
+        both = [own] if other is None else [own, other]
+        if not all(bool((e.gradients.sum() + e.values.sum()).isfinite()) for e in both):
             self.skipped += 1
             return
         self._measure(expectation, estimator, own, other)
@@ -252,7 +254,7 @@ class Monitor:
             )
 
     def _unbiased(
-        self, expectation: Expectation, estimator: Estimator[Any, Any]
+        self, expectation: Measured, estimator: Estimator[Any, Any]
     ) -> tuple[Measured, Estimator[Any, Any]] | None:
         wanted = target(estimator)
         if self.reference is not None:
@@ -272,7 +274,7 @@ class Monitor:
         return unbiased(expectation, wanted, SAMPLES)
 
     def _measure(
-        self, expectation: Expectation, estimator: Estimator[Any, Any], own: Estimates, other: Estimates | None
+        self, expectation: Measured, estimator: Estimator[Any, Any], own: Estimates, other: Estimates | None
     ) -> None:
         # Each has two independent estimates, so that the mean of their product is the product of their means.
         size = math.prod(expectation.batch)

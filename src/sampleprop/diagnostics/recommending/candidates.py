@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.distributions import Distribution
 
 from sampleprop.diagnostics.comparing.row import Skipped
-from sampleprop.diagnostics.measuring.replicates import Expectation
+from sampleprop.diagnostics.measuring.replicates import Measured
 from sampleprop.diagnostics.measuring.tally import Tally, require_estimator, time_one
 from sampleprop.diagnostics.recommending.further import FURTHER
 from sampleprop.estimator import Estimator
@@ -62,7 +62,7 @@ def label_candidates(given: Iterable[Estimator[Any, Any]], dist: Distribution, b
 
 
 def fit_to_time(
-    expectation: Expectation, given: Iterable[Estimator[Any, Any]], most: int, milliseconds: float, generator: Generator
+    expectation: Measured, given: Iterable[Estimator[Any, Any]], most: int, milliseconds: float, generator: Generator
 ) -> tuple[dict[str, Candidate], list[Skipped]]:
     """As `label_candidates`, each with the largest of `budgets` that fits the time; and those that are too slow."""
     found: dict[str, Candidate] = {}
@@ -104,7 +104,7 @@ def code(estimator: Estimator[Any, Any]) -> str:
     return f"{prefix}{estimator.name}({arguments})"
 
 
-def _milliseconds(expectation: Expectation, estimator: Estimator[Any, Any], generator: Generator) -> float:
+def _milliseconds(expectation: Measured, estimator: Estimator[Any, Any], generator: Generator) -> float:
     """The median time of one estimate, warmed up."""
     tally = Tally(estimator, generator)
     for _ in range(1 + TIMINGS):

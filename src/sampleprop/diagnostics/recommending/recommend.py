@@ -17,9 +17,10 @@ from sampleprop.diagnostics.checking.findings import Check
 from sampleprop.diagnostics.comparing.compare import Progress, compare
 from sampleprop.diagnostics.comparing.comparison import Comparison
 from sampleprop.diagnostics.comparing.row import Row, ranked
+from sampleprop.diagnostics.measuring.attached import measured
 from sampleprop.diagnostics.measuring.enumeration import ENUMERABLE
 from sampleprop.diagnostics.measuring.reference import Exact
-from sampleprop.diagnostics.measuring.replicates import Expectation
+from sampleprop.diagnostics.measuring.replicates import Measured
 from sampleprop.diagnostics.measuring.tally import devices, require_estimator
 from sampleprop.diagnostics.recommending.candidates import Candidate, fit_to_time, label_candidates, list_candidates
 from sampleprop.diagnostics.recommending.race import FIRST, Criterion, Race
@@ -89,8 +90,7 @@ def recommend(
     Raises:
         ValueError: for a budget, time or number out of range, where no candidate is left, and for an f that mixes rows
             or ignores x.
-        TypeError: for a distribution that does not store its parameters under their names, and an object that is no
-            estimator.
+        TypeError: as `compare`.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -100,7 +100,7 @@ def recommend(
     """
     _check_numbers(budget, milliseconds, averaged)
     most = budget or (USUAL if milliseconds is None else MOST)
-    expectation = Expectation(f, dist, context)
+    expectation = measured(f, dist, context, apart=True)
 
     def measure(group: Sequence[Estimator[Any, Any]], budget: int, replicates: int, number: int) -> Comparison:
         return compare(
@@ -180,7 +180,7 @@ def _check_numbers(budget: int | None, milliseconds: float | None, averaged: int
         raise ValueError(f"recommend needs a positive number of milliseconds; got {milliseconds}. Use None for any.")
 
 
-def _states(expectation: Expectation) -> int | None:
+def _states(expectation: Measured) -> int | None:
     """The number of joint states, where they can be enumerated."""
     variables = expectation.variables
     if not isinstance(variables, families.Enumerable) or variables.support_size > ENUMERABLE:

@@ -73,16 +73,13 @@ class LocalExpectation(Estimator[Discrete, Draw]):
 
     def draw(self, variables: Discrete, generator: Generator | None) -> Draw:
         points = variables.sample(self.draws, generator)
-        return Draw(points, _changes(variables, points))
+        changed = changes.all_changed(variables, points)
+        return Draw(
+            points, changes.one_at_a_time(points, changed, changes.sites(variables), len(variables.batch_shape))
+        )
 
     def estimate(self, variables: Discrete, draw: Draw, costs: Costs) -> Tensor:
         # [C - 1, k, *batch, *variables]
         rises = changes.rises(costs.fixed, costs.probes, changes.sites(variables), changes.other_classes(variables))
         gradient = changes.derivative(variables, draw.points, rises)  # [k, *batch, *event]
         return surrogate(self.name, costs.mean(), (variables.logits,), (costs.average(gradient),))
-
-
-def _changes(variables: Discrete, points: Tensor) -> Tensor:
-    """Return the points with one variable changed, to every other class and for every variable, in this order."""
-    changed = changes.all_changed(variables, points)
-    return changes.one_at_a_time(points, changed, changes.sites(variables), len(variables.batch_shape))

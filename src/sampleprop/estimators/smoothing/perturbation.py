@@ -95,7 +95,7 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
                     moves = self._step * torch.stack((directions[name], -directions[name]))
                     sides[name] = transform_to(constraint_of(variables.base, name))(u + moves)  # [2, k, *parameter]
                 else:
-                    sides[name] = named[name].expand(2, self.draws, *u.shape)
+                    sides[name] = noise.promote(named[name]).expand(2, self.draws, *u.shape)
             probes = _sample_both(variables, sides, generator).flatten(0, 1).to(points.dtype)
         return Draw(points, probes, directions, self._step)
 
