@@ -17,7 +17,8 @@ from torch.distributed import ProcessGroup
 
 import sampleprop as sp
 
-DRAWS, TIME, RANKS = 14, 4, (5, 9)
+DRAWS, TIME = 14, 4
+SPLITS = ((5, 9), (14, 0))  # draws of each rank
 IDS = torch.tensor([7, 2, 2, 9, 7, 4, 4, 9, 2, 4, 7, 9, 9, 2])
 
 
@@ -72,7 +73,7 @@ def divisors(d: dict[str, Tensor], normalize: Any, group: ProcessGroup | None, a
     )
 
 
-def run(normalize: Any, averaged: bool) -> float:
+def run(normalize: Any, averaged: bool, ranks: tuple[int, int]) -> float:
     group, rank = distributed.group.WORLD, distributed.get_rank()
     everything = data()
     phi = torch.tensor([0.7, -0.3], dtype=torch.float64, requires_grad=True)
@@ -82,13 +83,13 @@ def run(normalize: Any, averaged: bool) -> float:
     )  # fmt: skip
     (expected,) = torch.autograd.grad(whole, phi)
 
-    start = sum(RANKS[:rank])
-    mine = {name: x[start : start + RANKS[rank]] for name, x in everything.items()}
-    base = baselines(mine, IDS[start : start + RANKS[rank]], group)
+    start, count = sum(ranks[:rank]), ranks[rank]
+    mine = {name: x[start : start + count] for name, x in everything.items()}
+    base = baselines(mine, IDS[start : start + count], group)
     by = divisors(mine, normalize, group, averaged)
     value, gradient = torch.zeros((), dtype=torch.float64), torch.zeros_like(phi)
-    for first in range(0, RANKS[rank], 2):
-        rows = slice(first, min(first + 2, RANKS[rank]))
+    for first in range(0, count, 2):
+        rows = slice(first, min(first + 2, count))
         if not bool(mine["mask"][rows].any()):
             continue
         part = loss(phi, rows, mine, base, by, normalize)
@@ -96,16 +97,17 @@ def run(normalize: Any, averaged: bool) -> float:
         gradient += torch.autograd.grad(part, phi)[0]
     sums = torch.cat([value.view(1), gradient.detach()])
     distributed.all_reduce(sums)
-    sums = sums / len(RANKS) if averaged else sums  # as wrappers do, some averaging and some not
+    sums = sums / len(ranks) if averaged else sums  # as wrappers do, some averaging and some not
     return float((sums - torch.cat([whole.detach().view(1), expected])).abs().max())
 
 
 def main() -> None:
     distributed.init_process_group("gloo")
     found = {
-        f"{normalize}, {'averaged' if averaged else 'summed'}": run(normalize, averaged)
+        f"{normalize}, {'averaged' if averaged else 'summed'}, {ranks}": run(normalize, averaged, ranks)
         for normalize in ("draws", "tokens", "length")
         for averaged in (True, False)
+        for ranks in SPLITS
     }
     if distributed.get_rank() == 0:
         Path(sys.argv[1]).write_text(json.dumps(found), encoding="utf-8")

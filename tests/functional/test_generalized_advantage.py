@@ -92,6 +92,22 @@ def test_observations_pass_time_by() -> None:
     assert found.advantage[~drawn].eq(0).all()
 
 
+@pytest.mark.parametrize("flag", ["terminated", "truncated"])
+def test_an_end_that_comes_with_an_observation_belongs_to_the_token_before(flag: str) -> None:
+    """Two episodes in one row; the second one begins with an observation, whose reward no token has earned."""
+    generator = torch.Generator().manual_seed(3)
+    drawn = torch.tensor([True, True, False, False, True, True, False])
+    end = torch.tensor([False, False, True, False, False, False, True])
+    rewards, values, after = torch.randn(3, 7, dtype=torch.float64, generator=generator)
+    options: dict[str, Any] = {"dim": 0, "discount": 0.8, "trace": 0.6}
+    found = sp.generalized_advantage(rewards, values, after, drawn=drawn, **options, **{flag: end})
+    short = torch.stack([rewards[0], rewards[1] + rewards[2], rewards[4], rewards[5] + rewards[6]])
+    last = torch.tensor([False, True, False, True])
+    expected = sp.generalized_advantage(short, values[drawn], after[drawn], **options, **{flag: last})
+    close(found.advantage[drawn], expected.advantage)
+    close(found.target[drawn], expected.target)
+
+
 def test_with_a_full_trace_the_mean_is_exact_whatever_the_critic_says() -> None:
     w = world()
 
@@ -127,6 +143,8 @@ def test_the_two_ends_differ_and_so_do_shifted_values() -> None:
         ({"terminated": LAST, "discount": 1.5}, ValueError, "discount from 0 to 1"),
         ({"terminated": LAST, "trace": -0.5}, ValueError, "trace from 0 to 1"),
         ({"terminated": LAST, "clip": (0.0, 1.0)}, ValueError, "clip as two limits above 0"),
+        ({"terminated": LAST, "clip": 1.0}, ValueError, r"clip as two limits above 0, .*; got 1\.0"),
+        ({"terminated": LAST, "discount": REWARDS}, TypeError, "discount as one number from 0 to 1; got a tensor"),
         ({"drawn": LAST, "mask": ~LAST}, ValueError, "drawn steps to exist"),
         ({"mask": ~LAST}, ValueError, "every reward .* got 2 at"),
         ({"terminated": LAST, "ratio": VALUES[:2]}, ValueError, "ratio in the shape of rewards"),

@@ -50,6 +50,25 @@ def test_nan_is_not_hidden_by_clipping() -> None:
     assert mapped[0].isnan()
 
 
+@pytest.mark.parametrize("level", ["step", "prefix", "draw", "geometric"])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_draw_that_does_not_exist_is_in_no_mean(level: Any, order: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    log_prob, mu = torch.randn(2, 4, 3, dtype=torch.float64, generator=generator)
+    mask = torch.arange(3) < torch.tensor([3, 0, 1, 2]).unsqueeze(1)
+    there = mask.any(1)
+
+    def weights(*rows: Tensor) -> Tensor:
+        one, other, keep = (x.permute(order) for x in rows)
+        found = sp.importance_ratio(one, other, time_dim=order[1], level=level, mask=keep, self_normalize=order[0])
+        return found.permute(order) if found.dim() == 2 else found
+
+    found = weights(log_prob, mu, mask)
+    close(found[there], weights(log_prob[there], mu[there], mask[there]))
+    assert found[~there].eq(0).all()
+    close(found[there].mean(0), torch.ones_like(found[0]))
+
+
 def behaviour(w: World) -> tuple[Tensor, Tensor]:
     """Another policy's log-probabilities of the steps, and the probabilities of its draws."""
     other = (w.phi.detach() + 0.3 * torch.arange(9).sin()).view(3, 3).log_softmax(1)

@@ -144,6 +144,10 @@ def test_an_impossible_sample_costs_infinitely_much() -> None:
     torch.testing.assert_close(kl_surrogate(log_q, log_p), torch.tensor([torch.inf, 1.0]))
 
 
+def test_a_draw_without_steps_diverges_by_nothing() -> None:
+    assert kl_surrogate(torch.zeros(2, 0), torch.zeros(2, 0), time_dim=1).tolist() == [0, 0]
+
+
 def test_precision() -> None:
     log_q, log_p = torch.tensor([-1.0], dtype=torch.bfloat16), torch.tensor([-2.0], dtype=torch.bfloat16)
     assert torch.equal(kl_surrogate(log_q, log_p), torch.ones(1))

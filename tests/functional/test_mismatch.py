@@ -111,6 +111,11 @@ def test_the_mask_and_the_order_of_dimensions() -> None:
         assert getattr(found, name) == pytest.approx(getattr(short, name))
 
 
+def test_few_steps_have_no_pattern() -> None:
+    found = sp.mismatch(torch.tensor([[-1.0]]), torch.tensor([[-1.2]]), time_dim=1)
+    assert found.hints == ("The two differ; to tell a pattern, compare 50 steps or more.",)
+
+
 def test_numbers_by_hand() -> None:
     log_pi, log_mu = torch.tensor([[-1.0, -2.0]]), torch.tensor([[-1.5, -1.5]])
     found = sp.mismatch(log_pi, log_mu, time_dim=1)

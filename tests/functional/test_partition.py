@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 WORKER = Path(__file__).with_name("partition_worker.py")
-CASES = [f"{normalize}, {how}" for normalize in ("draws", "tokens", "length") for how in ("averaged", "summed")]
+CASES = [
+    f"{normalize}, {how}, {ranks}"
+    for normalize in ("draws", "tokens", "length")
+    for how in ("averaged", "summed")
+    for ranks in ((5, 9), (14, 0))
+]
 
 
 @pytest.fixture(scope="module")

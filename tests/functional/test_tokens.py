@@ -234,6 +234,7 @@ REFUSED_TOKENS: list[tuple[Callable[[], Tensor], type[Exception], str]] = [
     (lambda: sp.token_log_prob(NAN, T), ValueError, r"a possible token in each row; .* row \[0\] of logits"),
     (lambda: sp.token_log_prob(X - torch.inf, T), ValueError, "a possible token in each row"),
     (lambda: sp.token_log_prob(X, T, temperature=0.0), ValueError, r"temperature above 0; got 0\.0"),
+    (lambda: sp.token_log_prob(X[0, 0], T[0]), ValueError, r"logits \[\.\.\., vocabulary\], .* got shape \[\]"),
     (lambda: sp.token_log_prob(X, T, mask=T), TypeError, r"mask as a tensor of booleans; got torch\.int64"),
     (lambda: sp.sequence_log_prob(X, W.T, T), ValueError, r"weight \[vocabulary, width\]; got \[2, 3\] and \[3, 5\]"),
     (lambda: sp.sequence_log_prob(X, W, T, bias=X[0]), ValueError, r"bias in the shape of the vocabulary, \[5\]"),

@@ -101,6 +101,8 @@ def two_masks(name: str, mask: Tensor | None, drawn: Tensor | None, other: str, 
 
 def fraction(name: str, argument: str, value: float) -> None:
     """Require a number from 0 to 1."""
+    if isinstance(value, Tensor):
+        raise TypeError(f"{name} needs {argument} as one number from 0 to 1; got a tensor.")
     if not 0 <= value <= 1:
         raise ValueError(f"{name} needs {argument} from 0 to 1; got {value}.")
 

@@ -65,16 +65,16 @@ def generalized_advantage(
     the score. With a smaller trace it is biased by the critic's error. There is no factor :math:`\gamma^t`, as in
     practice; see :func:`reward_to_go`.
 
-    In a language model the steps of the clock are the tokens that the policy drew. Rewards of the observations after a
-    token belong to it and are not discounted.
+    In a language model the steps of the clock are the tokens that the policy drew. Rewards and ends of the observations
+    after a token belong to it, and such rewards are not discounted.
 
     Args:
         rewards: any shape with the steps along `dim`; finite where they exist.
         values: V of the state before each step, of the shape of `rewards`, detached.
-        next_values: V' of the state after each step, of the same shape, detached: after a truncation that of the
-            final observation, which environments that reset themselves put elsewhere. None: the value of the next drawn
-            step where `mask` or `drawn` is given, 0 after the last one; otherwise that of the next step, where all
-            episodes terminate at the last one.
+        next_values: V' of the state after each step, of the same shape, detached: of the state in which the policy
+            draws next; after a truncation of the final observation, which environments that reset themselves put
+            elsewhere. None: the value of the next drawn step where `mask` or `drawn` is given, 0 after the last one;
+            otherwise that of the next step, where all episodes terminate at the last one.
         dim: the dimension of the steps.
         discount: γ, from 0 to 1.
         trace: λ, from 0 to 1.
@@ -104,7 +104,7 @@ def generalized_advantage(
     dim = arguments.dimension(NAME, "dim", dim, rewards.shape)
     arguments.fraction(NAME, "discount", discount)
     arguments.fraction(NAME, "trace", trace)
-    if not (len(clip) == 2 and min(clip) > 0):
+    if not (isinstance(clip, tuple) and len(clip) == 2 and min(clip) > 0):
         raise ValueError(f"{NAME} needs clip as two limits above 0, of ρ and of κ; got {clip}.")
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
         if flag is not None:
@@ -119,13 +119,16 @@ def generalized_advantage(
     rewards, values = (_last(x, dim, keep) for x, keep in ((rewards, mask), (values, drawn)))
     chosen = torch.ones_like(rewards, dtype=torch.bool) if drawn is None else drawn.movedim(dim, -1)
     after = _next(values, chosen) if next_values is None else _last(next_values, dim, drawn).to(rewards.dtype)
-    goes_on = torch.ones_like(rewards) if terminated is None else (~terminated).to(rewards.dtype).movedim(dim, -1)
-    traced = goes_on if truncated is None else goes_on * (~truncated).to(rewards.dtype).movedim(dim, -1)
+    passes = _passes(chosen)
+    flags = [torch.zeros_like(chosen) if x is None else x.movedim(dim, -1) for x in (terminated, truncated)]
+    within = passes & ~(flags[0] | flags[1])  # what follows an end belongs to another episode
+    goes_on, uncut = (1 - _gathered(x.to(rewards.dtype), within).clamp(max=1) for x in flags)
+    traced = goes_on * uncut
     rho = kappa = torch.ones_like(rewards)
     if ratio is not None:
         rho, kappa = (_last(ratio, dim, drawn).to(rewards.dtype).clamp(max=limit) for limit in clip)
 
-    rewards = scan(rewards, _passes(chosen).to(rewards.dtype))  # with those of the observations that follow
+    rewards = _gathered(rewards, within)
     delta = rewards + discount * goes_on * after - values
     decay = torch.where(chosen, discount * trace * traced * kappa, 1)
     beyond = torch.where(chosen, scan(torch.where(chosen, rho * delta, 0), decay), 0)  # target - V
@@ -146,9 +149,14 @@ def _passes(chosen: Tensor) -> Tensor:
     return functional.pad(~chosen[..., 1:], (0, 1))
 
 
+def _gathered(x: Tensor, passes: Tensor) -> Tensor:
+    """x of each step, with that of the observations that follow it."""
+    return scan(x, passes.to(x.dtype))
+
+
 def _next(x: Tensor, chosen: Tensor) -> Tensor:
     """At each step x of the next one that was drawn, 0 after the last one; x is 0 where nothing was drawn."""
-    return scan(functional.pad(x[..., 1:], (0, 1)), _passes(chosen).to(x.dtype))
+    return _gathered(functional.pad(x[..., 1:], (0, 1)), _passes(chosen))
 
 
 def _refuse_numbers(

@@ -58,7 +58,8 @@ def by_ids(name: str, ids: Any, count: int, process_group: ProcessGroup | None) 
 def _numbered(ids: Tensor) -> Tensor:
     """The ids in the order of their size, counted from 0. No shape depends on the values, so that it compiles."""
     order = ids.argsort()
-    number = functional.pad(ids[order].diff() != 0, (1, 0)).cumsum(0)
+    new = (ids[order] != ids[order].roll(1)).long()  # the first is compared with the last
+    number = new.cumsum(0) - new[:1]
     return torch.empty_like(number).scatter(0, order, number)
 
 

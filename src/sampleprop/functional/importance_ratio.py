@@ -64,7 +64,7 @@ def importance_ratio(
         time_dim: the dimension of the steps of one draw; None where each entry is one ratio.
         level: as above; None is "draw" with a `time_dim` and "step" without.
         mask: booleans of the shape of `log_prob`, False for what was not drawn (padding, observations); the ratio of
-            such a step is 1.
+            such a step is 1. With `self_normalize` a draw that is masked whole does not exist: it has weight 0.
         clip: (low, high), ratios with 0 ≤ low ≤ 1 ≤ high, each may be None; biased. Log ratios are compared, so that
             nothing overflows.
         outside: "clip" for the limit's weight, "drop" for 0.
@@ -104,9 +104,8 @@ def importance_ratio(
     arguments.finite(NAME, "behaviour_log_prob", behaviour, mask, fix="What was drawn had a probability; mask padding.")
     ratio = _joined(log_prob - behaviour, time, level, mask)  # in log space
     if group is not None:
-        if time is not None and level in ("draw", "geometric") and group > time:
-            group -= 1
-        result = ratio.softmax(group) * ratio.shape[group]
+        shift = int(time is not None and group > time and ratio.dim() < log_prob.dim())
+        result = _self_normalized(ratio, _alive(mask, time, ratio.shape), group - shift)
     elif limits is not None:
         result = _clipped(ratio, limits, (0.0, 0.0) if outside == "drop" else limits)
     else:
@@ -139,6 +138,21 @@ def _clipped(log_ratio: Tensor, limits: tuple[float, float], weights: tuple[floa
     above = log_ratio > math.log(limits[1])
     inside = torch.where(below | above, 0, log_ratio).exp()  # what is outside never meets the exponential
     return torch.where(above, weights[1], torch.where(below, weights[0], inside))
+
+
+def _self_normalized(log_ratio: Tensor, alive: Tensor | None, group: int) -> Tensor:
+    """The ratios over their mean in each group; a draw that does not exist enters no mean, and has weight 0."""
+    if alive is None:
+        return log_ratio.softmax(group) * log_ratio.shape[group]
+    weights = torch.where(alive, log_ratio, -torch.inf).softmax(group) * alive.sum(group, keepdim=True)
+    return torch.where(alive, weights, 0)
+
+
+def _alive(mask: Tensor | None, time: int | None, shape: torch.Size) -> Tensor | None:
+    """Which ratios are those of a draw that exists: one with a step that the mask keeps."""
+    if mask is None or time is None:
+        return mask
+    return mask.any(time, keepdim=len(shape) == mask.dim()).expand(shape)
 
 
 def _level(time: int | None, level: Level | None) -> Level:

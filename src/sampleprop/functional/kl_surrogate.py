@@ -110,8 +110,7 @@ def kl_surrogate(
     time = arguments.dimension(NAME, "time_dim", time_dim, ratio.shape)
     if reparameterized:
         return ratio.sum(time)
-    box = _box(sampled.cumsum(time))
-    return (box * ratio).sum(time) - (box.select(time, -1) - 1)
+    return (_box(sampled.cumsum(time)) * ratio).sum(time) - (_box(sampled.sum(time)) - 1)
 
 
 def _box(log_prob: Tensor) -> Tensor:

@@ -136,7 +136,8 @@ def _by_ids(
     if inspectable(alone) and bool(alone.any()):
         raise ValueError(
             f"{NAME} needs two draws or more in each group; got one at {alone.nonzero()[0].tolist()}. Draw more, leave "
-            "that group out by the mask, or take `shrinkage`, which leans on the other groups."
+            "that group out by the mask, or take `shrinkage`, which leans on the other groups. Where these are costs "
+            "to go of a draw that outlives the others, leave the mask out: those of ended draws are 0."
         )
     return _mean_of_others(own, tuple(where.spread(x) for x in totals))
 

@@ -18,6 +18,7 @@ NAME = "mismatch"
 SIGNIFICANT = 4.0  # standard errors
 EXACT = 2e-3  # nats; float32 gives less, bfloat16 more
 ROUNDING = 0.03  # nats; the most that was seen of bfloat16
+FEW = 50  # steps, below which a pattern is chance
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def mismatch(
 
     An inference server that samples at another temperature, truncates (top-k, top-p), pads on the other side or holds
     an older policy makes on-policy gradients wrong without an error. Each of these leaves another pattern in the
-    numbers; `hints` names it. The hints are rules of thumb, tuned on a tiny model; the numbers are what they are.
+    numbers; `hints` names it. The hints are rules of thumb, tuned on a tiny model: where a hint and the
+    numbers disagree, believe the numbers.
 
     With the entropy of each step the draws are tested without the sampler's numbers, which finds what no comparison
     can: log-probabilities that were recorded before temperature and truncation. About 350 draws are needed to see a
@@ -184,6 +186,8 @@ def _gap(r: Mismatch) -> tuple[str, ...]:
         return ()
     if r.rms < EXACT:
         return ("The recorded log-probabilities are the learner's, to float32.",)
+    if r.steps < FEW:
+        return (f"The two differ; to tell a pattern, compare {FEW} steps or more.",)
     if r.ratio_z > SIGNIFICANT and r.ratio > 1.02:
         return (
             f"The mean ratio is {r.ratio:.2f}, and no distribution that has not seen the token exceeds 1: the "

@@ -54,10 +54,20 @@ def token_log_prob(logits: Tensor, tokens: Tensor, *, temperature: float = 1.0, 
         torch.Size([2, 5])
     """
     name = "token_log_prob"
-    arguments.floating(name, "logits", logits)
-    tokens = checked(name, "logits", logits, logits.shape[-1], tokens, temperature, mask)
+    tokens = checked(name, "logits", logits, classes(name, "logits", logits), tokens, temperature, mask)
     value, _ = _TokenLogProb.apply(logits, tokens, mask, temperature)  # type: ignore[no-untyped-call]
     return certain(name, "logits", value)
+
+
+def classes(name: str, argument: str, logits: Any) -> int:
+    """The size of the vocabulary, of which logits need one token or more."""
+    arguments.floating(name, argument, logits)
+    if logits.dim() == 0 or logits.shape[-1] == 0:
+        raise ValueError(
+            f"{name} needs {argument} [..., vocabulary], of one token or more; got shape {list(logits.shape)}."
+        )
+    size: int = logits.shape[-1]
+    return size
 
 
 def checked(

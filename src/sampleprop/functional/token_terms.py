@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from sampleprop.functional import arguments
-from sampleprop.functional.token_log_prob import by_pieces, certain, checked, kept, pieces, rows, scaled
+from sampleprop.functional.token_log_prob import by_pieces, certain, checked, classes, kept, pieces, rows, scaled
 from sampleprop.tracing import differentiable_backward, inspectable
 
 NAME = "token_terms"
@@ -81,8 +81,7 @@ def token_terms(
         >>> [round(x.item(), 4) for x in terms]
         [-0.9163, 0.673, 0.4256]
     """
-    arguments.floating(NAME, "logits", logits)
-    tokens = checked(NAME, "logits", logits, logits.shape[-1], tokens, temperature, mask)
+    tokens = checked(NAME, "logits", logits, classes(NAME, "logits", logits), tokens, temperature, mask)
     if reference is not None:
         arguments.floating(NAME, "reference", reference)
         arguments.same_shape(NAME, "reference", reference, "logits", logits.shape)
