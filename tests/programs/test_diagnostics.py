@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorica
 
 import sampleprop as sp
 from programs.models import LEAVES, two_levels
+from sampleprop.diagnostics.measuring import programs
 
 
 def leaves() -> list[Tensor]:
@@ -59,7 +62,7 @@ def test_a_biased_estimator_is_told_from_a_wrong_one():
     result = sp.check(model, (torch.tensor(2.0, dtype=torch.float64, requires_grad=True),), replicates=512)
     assert result.ok is True
     assert names(result) == ["biased gradient"]
-    assert "StraightThrough says of itself" in said(result)
+    assert "because StraightThrough is biased for most f" in said(result)
 
 
 def test_a_jump_in_a_variable_that_is_differentiated_through_is_found():
@@ -73,6 +76,52 @@ def test_a_jump_in_a_variable_that_is_differentiated_through_is_found():
     assert names(result) == ["wrong gradient"]
     assert "a long run of ScoreFunction" in said(result)
     assert "Look for a jump" in said(result)
+
+
+def rare(estimator: sp.Estimator | None = None) -> sp.program:
+    """Two bits; together they are 1 once in a million times, and that is where nearly all of the cost is."""
+
+    @sp.program
+    def model(x: Tensor) -> Tensor:
+        a = sp.sample(Bernoulli(logits=x - 7), estimator)
+        b = sp.sample(Bernoulli(logits=x + a - 8), estimator)
+        return a + b + 1e6 * a * b
+
+    return model
+
+
+def test_paths_too_rare_to_be_drawn_count_as_noise():
+    x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    result = sp.check(rare(), (x,), replicates=512)
+    assert result.ok, said(result)
+    assert result.bias is not None
+    assert result.bias.visible > 1
+    assert "the noise would have hidden a gradient twice as long" in said(result)
+
+
+def test_paths_that_are_evaluated_by_design_do_not():
+    x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    result = sp.check(rare(sp.Enumerate()), (x,), replicates=128)
+    assert result.ok, said(result)
+    assert result.bias is not None
+    assert result.bias.visible < 1e-3
+
+
+def test_the_variance_of_rare_paths_is_that_of_the_score_function(monkeypatch):
+    """Where no path is rare but all are called so, it is the variance of the mean that the replicates have."""
+    model = two_levels(None, None)
+    runs = programs.Runs(model, leaves())
+    reference = runs.reference(4096, torch.Generator().manual_seed(0))
+    measured = runs.measured(model, 4096, torch.Generator().manual_seed(1))
+    assert reference.unseen(measured) == (0.0, 0.0, 0.0)
+    monkeypatch.setattr(programs, "FEW", math.inf)
+    unseen = reference.unseen(measured)
+    value = runs.reference(32, torch.Generator()).exact.value
+    centered = sp.program(lambda *args: model.__wrapped__(*args) - value)
+    expected = runs.measured(centered, 4096, torch.Generator().manual_seed(1)).variance()[0] / 4096
+    assert abs(unseen.gradient / expected - 1) < 0.1
+    assert 0 < unseen.along
+    assert 0 < unseen.value
 
 
 def test_dead_samples_are_found():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Independent, Normal, OneHotCategorical, Poisson
 
 import sampleprop as sp
-from programs.models import LIMIT, bits, z
+from programs.models import LIMIT, bits, normals, z
 from sampleprop.estimators.relaxed import conditional
 from sampleprop.estimators.relaxed import rebar as rebar_module
 from sampleprop.estimators.relaxed import relax as relax_module
@@ -175,6 +175,35 @@ def test_normal_variables_in_any_place_are_right():
     for one, other in zip(found, plain, strict=True):
         error = ((one.var(0) + other.var(0)) / (2 * ROWS)).sqrt() + 1e-9
         assert ((one.mean(0) - other.mean(0)).abs() / error).max() < LIMIT
+
+
+@pytest.mark.parametrize("particles", [1, 2])
+def test_a_learned_function_of_normal_variables_is_right(particles):
+    """LAX before, between and after discrete variables; against the score function, two samples."""
+    lax = sp.LAX(None).double()
+    with torch.no_grad():
+        for parameter in lax.parameters():
+            parameter.fill_(0.2)
+
+    def model(learned: Any, estimator: Any) -> Any:
+        @sp.program
+        def mixed(phi: Tensor, theta: Tensor) -> Tensor:
+            u = sp.sample(normals(phi[..., 0, :]), learned)
+            a = sp.sample(bits(phi[..., 1, :] + u), estimator)
+            v = sp.sample(normals(a * theta + u), learned)
+            b = sp.sample(bits(phi[..., 2, :] * v), SCORE)
+            return (b - v).square().sum(-1) + (u[..., 0] > 0.5) * b[..., 1]
+
+        return mixed.using(particles=particles)
+
+    torch.manual_seed(0)
+    found, plain = (estimates(m, 2 * ROWS) for m in (model(lax, sp.MuProp(None)), model(SCORE, SCORE)))
+    for one, other in zip(found, plain, strict=True):
+        error = ((one.var(0) + other.var(0)) / (2 * ROWS)).sqrt() + 1e-9
+        assert ((one.mean(0) - other.mean(0)).abs() / error).max() < LIMIT
+    value = model(lax, rebar())(*(x.expand(9, *x.shape).clone().requires_grad_() for x in (PHI, THETA)))
+    learned = torch.autograd.grad(value.sum(), list(lax.parameters()))
+    assert all(gradient.abs().sum() > 0 for gradient in learned)
 
 
 def test_successive_calls_of_one_generator_are_right():

@@ -30,6 +30,22 @@ PATHS = 4096  # as many as `Enumerate` takes of states
 Noise = Callable[[str | None], Generator]
 
 
+class Path(NamedTuple):
+    """One path of a program.
+
+    Attributes:
+        outcomes: for each site the number of its outcome.
+        probability: [*batch].
+        drawn: [*batch], the probability of the outcomes at those sites whose estimator does not evaluate them all.
+        cost: [*batch].
+    """
+
+    outcomes: tuple[int, ...]
+    probability: Tensor
+    drawn: Tensor
+    cost: Tensor
+
+
 class Exact(NamedTuple):
     """What forced replay found.
 
@@ -38,12 +54,14 @@ class Exact(NamedTuple):
         gradients: of the sum of the value with respect to each leaf.
         paths: how many were run.
         missing: the probability of those that were cut, in the row where it is largest.
+        met: the paths that were not cut.
     """
 
     value: Tensor
     gradients: tuple[Tensor, ...]
     paths: int
     missing: float
+    met: list[Path]
 
 
 class Forced(Run):
@@ -53,6 +71,7 @@ class Forced(Run):
         path: for each site the number of its outcome.
         counts: how many outcomes each site has.
         log_prob: of the path, [*batch].
+        drawn: the part of it that is due to sites whose estimator does not evaluate every outcome.
         cost: [*batch].
     """
 
@@ -61,12 +80,14 @@ class Forced(Run):
         self.counts: list[int] = []
         self.batch: Size | None = None
         self.log_prob: Tensor | None = None
+        self.drawn: Tensor | None = None
         self.cost: Tensor | None = None
 
     def sample(
         self, variables: Variables, estimator: Estimator[Any, Any] | None, context: Tensor | None, name: str | None
     ) -> Tensor:
-        dimension = chosen_at(self.chosen, variables, estimator, name).adds_dimension(variables)
+        estimator = chosen_at(self.chosen, variables, estimator, name)
+        dimension = estimator.adds_dimension(variables)
         if self.batch is None:
             self.batch = variables.batch_shape
         if self.noise is not None:
@@ -83,6 +104,8 @@ class Forced(Run):
         value = outcomes[self.path[position]].expand(1, *shape).clone()
         log_prob = variables.log_prob(value).reshape(self.batch)
         self.log_prob = log_prob if self.log_prob is None else self.log_prob + log_prob
+        if "samples" in vars(estimator) or estimator.calls(variables)[0] < len(outcomes):
+            self.drawn = log_prob.detach() if self.drawn is None else self.drawn + log_prob.detach()
         if bool((self.log_prob < math.log(LEAST)).all()):
             raise Impossible
         return value if dimension else value.squeeze(0)
@@ -158,7 +181,7 @@ def exact(
     value: Tensor | None = None
     mass: Tensor | None = None
     gradients = [torch.zeros_like(leaf) for leaf in leaves]
-    paths = 0
+    paths, met = 0, []
     before = saved()
     while True:
         run = Forced(path, chosen, None if noise is None else noise())
@@ -169,7 +192,10 @@ def exact(
         else:
             if run.cost is None:
                 raise no_cost()
-            p = torch.ones_like(run.cost) if run.log_prob is None else run.log_prob.exp()
+            one = torch.ones_like(run.cost).detach()
+            p = one if run.log_prob is None else run.log_prob.exp()
+            drawn = one if run.drawn is None else run.drawn.exp()
+            met.append(Path(tuple(run.path[: len(run.counts)]), p.detach(), drawn, run.cost.detach()))
             term = torch.where(p > 0, p * run.cost, 0.0)
             if term.requires_grad:
                 found = torch.autograd.grad(term.sum(), list(leaves), allow_unused=True)
@@ -195,4 +221,4 @@ def exact(
         path[-1] += 1
     if value is None or mass is None:
         raise RuntimeError("The exact gradient needs a path of positive probability; got none.")
-    return Exact(value, tuple(gradients), paths, float((1 - mass).abs().max()))
+    return Exact(value, tuple(gradients), paths, float((1 - mass).abs().max()), met)

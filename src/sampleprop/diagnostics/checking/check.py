@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, overload
 
@@ -17,10 +16,11 @@ from sampleprop.diagnostics.checking.cost import LINES, Cost, indifference, jump
 from sampleprop.diagnostics.checking.findings import Check, Finding, Findings
 from sampleprop.diagnostics.checking.program import check_program
 from sampleprop.diagnostics.checking.solver import minimization, nondeterminism
+from sampleprop.diagnostics.checking.verdicts import judge_bias, judge_value
 from sampleprop.diagnostics.measuring.attached import measured
 from sampleprop.diagnostics.measuring.reference import Reference, judge, target
 from sampleprop.diagnostics.measuring.replicates import Measured, describe_error
-from sampleprop.diagnostics.measuring.statistics import POWER, Bias, counted, percent, plus_minus, student
+from sampleprop.diagnostics.measuring.statistics import Bias, counted
 from sampleprop.diagnostics.measuring.tally import GROUPS, Tally, devices, require_estimator
 from sampleprop.estimator import Estimator
 from sampleprop.expectation import expect
@@ -230,7 +230,8 @@ def _check_gradient(
         miscounted if declared != tally.evaluations else None,
         f"one estimate evaluates f at {counted(declared, 'point')}",
     )
-    _check_value(found, tally, reference, expectation.rounding)
+    fix = " Average the costs of true samples, [k, *batch] -> [*batch]."
+    judge_value(found, tally, reference, expectation.rounding, estimator.exact_forward, fix)
     bias = judge(tally, reference, expectation.rounding)
     if bias is None:
         nothing = (
@@ -240,60 +241,10 @@ def _check_gradient(
         )
         found.unchecked.append(f"the gradient's bias; the reference is {reference.describe()}{nothing}")
         return None
-    _check_bias(found, bias, estimator, reference)
-    return bias
-
-
-def _check_value(found: Findings, tally: Tally, reference: Reference, rounding: float) -> None:
-    expected = reference.values(GROUPS)
-    if expected is None:
-        found.unchecked.append("the value of the estimate: it is not known")
-        return
-    differences = torch.tensor(tally.values, dtype=torch.float64) - expected
-    rounded = rounding * float(expected.abs().max())
-    error = math.sqrt(float(differences.var()) / GROUPS + reference.unseen(tally).value + rounded**2)
-    mean = float(differences.mean())
-    if abs(mean) <= student(GROUPS) * error:
-        visible, total = (student(GROUPS) + POWER) * error, float(expected.mean())
-        found.passed.append(
-            f"the value, summed over the batch, is right: {total:.4g}; an error of {visible:.2g} would have been seen"
-        )
-        return
-    found.add(
-        Finding(
-            "wrong value",
-            "error" if tally.estimator.exact_forward else "warning",
-            f"the value, summed over the batch, is off by {plus_minus(mean, error)} for an expectation of "
-            f"{float(expected.mean()):.4g}. Average the costs of true samples, [k, *batch] -> [*batch].",
-        )
+    biased = [] if estimator.unbiased else [estimator.name]
+    fix = (
+        "If it is your own, the estimator is wrong: compare it with its formula. If not, f breaks what it needs: see "
+        "its docstring, and look for a jump in f."
     )
-
-
-def _check_bias(found: Findings, bias: Bias, estimator: Estimator[Any, Any], reference: Reference) -> None:
-    power = f"the reference is {reference.describe()}"
-    if math.isfinite(bias.visible):
-        power = (
-            f"a bias of {percent(bias.visible)} of the gradient would have been seen, of {percent(bias.visible_along)} "
-            f"along it; {power}"
-        )
-    if not bias.seen:
-        if not estimator.unbiased:
-            text = (
-                f"{estimator.name} is biased for most f and most distributions. Its bias at this f and these "
-                f"parameters is too small to be seen (z = {bias.z:.1f}); {power}."
-            )
-            found.add(Finding("biased in general", "note", text))
-            return
-        found.passed.append(f"no bias of the gradient was seen (z = {bias.z:.1f}); {power}")
-        return
-    along = f"{percent(bias.along)} along it, z = {bias.z:.1f}"
-    size = f"the gradient is off by {percent(bias.relative)} of its length ({along})"
-    if estimator.unbiased:
-        text = (
-            f"{size}, although {estimator.name} states that it is unbiased. If it is your own, the estimator is wrong: "
-            "compare it with its formula. If not, f breaks what it needs: see its docstring, and look for a jump in f."
-        )
-        found.add(Finding("wrong gradient", "error", text))
-    else:
-        text = f"{size}, as {estimator.name} says of itself: it is biased. {power[0].upper()}{power[1:]}."
-        found.add(Finding("biased gradient", "note", text))
+    judge_bias(found, bias, biased, f"{estimator.name} states", reference.describe(), "the gradient", fix)
+    return bias

@@ -9,10 +9,12 @@ import torch
 from torch import Generator, Tensor
 
 from sampleprop.diagnostics.checking.findings import Check, Finding, Findings
-from sampleprop.diagnostics.measuring.programs import Known, Measured, Runs, Sampling
+from sampleprop.diagnostics.checking.verdicts import judge_bias, judge_value
+from sampleprop.diagnostics.measuring.programs import Runs, Sampling
+from sampleprop.diagnostics.measuring.reference import judge
 from sampleprop.diagnostics.measuring.replicates import describe_error
-from sampleprop.diagnostics.measuring.statistics import POWER, Bias, percent, plus_minus, student
-from sampleprop.diagnostics.measuring.tally import GROUPS
+from sampleprop.diagnostics.measuring.statistics import Bias
+from sampleprop.diagnostics.measuring.tally import devices
 from sampleprop.programs.program import program
 from sampleprop.programs.streams import saved
 
@@ -20,7 +22,7 @@ from sampleprop.programs.streams import saved
 def check_program(model: program[...], args: Sequence[Any], replicates: int, seed: int) -> Check:
     """What `check` does with a program."""
     found, bias = Findings(), None
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
+    with torch.random.fork_rng(devices=devices()):
         torch.manual_seed(seed)
         try:
             runs = Runs(model, args)
@@ -118,61 +120,19 @@ def _alike(run: Sampling, values: list[Tensor]) -> bool:
 
 
 def _check_gradient(found: Findings, runs: Runs, replicates: int, seed: int) -> Bias | None:
-    size = -(-replicates // GROUPS) * GROUPS
-    reference = runs.reference(size, Generator().manual_seed(seed + 3))
-    measured = runs.measured(runs.model, size, Generator().manual_seed(seed + 2))
-    _check_value(found, runs, measured, reference)
-    bias = reference.bias(measured, runs.rounding)
+    reference = runs.reference(replicates, Generator().manual_seed(seed + 3))
+    measured = runs.measured(runs.model, replicates, Generator().manual_seed(seed + 2))
+    estimators = [site.estimator for site in runs.first.sites]
+    judge_value(found, measured, reference, runs.rounding, all(e.exact_forward for e in estimators))
+    bias = judge(measured, reference, runs.rounding)
     if bias is None:
-        found.unchecked.append(f"the gradient; the reference is {reference.text}")
+        found.unchecked.append(f"the gradient; the reference is {reference.describe()}")
         return None
-    biased = sorted({site.estimator.name for site in runs.first.sites if not site.estimator.unbiased})
-    power = (
-        f"a bias of {percent(bias.visible)} of the gradient would have been seen, of {percent(bias.visible_along)} "
-        f"along it; the reference is {reference.text}"
+    biased = sorted({estimator.name for estimator in estimators if not estimator.unbiased})
+    fix = (
+        "Look for a jump of the cost in a variable that is differentiated through (`if z > 0`), a value that leaves "
+        f"torch, and rows that mix. The reference is {reference.describe()}."
     )
-    along = f"{percent(bias.along)} along it, z = {bias.z:.1f}"
-    size_text = f"the gradient is off by {percent(bias.relative)} of its length ({along})"
-    if not bias.seen and not biased:
-        found.passed.append(f"no bias of the gradient of all parameters was seen (z = {bias.z:.1f}); {power}")
-    elif not bias.seen:
-        text = f"{', '.join(biased)} is biased in general; here no bias was seen (z = {bias.z:.1f}); {power}."
-        found.add(Finding("biased in general", "note", text))
-    elif biased:
-        text = f"{size_text}; {', '.join(biased)} says of itself that it is biased. {power[0].upper()}{power[1:]}."
-        found.add(Finding("biased gradient", "note", text))
-    else:
-        text = (
-            f"{size_text}, although all its estimators are unbiased. Look for a jump of the cost in a variable that is "
-            "differentiated through (`if z > 0`), a value that leaves torch, and rows that mix. The reference is "
-            f"{reference.text}."
-        )
-        found.add(Finding("wrong gradient", "error", text))
+    gradient = "the gradient of all parameters"
+    judge_bias(found, bias, biased, "each of its estimators states", reference.describe(), gradient, fix)
     return bias
-
-
-def _check_value(found: Findings, runs: Runs, measured: Measured, reference: Known) -> None:
-    if reference.value is None:
-        found.unchecked.append("the value: it is not known")
-        return
-    variance = float(measured.values.var()) / len(measured.values)
-    if reference.run is not None:
-        variance += float(reference.run.values.var()) / len(reference.run.values)
-    error = (variance + (runs.rounding * abs(reference.value)) ** 2) ** 0.5
-    mean = float(measured.values.mean()) - reference.value
-    if abs(mean) <= student(GROUPS) * error:
-        visible = (student(GROUPS) + POWER) * error
-        found.passed.append(
-            f"the value, summed over the batch, is right: {reference.value:.4g}; an error of {visible:.2g} would have "
-            "been seen"
-        )
-        return
-    exact_forward = all(site.estimator.exact_forward for site in runs.first.sites)
-    found.add(
-        Finding(
-            "wrong value",
-            "error" if exact_forward else "warning",
-            f"the value, summed over the batch, is off by {plus_minus(mean, error)} for an expectation of "
-            f"{reference.value:.4g}.",
-        )
-    )

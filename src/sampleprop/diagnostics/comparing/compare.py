@@ -163,7 +163,17 @@ def compare(
             interrupted = True
             skipped += [Skipped(estimator.label, "not reached before the interruption") for estimator in waiting]
     gradient = reference.length()
-    rows = [row(tally, judge(tally, reference, expectation.rounding), gradient) for tally in tallies if tally.means]
+    rows = [
+        row(
+            tally,
+            tally.estimator.name,
+            tally.estimator.unbiased,
+            judge(tally, reference, expectation.rounding),
+            gradient,
+        )
+        for tally in tallies
+        if tally.means
+    ]
     return Comparison(
         rows=ranked(rows),
         skipped=tuple(skipped),

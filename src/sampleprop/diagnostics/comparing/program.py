@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
-import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,11 +10,11 @@ import torch
 from torch import Generator
 
 from sampleprop.diagnostics.comparing.comparison import Comparison
-from sampleprop.diagnostics.comparing.row import Row, Skipped, ranked
-from sampleprop.diagnostics.measuring.programs import Known, Measured, Runs
+from sampleprop.diagnostics.comparing.row import Skipped, ranked, row
+from sampleprop.diagnostics.measuring.programs import Runs
+from sampleprop.diagnostics.measuring.reference import judge
 from sampleprop.diagnostics.measuring.replicates import TRAINING_RATE, describe_error
-from sampleprop.diagnostics.measuring.statistics import signal
-from sampleprop.diagnostics.measuring.tally import GROUPS
+from sampleprop.diagnostics.measuring.tally import devices
 from sampleprop.estimator import Estimator
 from sampleprop.programs.coupled_replay import CoupledReplay
 from sampleprop.programs.program import program
@@ -38,9 +36,8 @@ def compare_program(
     for entry in given:
         if not isinstance(entry, Estimator | CoupledReplay):
             raise TypeError(f"compare needs estimators, or CoupledReplay; got {entry!r:.80}.")
-    size = -(-replicates // GROUPS) * GROUPS
     rows, skipped = [], []
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
+    with torch.random.fork_rng(devices=devices()):
         torch.manual_seed(seed)
         runs = Runs(model, args)
         names = sorted({s.name for run in runs.examples for s in run.sites if s.name is not None})
@@ -49,7 +46,7 @@ def compare_program(
                 f"compare needs the name of a site of the program; got {site!r}, and the names are {names}. Give it by "
                 "sp.sample(..., name=...)."
             )
-        reference = runs.reference(size, Generator().manual_seed(seed))
+        reference = runs.reference(replicates, Generator().manual_seed(seed))
         for number, entry in enumerate(given, start=1):
             generator = Generator().manual_seed(seed + number)
             estimator = copy.deepcopy(entry)
@@ -60,17 +57,20 @@ def compare_program(
                 trained = _trained(runs, changed, estimator, train_steps, generator)
                 if isinstance(estimator, Estimator):
                     estimator.eval()
-                measured = runs.measured(changed, size, generator)
+                measured = runs.measured(changed, replicates, generator, _label(entry))
             except Exception as error:
                 skipped.append(Skipped(_label(entry), describe_error(error)))
                 continue
-            rows.append(_row(runs, estimator, measured, reference, site, trained))
+            name, unbiased, measured.evaluations = _facts(runs, estimator, site)
+            measured.trained = trained
+            bias = judge(measured, reference, runs.rounding)
+            rows.append(row(measured, name, unbiased, bias, reference.length()))
     return Comparison(
         rows=ranked(rows),
         skipped=tuple(skipped),
-        budget=max((row.evaluations for row in rows), default=0),
+        budget=max((found.evaluations for found in rows), default=0),
         seed=seed,
-        reference=reference.text,
+        reference=reference.describe(),
         parameters=("all parameters",),
         gradient=reference.length(),
         problem=f"{getattr(model, '__name__', 'program')}, {'all sites' if site is None else f'site {site}'}",
@@ -98,33 +98,11 @@ def _trained(runs: Runs, model: program[...], entry: Entry, steps: int, generato
     return steps
 
 
-def _row(runs: Runs, entry: Entry, measured: Measured, reference: Known, site: str | None, trained: int) -> Row:
-    gradients = measured.gradients
-    squares = (gradients - gradients.mean(0)).square().sum(1)
-    variance = float(squares.sum()) / (len(squares) - 1)
-    found = reference.bias(measured, runs.rounding)
-    length = reference.length()
-    off = found.relative * length if found is not None and length else 0.0
-    if isinstance(entry, Estimator):
-        here = [s.variables for s in runs.first.sites if site in (None, s.name)]
-        evaluations = max((entry.calls(variables)[0] for variables in here), default=1)
-        name, unbiased = entry.name, entry.unbiased
-    else:
-        evaluations, name, unbiased = 1 + entry.alternatives, "CoupledReplay", True
-    others = [s for s in runs.first.sites if isinstance(entry, Estimator) and site is not None and s.name != site]
-    return Row(
-        label=_label(entry),
-        name=name,
-        claims_unbiased=unbiased and all(s.estimator.unbiased for s in others),
-        evaluations=evaluations,
-        bias=None if found is None else found.relative,
-        bias_z=None if found is None else found.z,
-        bias_visible=None if found is None else found.visible,
-        variance=variance,
-        variance_error=float(squares.std()) / math.sqrt(len(squares)),
-        signal_to_noise=signal(measured.groups()) / math.sqrt(variance) if variance > 0 else math.inf,
-        milliseconds=1000 * statistics.median(measured.seconds),
-        error=off**2 + variance,
-        trained=trained,
-        replicates=len(squares),
-    )
+def _facts(runs: Runs, entry: Entry, site: str | None) -> tuple[str, bool, int]:
+    """The name, whether all is unbiased that says so of itself, and the evaluations of one estimate."""
+    if not isinstance(entry, Estimator):
+        return "CoupledReplay", True, 1 + entry.alternatives
+    here = [s.variables for s in runs.first.sites if site in (None, s.name)]
+    others = [s.estimator for s in runs.first.sites if site is not None and s.name != site]
+    unbiased = entry.unbiased and all(other.unbiased for other in others)
+    return entry.name, unbiased, max((entry.calls(variables)[0] for variables in here), default=1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sampleprop.diagnostics.measuring.statistics import THRESHOLD, Bias, percent, plus_minus, rounded
-from sampleprop.diagnostics.measuring.tally import Tally
+from sampleprop.diagnostics.measuring.tally import Moments
 
 COLUMNS = (
     "rank",
@@ -126,15 +126,15 @@ class Skipped:
     refused: bool = False
 
 
-def row(tally: Tally, bias: Bias | None, gradient: float | None) -> Row:
-    """The numbers of one estimator."""
+def row(tally: Moments, name: str, claims_unbiased: bool, bias: Bias | None, gradient: float | None) -> Row:
+    """The numbers of one estimator, where the gradient has this length."""
     variance, error = tally.variance()
     milliseconds = 1000 * statistics.median(tally.seconds)
     length = bias.relative * gradient if bias is not None and gradient else 0.0
     return Row(
         label=tally.label,
-        name=tally.estimator.name,
-        claims_unbiased=tally.estimator.unbiased,
+        name=name,
+        claims_unbiased=claims_unbiased,
         evaluations=tally.evaluations,
         bias=None if bias is None else bias.relative,
         bias_z=None if bias is None else bias.z,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -14,9 +13,10 @@ from torch.overrides import TorchFunctionMode
 
 from sampleprop import graph
 from sampleprop.diagnostics.measuring.attached import MOST_COORDINATES
-from sampleprop.diagnostics.measuring.replicates import describe_error
-from sampleprop.diagnostics.measuring.statistics import LEAST_GROUPS, Bias, bias, signal
-from sampleprop.diagnostics.measuring.tally import GROUPS
+from sampleprop.diagnostics.measuring.enumeration import FEW
+from sampleprop.diagnostics.measuring.replicates import Estimates, describe_error
+from sampleprop.diagnostics.measuring.statistics import NOTHING, Unseen, signal
+from sampleprop.diagnostics.measuring.tally import GROUPS, Moments
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.estimators.through_points import ThroughPoints
@@ -160,92 +160,136 @@ class Runs:
         """The value and the gradient of all leaves, of the sum over the batch."""
         value = model(*self.args).sum()
         found = torch.autograd.grad(value, self.leaves, allow_unused=True, materialize_grads=True)
-        return float(value.detach()), torch.cat([g.reshape(-1).double() for g in found])
+        return float(value.detach()), _flat(found)
 
-    def measured(self, model: program[...], replicates: int, generator: Generator) -> Measured:
-        """This many independent estimates, one after the other."""
+    def measured(self, model: program[...], replicates: int, generator: Generator, label: str = "") -> Moments:
+        """This many independent estimates, one after the other, in groups of one size."""
         model = model.using(generator=generator)
-        values, gradients, seconds = [], [], []
-        for _ in range(replicates):
-            start = time.perf_counter()
-            value, gradient = self.estimate(model)
-            seconds.append(time.perf_counter() - start)
-            values.append(value)
-            gradients.append(gradient)
-        return Measured(torch.tensor(values, dtype=torch.float64), torch.stack(gradients), seconds)
+        found = Moments(label)
+        for _ in range(GROUPS):
+            values, gradients = [], []
+            for _ in range(-(-replicates // GROUPS)):
+                start = time.perf_counter()
+                value, gradient = self.estimate(model)
+                found.seconds.append(time.perf_counter() - start)
+                values.append(value)
+                gradients.append(gradient)
+            found.add(Estimates(torch.tensor(values, dtype=torch.float64), torch.stack(gradients), 1))
+        return found
 
-    def reference(self, replicates: int, generator: Generator) -> Known:
+    def reference(self, replicates: int, generator: Generator) -> Reference:
         """The exact value and gradient by every path; or else a long run of score functions."""
         try:
             found = forced.exact(self.model, self.args, {}, self.leaves, chosen=self.model.setting.estimator)
         except (TypeError, RuntimeError) as error:
             why = describe_error(error)
         else:
-            gradient = torch.cat([g.reshape(-1).double() for g in found.gradients])
             text = f"exact, by {found.paths} paths" + (
                 f", {found.missing:.0e} left out" if found.missing > 1e-9 else ""
             )
-            return Known(float(found.value.sum()), gradient, None, text)
-        if any(site.estimator.adds_dimension(site.variables) for site in self.first.sites):
-            return Known(None, None, None, f"none: {why}")
+            return Reference(text, Exact(self, found), None)
         score = ScoreFunction(None)
-        if any(score.refusal_of(site.variables) is not None for site in self.first.sites):
-            return Known(None, None, None, f"none: {why}")
-        run = self.measured(self.model.using(score), LONG_RUN * replicates, generator)
-        return Known(float(run.values.mean()), None, run, f"a long run of {score.label} at every site")
+        if any(
+            site.estimator.adds_dimension(site.variables) or score.refusal_of(site.variables) is not None
+            for site in self.first.sites
+        ):
+            return Reference(f"none: {why}", None, None)
+        text = f"a long run of {score.label} at every site"
+        run = self.measured(self.model.using(score), LONG_RUN * replicates, generator, text)
+        return Reference(text, None, run)
+
+    @property
+    def draws(self) -> int:
+        """How many paths one estimate draws, at its first site."""
+        setting = self.model.setting
+        copies = setting.particles or setting.apart or 1
+        return copies * (self.first.sites[0].estimator.draws if self.first.sites else 1)
 
 
-class Measured(NamedTuple):
-    """Independent estimates.
-
-    Attributes:
-        values: [replicates].
-        gradients: [replicates, coordinates].
-        seconds: of each.
-    """
-
-    values: Tensor
-    gradients: Tensor
-    seconds: list[float]
-
-    def groups(self) -> Tensor:
-        """The means of groups, [groups, coordinates]."""
-        return torch.stack([part.mean(0) for part in self.gradients.chunk(GROUPS)])
-
-
-class Known(NamedTuple):
-    """What the estimates are compared with: an exact gradient, a long run, or nothing.
+class Exact:
+    """The exact value and gradient of a program, and the variance due to paths too rare to be drawn.
 
     Attributes:
         value: of the expected cost, summed over the batch.
-        gradient: [coordinates], where it is exact.
-        run: the long run, where it is not.
-        text: in words.
+        gradient: [coordinates].
     """
 
-    value: float | None
-    gradient: Tensor | None
-    run: Measured | None
-    text: str
+    def __init__(self, runs: Runs, found: forced.Exact) -> None:
+        self.runs, self.found = runs, found
+        self.value = float(found.value.sum())
+        self.gradient = _flat(found.gradients)
 
-    def bias(self, found: Measured, rounding: float) -> Bias | None:
-        """Of these estimates; None where nothing is known."""
-        means = found.groups()
-        if self.gradient is not None:
-            expected = self.gradient.expand_as(means)
-        elif self.run is not None and bool(self.run.gradients.any()):
-            expected = self.run.groups()[: len(means)]
-        else:
-            return None
-        if len(means) < LEAST_GROUPS:
-            return None
-        return bias(means, expected, rounding * math.hypot(signal(expected), float(found.values.abs().mean())))
+    def unseen(self, replicates: int) -> Unseen:
+        """The score function's variance at rare paths, which the spread of the replicates cannot show."""
+        draws = replicates * self.runs.draws
+        gradient = along = value = 0.0
+        for path in self.found.met:
+            rare = (path.drawn > 0) & (path.drawn * draws < FEW)  # [*batch]
+            if not bool(rare.any()):
+                continue
+            beyond = path.cost - self.found.value
+            value += float((path.probability * beyond.square())[rare].sum())
+            run = forced.Forced(list(path.outcomes), self.runs.model.setting.estimator)
+            self.runs.model.under(run, self.runs.args, {})
+            assert run.cost is not None
+            contributed = run.cost if run.log_prob is None else run.cost + beyond * run.log_prob
+            for p, row in zip(path.probability[rare].tolist(), contributed[rare].unbind(), strict=True):
+                if row.requires_grad:
+                    own = _flat(
+                        torch.autograd.grad(
+                            row, self.runs.leaves, retain_graph=True, allow_unused=True, materialize_grads=True
+                        )
+                    )
+                    gradient += p * float(own.square().sum())
+                    along += p * float(own @ self.gradient) ** 2
+        return Unseen(gradient / draws, along / draws, value / draws)
+
+
+class Reference:
+    """What the estimates of a program are compared with: an exact gradient, a long run, or nothing.
+
+    Attributes:
+        text: in words.
+        exact: where every path could be run.
+        run: the long run, where not.
+    """
+
+    def __init__(self, text: str, exact: Exact | None, run: Moments | None) -> None:
+        self.text, self.exact, self.run = text, exact, run
+
+    @property
+    def known(self) -> bool:
+        """Whether a gradient is known. A long run in which every gradient was zero does not count."""
+        return self.exact is not None or (self.run is not None and any(bool(mean.any()) for mean in self.run.means))
+
+    def means(self, groups: int) -> Tensor:
+        """[groups, coordinates]."""
+        if self.exact is not None:
+            return self.exact.gradient.expand(groups, -1)
+        assert self.run is not None
+        return torch.stack(self.run.means[:groups])
+
+    def values(self, groups: int) -> Tensor | None:
+        """[groups], the expected cost summed over the batch; None where it is not known."""
+        if self.exact is not None:
+            return torch.full((groups,), self.exact.value, dtype=torch.float64)
+        return None if self.run is None else torch.tensor(self.run.values[:groups], dtype=torch.float64)
+
+    def unseen(self, tally: Moments) -> Unseen:
+        """The variance at paths too rare for these estimates."""
+        return NOTHING if self.exact is None else self.exact.unseen(tally.replicates)
 
     def length(self) -> float | None:
-        """Of the gradient."""
-        if self.gradient is not None:
-            return float(self.gradient.norm())
-        return None if self.run is None else signal(self.run.groups())
+        """The length of the gradient, or None where it is not known."""
+        return signal(self.means(GROUPS)) if self.known else None
+
+    def describe(self) -> str:
+        """In words, for notes."""
+        return self.text
+
+
+def _flat(gradients: Sequence[Tensor]) -> Tensor:
+    return torch.cat([gradient.reshape(-1).double() for gradient in gradients])
 
 
 def _attached(x: Tensor) -> bool:

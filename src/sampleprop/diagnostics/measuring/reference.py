@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -13,7 +13,7 @@ from sampleprop import families
 from sampleprop.diagnostics.measuring.enumeration import ENUMERABLE, Enumeration
 from sampleprop.diagnostics.measuring.replicates import Expectation, Measured, describe_error, place
 from sampleprop.diagnostics.measuring.statistics import LEAST_GROUPS, NOTHING, Bias, Unseen, bias, signal
-from sampleprop.diagnostics.measuring.tally import Tally
+from sampleprop.diagnostics.measuring.tally import Moments, Tally
 from sampleprop.estimator import Estimator, Objective
 from sampleprop.estimators.multisample.importance_weighted import ImportanceWeighted
 from sampleprop.estimators.multisample.vimco import VIMCO
@@ -24,6 +24,7 @@ from sampleprop.estimators.structured.perturbed_score import PerturbedScore
 EXAMPLES = 3  # draws that tell which states an estimator evaluates by design, not by chance
 LONG_RUN = 16  # evaluations of the long run for each evaluation of an estimator
 
+M = TypeVar("M", bound=Moments, contravariant=True)
 Exact = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
 
@@ -178,7 +179,27 @@ class Reference:
         return f"a long run of {self._tally.estimator.label}, standard error {relative}"
 
 
-def judge(tally: Tally, reference: Reference, rounding: float) -> Bias | None:
+class Yardstick(Protocol[M]):
+    """What estimates are judged by: a `Reference`, or that of a program."""
+
+    @property
+    def known(self) -> bool:
+        """Whether a gradient is known."""
+
+    def means(self, groups: int) -> Tensor:
+        """[groups, coordinates]."""
+
+    def values(self, groups: int) -> Tensor | None:
+        """[groups], the value of the expectation summed over the batch; None where it is not known."""
+
+    def unseen(self, tally: M) -> Unseen:
+        """The variance at outcomes too rare for these estimates."""
+
+    def describe(self) -> str:
+        """In words, for notes."""
+
+
+def judge(tally: M, reference: Yardstick[M], rounding: float) -> Bias | None:
     """The bias of an estimator by the groups so far; None where too little is known."""
     groups = len(tally.means)
     if groups < LEAST_GROUPS or not reference.known:

@@ -18,14 +18,17 @@ from sampleprop.families.parameters import device_of
 GROUPS = 32
 
 
-class Tally:
-    """The replicates of one estimator: group means, and the moments from which the variance follows."""
+class Moments:
+    """Independent estimates: group means, and the moments from which the variance follows.
 
-    def __init__(self, estimator: Estimator[Any, Any], generator: Generator) -> None:
-        self.estimator = estimator
-        self.label = estimator.label
-        self.trained = 0
-        self.generator = generator
+    Args:
+        label: what made them.
+        trained: how many steps its own parameters were trained before.
+    """
+
+    def __init__(self, label: str, trained: int = 0) -> None:
+        self.label = label
+        self.trained = trained
         self.evaluations = 0
         self.means: list[Tensor] = []  # [coordinates] each
         self.values: list[float] = []
@@ -65,6 +68,15 @@ class Tally:
         return length / math.sqrt(trace) if trace > 0 else math.inf
 
 
+class Tally(Moments):
+    """The replicates of one estimator."""
+
+    def __init__(self, estimator: Estimator[Any, Any], generator: Generator) -> None:
+        super().__init__(estimator.label)
+        self.estimator = estimator
+        self.generator = generator
+
+
 def time_one(expectation: Measured, tally: Tally) -> None:
     """Time one estimate, forward and backward, as in a training step."""
     with buffers_kept(tally.estimator):
@@ -86,7 +98,9 @@ def require_estimator(name: str, estimator: object) -> Estimator[Any, Any]:
     raise TypeError(f"{name} needs an estimator object; got {estimator!r:.80}. Pass sp.ScoreFunction(), say.")
 
 
-def devices(dist: Distribution) -> list[torch.device]:
-    """The CUDA devices whose random state f may use."""
+def devices(dist: Distribution | None = None) -> list[torch.device]:
+    """The CUDA devices whose random state f may use; those of a program, without a distribution."""
+    if dist is None:
+        return [torch.device("cuda", torch.cuda.current_device())] if torch.cuda.is_initialized() else []
     device = device_of(dist)
     return [device] if device.type == "cuda" else []

@@ -46,7 +46,7 @@ class LAX(Estimator[Variables, Draw]):
     it must be differentiable twice.
 
     Args:
-        samples: k, at least 1.
+        samples: k, at least 1; None for one that adds no dimension in a program.
         critic: c, from points [k, \*batch, \*event], and the context [\*batch, ...] if one is given, to [k, \*batch].
             It learns if it is a module; any other function stays as it is. None for a quadratic function that starts
             at 0, with the same coefficients for every event shape. It is complete for up to eight coordinates, and
@@ -85,9 +85,9 @@ class LAX(Estimator[Variables, Draw]):
     needs = "black box"
     source = cited("grathwohl2018backpropagation", "sec. 3")
 
-    def __init__(self, samples: int = 1, *, critic: Callable[..., Tensor] | None = None) -> None:
+    def __init__(self, samples: int | None = 1, *, critic: Callable[..., Tensor] | None = None) -> None:
         super().__init__()
-        checks.samples("LAX", samples)
+        checks.samples("LAX", samples, optional=True)
         self.samples = samples
         self.critic = critic
         self.quadratic = QuadraticCritic() if critic is None else None
