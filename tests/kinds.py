@@ -96,6 +96,14 @@ def _chains(phi: Tensor) -> Distribution:
     return sp.LinearChain(unary.unflatten(-1, (3, 2)), transitions.unflatten(-1, (1, 2, 2)), validate_args=False)
 
 
+def _trees(phi: Tensor) -> Distribution:
+    return sp.SpanningTree(phi, validate_args=False)
+
+
+def _matchings(phi: Tensor) -> Distribution:
+    return sp.Matching(phi, validate_args=False)
+
+
 def best(scores: Tensor) -> Tensor:
     """The solver that picks the largest score: one-hot rows."""
     return (scores.argmax(-1, keepdim=True) == torch.arange(scores.shape[-1])).to(scores.dtype)
@@ -116,9 +124,11 @@ POISSON = Kind("poisson", (2,), _poisson)
 SUBSETS = Kind("subsets", (5,), _subsets)
 RANKINGS = Kind("rankings", (4,), _rankings)
 CHAINS = Kind("chains", (10,), _chains)
+TREES = Kind("trees", (6,), _trees)
+MATCHINGS = Kind("matchings", (3, 3), _matchings)
 SOLUTIONS = Kind("solutions", (4,), _solutions, lambda phi: _classes(phi / 0.8))
-STRUCTURES = (SUBSETS, RANKINGS, CHAINS, SOLUTIONS)
-KINDS = (BITS, ONE_BIT, CLASSES, ONE_HOTS, INTEGERS, NORMAL, GAMMA, POISSON, *STRUCTURES)
+STRUCTURES = (SUBSETS, RANKINGS, CHAINS, TREES, MATCHINGS)
+KINDS = (BITS, ONE_BIT, CLASSES, ONE_HOTS, INTEGERS, NORMAL, GAMMA, POISSON, *STRUCTURES, SOLUTIONS)
 
 Case = tuple[sp.Estimator[Any, Any], Kind]
 

@@ -15,20 +15,17 @@ table: Table = {}
 silent = 0
 for subject in subjects():
     for one in CONDITIONS:
-        if any(word not in f"{subject.name} / {one.name}" for word in sys.argv[1:]):
+        if any(word not in f"{subject} / {one.name}" for word in sys.argv[1:]):
             continue
         torch.manual_seed(0)
         start = time.perf_counter()
         try:
-            table[subject.name, one.name] = one.run(subject)
-            print(
-                f"{time.perf_counter() - start:6.2f} s  {subject.name} / {one.name}: "
-                f"{table[subject.name, one.name].kind}"
-            )
+            table[str(subject), one.name] = one.run(subject)
+            print(f"{time.perf_counter() - start:6.2f} s  {subject} / {one.name}: {table[str(subject), one.name].kind}")
         except Exception as error:  # any: the others are wanted too
             silent += 1
             where = traceback.extract_tb(error.__traceback__)[-1]
-            print(f"FAILED {subject.name} / {one.name}: {type(error).__name__}: {str(error)[:400]!r} ({where.name})")
+            print(f"FAILED {subject} / {one.name}: {type(error).__name__}: {str(error)[:400]!r} ({where.name})")
 if silent:
     sys.exit(f"{silent} cells are neither right nor refused")
 if not sys.argv[1:]:

@@ -83,7 +83,7 @@ def lost(subject: Subject) -> Verdict:
     one = phi.unsqueeze(0).requires_grad_()
     rows = phi.expand(ROWS // 8, *phi.shape).clone().requires_grad_()
     variables = families.recognize(case.kind.dist(one))
-    assert isinstance(variables, families.Discrete)
+    assert isinstance(variables, families.Enumerable)
     states = variables.support().unsqueeze(1)
     probs = torch.where(_is_lost(states), 0.0, variables.support_log_prob().exp())  # [states, 1]
     value = (probs * case.f(weights)(states)).sum(0) / probs.sum(0)

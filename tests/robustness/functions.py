@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kinds import INTEGERS, NORMAL, ONE_HOTS
-from robustness.matrix import RIGHT, Verdict, condition, refusal
+from robustness.matrix import RIGHT, Verdict, condition, meaningless, refusal
 from robustness.subject import BATCH, F, Subject, gradients, same, theta
 
 UNUSED = "needs a cost that is differentiable in x; got one with no path to x.* Use ScoreFunction"
@@ -194,6 +194,8 @@ def nothing(subject: Subject) -> Verdict:
 def integer_samples(subject: Subject) -> Verdict:
     """Samples of a `Categorical`: value and gradient against the sum over the states (z-test; for a biased
     estimator: equal to those of the one-hot variables of the same noise); or refused."""
+    if subject.structured:
+        return meaningless("tried in the estimator's first row")
     case = Subject(subject.estimator, INTEGERS)
     if not subject.on(INTEGERS):
         return refusal(lambda: case.run(), rf"{case.name} needs .*; got Categorical.* Use ")

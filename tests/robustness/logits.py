@@ -11,9 +11,10 @@ import torch.distributions as td
 from torch import Generator, Tensor
 
 import sampleprop as sp
-from kinds import BITS, CLASSES, INTEGERS, ONE_HOTS, Kind
+from kinds import BITS, CHAINS, CLASSES, INTEGERS, MATCHINGS, ONE_HOTS, RANKINGS, SUBSETS, TREES, Kind
 from robustness.matrix import RIGHT, Verdict, condition, meaningless, refusal
 from robustness.subject import BATCH, Subject, coarse_noise, gradients, same, theta, unchecked
+from sampleprop import families
 
 INF = math.inf
 MASKED = {
@@ -21,13 +22,24 @@ MASKED = {
     CLASSES: [-INF, 0.2, -INF, 0.5],
     ONE_HOTS: [[-INF, 0.2, 0.5], [-INF, 0.1, -INF]],
     INTEGERS: [[-INF, 0.2, 0.5], [-INF, 0.1, -INF]],
+    SUBSETS: [0.3, -INF, -0.4, 1.2, 0.1],
+    RANKINGS: [0.4, -INF, 1.1, -0.3],
+    CHAINS: [0.3, -0.4, -INF, 0.5, 0.1, 0.2, 0.4, -INF, 0.6, -0.3],
+    TREES: [0.4, -INF, 0.9, -0.8, 0.2, 0.1],
+    MATCHINGS: [[0.4, -INF, 0.9], [-0.8, 0.2, 0.1], [0.5, 1.1, 0.6]],
 }
 CERTAIN = {
     BITS: [0.0, 1.0, 1.0],
     CLASSES: [0.0, 0.0, 1.0, 0.0],
     ONE_HOTS: [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
     INTEGERS: [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+    SUBSETS: [1.0, 0.0, 0.0, 1.0, 0.0],
+    RANKINGS: [0.5, 0.0, 1.0, 0.0],
+    CHAINS: [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.5, 0.5, 0.5, 0.5],
+    TREES: [1.0, 0.0, 0.0, 0.0, 1.0, 1.0],
+    MATCHINGS: [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]],
 }
+NO_PROBS = meaningless("a structure is given by logits")
 NO_LOGITS = meaningless("takes no logits")
 
 
@@ -52,8 +64,12 @@ def minus_infinity(subject: Subject) -> Verdict:
 def _sees_only_the_possible(case: Subject, masked: Tensor) -> None:
     f = case.f(theta(torch.float64))
     ones = case.kind is INTEGERS
+    law = families.recognize(case.kind.dist(masked.expand(BATCH, *masked.shape)))
 
     def watching(x: Tensor) -> Tensor:
+        if case.structured:
+            assert bool(law.log_prob(x.detach()).isfinite().all())
+            return f(x)
         hot = torch.nn.functional.one_hot(x, masked.shape[-1]) if ones else x.detach()
         assert float(hot[..., masked == -INF].abs().sum()) == 0
         assert bool((hot[..., masked == INF] == 1).all())
@@ -66,10 +82,12 @@ def _sees_only_the_possible(case: Subject, masked: Tensor) -> None:
 def nothing_possible(subject: Subject) -> Verdict:
     """Refused with the index of the row."""
     verdict = meaningless("takes no classes; for a bit -inf is p = 0") if subject.logits() else NO_LOGITS
-    for case in subject.on(CLASSES, ONE_HOTS, INTEGERS):
+    for case in [subject] if subject.structured else subject.on(CLASSES, ONE_HOTS, INTEGERS):
         phi = case.kind.phi(BATCH).detach()
         phi[1] = -INF
         wanted = rf"{case.name} needs at least one possible class .* at index \[1.*Leave one class unmasked"
+        if case.structured:
+            wanted = r"needs .*; got none in row \[1\]\. Mask less"
         with unchecked():
             verdict = refusal(partial(case.run, phi.requires_grad_()), wanted)
     return verdict
@@ -86,6 +104,8 @@ def _by_probs(kind: Kind, probs: Tensor) -> td.Distribution:
 @condition("p in {0, 1}")
 def certain(subject: Subject) -> Verdict:
     """Without a gradient for p: the value is f at the certain point and θ's gradient is ∇f there, exactly."""
+    if subject.structured:
+        return NO_PROBS
     for case in subject.logits():
         probs = torch.tensor([CERTAIN[case.kind]] * BATCH, dtype=torch.float64)
         weights = theta(torch.float64)
@@ -98,6 +118,8 @@ def certain(subject: Subject) -> Verdict:
 def f_at_certainty(case: Subject, weights: Tensor) -> Tensor:
     """[BATCH]: f where `CERTAIN` puts all probability."""
     points = torch.tensor([CERTAIN[case.kind]] * BATCH, dtype=weights.dtype)
+    if case.structured:
+        points = families.recognize(case.kind.dist(points)).mode()
     return case.f(weights)((points.argmax(-1) if case.kind is INTEGERS else points).unsqueeze(0))[0]
 
 
@@ -105,6 +127,8 @@ def f_at_certainty(case: Subject, weights: Tensor) -> Tensor:
 def certain_with_gradient(subject: Subject) -> Verdict:
     """The gradient with respect to a p of exactly 0 or 1 is NaN, because the score is lost in the number; behind
     `where`, which erases it, all other gradients are finite, and that of the erased entry is 0."""
+    if subject.structured:
+        return NO_PROBS
     for case in subject.logits():
         certain = torch.tensor([CERTAIN[case.kind]] * BATCH, dtype=torch.float64)
         probs = certain.clone().requires_grad_()

@@ -53,7 +53,7 @@ def empty_event(subject: Subject) -> Verdict:
             found = case.run(phi, f=f, weights=weights)
         expected = weights.detach().sum().expand(BATCH)
         same(found, (expected, torch.zeros_like(phi), torch.full((2,), float(BATCH))))
-    return RIGHT if cases else meaningless("takes single variables only")
+    return RIGHT if cases else meaningless("takes single variables only, or structures, which have an item at least")
 
 
 @condition("one sample where two are needed")

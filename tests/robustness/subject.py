@@ -15,7 +15,7 @@ import torch.distributions as td
 from torch import Generator, Tensor
 
 import sampleprop as sp
-from kinds import BITS, CLASSES, INTEGERS, KINDS, ONE_HOTS, Kind, cost, takes
+from kinds import BITS, CLASSES, INTEGERS, KINDS, ONE_HOTS, STRUCTURES, Kind, cost, takes
 from sampleprop import families, noise
 from variants import CONFIGURATIONS
 
@@ -35,17 +35,21 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """The first variant of an estimator and the first kind of variable that it takes."""
+    """The first variant of an estimator, on the first kind of variable that it takes or on a structure."""
 
     estimator: sp.Estimator[Any, Any]
     kind: Kind
 
     def __str__(self) -> str:
-        return self.name
+        return f"{self.name}, {self.kind}" if self.structured else self.name
 
     @property
     def name(self) -> str:
         return self.estimator.name
+
+    @property
+    def structured(self) -> bool:
+        return self.kind in STRUCTURES
 
     @cached_property
     def event_ndim(self) -> int:
@@ -62,12 +66,14 @@ class Subject:
         return bool(self.estimator.propose(self.kind.dist(self.kind.phi(2))).points.requires_grad)
 
     def on(self, *kinds: Kind) -> list[Subject]:
-        """The same estimator on each of these kinds that it takes."""
-        return [Subject(self.estimator, kind) for kind in kinds if takes(self.estimator, kind)]
+        """The same estimator on each of these kinds that it takes; on a structure it is tried on that alone."""
+        return (
+            [] if self.structured else [Subject(self.estimator, kind) for kind in kinds if takes(self.estimator, kind)]
+        )
 
     def logits(self) -> list[Subject]:
-        """The same estimator on every kind with logits."""
-        return self.on(BITS, CLASSES, ONE_HOTS, INTEGERS)
+        """The same estimator on every kind with logits; on a structure that alone."""
+        return [self] if self.structured else self.on(BITS, CLASSES, ONE_HOTS, INTEGERS)
 
     def several(self) -> Subject | None:
         """With more samples, of which some can be lost; None where their number is not an argument."""
@@ -201,8 +207,13 @@ def unchecked() -> Iterator[None]:
 
 
 def subjects() -> list[Subject]:
-    """Every estimator of the register."""
-    return [
-        Subject(variant, next(kind for kind in KINDS if takes(variant, kind)))
-        for variant in (copy.deepcopy(CONFIGURATIONS[estimator][0]).train() for estimator in sp.REGISTER)
-    ]
+    """Every estimator of the register, and those that take structures once more on one of these, each in its turn."""
+    variants = [copy.deepcopy(CONFIGURATIONS[estimator][0]).train() for estimator in sp.REGISTER]
+    first = [Subject(variant, next(kind for kind in KINDS if takes(variant, kind))) for variant in variants]
+    chosen: list[Kind] = []
+    structured = []
+    for variant in variants:
+        if fitting := [kind for kind in STRUCTURES if takes(variant, kind)]:
+            chosen.append(min(fitting, key=chosen.count))
+            structured.append(Subject(variant, chosen[-1]))
+    return first + structured
