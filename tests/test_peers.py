@@ -50,9 +50,9 @@ def test_all_gradients_agree_but_those_that_are_named(rows: list[dict[str, Any]]
     assert found == {(name, case) for name, case in WITHOUT if name in here}, [r for r in rows if not r["agrees"]]
 
 
-def test_a_bias_of_a_fifth_would_have_been_seen(rows: list[dict[str, Any]]) -> None:
+def test_a_bias_of_a_quarter_would_have_been_seen(rows: list[dict[str, Any]]) -> None:
     seen = {(row["contender"], row["case"]): row["bias seen"] for row in rows if row["agrees"]}
-    assert max(seen.values()) < 0.2, seen
+    assert max(seen.values()) < 0.25, seen
 
 
 def halved(method: str, samples: int) -> SimpleNamespace:

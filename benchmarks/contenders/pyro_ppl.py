@@ -26,6 +26,7 @@ def guide_dist(problem: Problem, parameter: Tensor) -> Any:
 
 def inference(make: Callable[[int], ELBO], **infer: Any) -> Build:
     def build(problem: Problem, samples: int) -> Step:
+        pyro.clear_param_store()  # which remembers the baselines of the problem before
         loss = make(samples)
         event, start = problem.parameter().shape[1:], torch.tensor(0.0)
 
