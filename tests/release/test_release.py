@@ -58,7 +58,7 @@ def test_an_issue_form_can_be_shown(path: Path) -> None:
 
 def _matrices(key: str) -> list[Any]:
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
-    return [case[key] for case in jobs["tests"]["strategy"]["matrix"]["on"]]
+    return [case[key] for case in jobs["tests"]["strategy"]["matrix"]["versions"]]
 
 
 def test_the_workflows_try_what_is_declared() -> None:
