@@ -66,7 +66,6 @@ def _case(
     samples: int = 1,
     step: int = 1,
     most: float = math.inf,
-    **options: Any,
 ) -> Case:
     """Both yardsticks by their common name; a class gets the number of coordinates of a point."""
 
@@ -74,7 +73,7 @@ def _case(
         yardstick = getattr(module, name)
         return yardstick if isinstance(yardstick, type) else lambda size: yardstick
 
-    return Case(estimator, of(naive), of(tight), kinds, samples, step, most, options)
+    return Case(estimator, of(naive), of(tight), kinds, samples, step, most)
 
 
 _BOTH = ("bits", "one-hots")
@@ -122,7 +121,7 @@ CASES: Mapping[str, Case] = {
     "GaussianRelaxedBernoulli": _case(sp.GaussianRelaxedBernoulli, "gaussian_relaxed_bernoulli", "bits"),
     "InvertibleGaussian": _case(sp.InvertibleGaussian, "invertible_gaussian", *_BOTH),
     "LogisticNormalSoftmax": _case(sp.LogisticNormalSoftmax, "logistic_normal_softmax", *_BOTH),
-    "GeneralizedGumbelSoftmax": _case(sp.GeneralizedGumbelSoftmax, "generalized_gumbel_softmax", "counts", outcomes=64),
+    "GeneralizedGumbelSoftmax": _case(sp.GeneralizedGumbelSoftmax, "generalized_gumbel_softmax", "counts"),
     "EvolutionStrategies": _case(sp.EvolutionStrategies, "evolution_strategies", "bits"),
     "SPSA": _case(sp.SPSA, "spsa", "bits"),
 }

@@ -476,7 +476,7 @@ def logistic_normal_softmax(q: Distribution, f: Cost, k: int = 1) -> Tensor:
 
 
 def generalized_gumbel_softmax(q: Distribution, f: Cost, k: int = 1) -> Tensor:
-    support = torch.arange(64, dtype=q.mean.dtype)
+    support = torch.arange(32, dtype=q.mean.dtype)
     log_probs = q.base_dist.log_prob(support[:-1].reshape(-1, *(1,) * q.mean.dim()))
     last = (1 - log_probs.exp().sum(0)).clamp_min(1e-10).log()
     logits = torch.cat([log_probs, last.unsqueeze(0)]).movedim(0, -1)

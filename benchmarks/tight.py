@@ -588,7 +588,7 @@ def logistic_normal_softmax(family: Family, logits: Tensor, f: Cost, k: int = 1)
 
 
 def generalized_gumbel_softmax(family: Family, log_rate: Tensor, f: Cost, k: int = 1) -> Tensor:
-    support = torch.arange(64, dtype=log_rate.dtype)
+    support = torch.arange(32, dtype=log_rate.dtype)
     last = support[:-1]
     log_probs = log_rate.unsqueeze(-1) * last - log_rate.exp().unsqueeze(-1) - torch.lgamma(last + 1)
     rest = (1 - log_probs.exp().sum(-1, keepdim=True)).clamp_min(1e-10).log()

@@ -29,7 +29,8 @@ def toy(kind: str, size: int) -> Workload:
     if kind == "outcomes":
         size = max(size, 10)
     shape = (1, size, 10) if kind == "one-hots" else (1, size)
-    leaf = torch.randn(shape).requires_grad_()
+    # Rates of at most 12, beyond which counts would exceed the outcomes of GeneralizedGumbelSoftmax.
+    leaf = torch.randn(shape).clamp(max=2.5 if kind == "counts" else 10).requires_grad_()
     event = (-2, -1) if kind == "one-hots" else -1
     return Workload(lambda: leaf, lambda x: (x - 0.45).square().sum(event), [leaf], leaf.numel())
 
