@@ -12,9 +12,9 @@ from torch.distributions import OneHotCategorical
 
 import sampleprop as sp
 from sampleprop.distributions import k_subset
-from sampleprop.estimators.relaxed.relaxation import straight_through
 from sampleprop.estimators.through_points import Draw as Through
 from sampleprop.families import recognize
+from sampleprop.surrogate import straight_through
 
 WEIGHTS = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
 EXACT = {"rtol": 0, "atol": 1e-12}
@@ -68,7 +68,7 @@ def test_estimators_by_hand() -> None:
     assert value == 4
     torch.testing.assert_close(found, by_hand(2064, -288, -1776) / 11, **EXACT)
     logits, dist = weighted()
-    points = straight_through(TWO[:1], dist.mean)
+    points = straight_through("StraightThrough", TWO[:1], dist.mean)
     through = sp.StraightThrough().combine(dist, Through(points), points[:, 0].square() + 3 * points[:, 2].square())
     assert float(through.detach()) == 1
     torch.testing.assert_close(121 * torch.autograd.grad(through, logits)[0], by_hand(60, -36, -24), **EXACT)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from inspect import getattr_static
 from typing import Any
 
 import torch
 import torch.distributions as td
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.distributions.utils import lazy_property
 
 from sampleprop import noise
 from sampleprop.families.solutions import Solved
@@ -31,10 +33,12 @@ def named(base: Distribution) -> dict[str, Tensor]:
         constraints = {}
     for name, constraint in constraints.items():
         value = base.__dict__.get(name)
+        if value is None and _kept_otherwise(base, name):
+            value = getattr(base, name)
         if isinstance(value, Tensor) and not _counts(constraint):
             found[name] = value
     # Of several spellings of one parameter the first is kept: the others may have been computed from it later.
-    for spellings in ({"probs", "logits"}, {"scale_tril", "covariance_matrix", "precision_matrix"}):
+    for spellings in _SPELLINGS:
         for other in [name for name in base.__dict__ if name in found and name in spellings][1:]:
             del found[other]
     if not found:
@@ -43,6 +47,16 @@ def named(base: Distribution) -> dict[str, Tensor]:
             "them under the names in its arg_constraints; got none. Pass a distribution such as Normal(loc, scale)."
         )
     return found
+
+
+_SPELLINGS = ({"probs", "logits"}, {"gate", "gate_logits"}, {"scale_tril", "covariance_matrix", "precision_matrix"})
+
+
+def _kept_otherwise(base: Distribution, name: str) -> bool:
+    """Whether a parameter is made on demand, and not from another spelling of it."""
+    if any(name in spellings and not spellings.isdisjoint(base.__dict__) for spellings in _SPELLINGS):
+        return False
+    return isinstance(getattr_static(type(base), name, None), lazy_property)
 
 
 def _counts(constraint: td.constraints.Constraint) -> bool:
