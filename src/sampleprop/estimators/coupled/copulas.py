@@ -38,7 +38,7 @@ def uniforms(copula: Copula, shape: Sequence[int], like: Tensor, generator: Gene
 
 def permutation(u: Tensor) -> Tensor:
     """From independent numbers [k, ...] a random permutation of 0 to k - 1 along the first dimension."""
-    if torch.compiler.is_dynamo_compiling() or u.shape[0] > FEW or u[0].numel() < MANY:
+    if torch.compiler.is_dynamo_compiling() or u.shape[0] > FEW or u.numel() < MANY * u.shape[0]:
         return u.argsort(0)
     # The rank of each one by comparison. Of equal numbers the first one comes first.
     ranks = [
