@@ -262,9 +262,7 @@ def possible(name: str, variables: Variables) -> None:
     """Refuse a categorical variable all of whose classes are masked, or such a structure: there is nothing to draw."""
     if isinstance(variables, Structures) and not variables.base._validate_args:  # else it has looked already
         variables.base.require_possible()
-    if not isinstance(variables, Discrete):
-        return
-    if isinstance(variables, Bernoullis) and variables.dist._validate_args:
+    if not isinstance(variables, Discrete) or variables.base._validate_args:
         return  # torch has looked for NaN already
     logits = variables.logits.detach()
     if not inspectable(logits):

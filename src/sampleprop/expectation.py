@@ -56,10 +56,10 @@ def expect(
         context: [\*batch, ...], given to learned baselines and critics.
         generator: the source of all noise; the same state gives the same result.
         nonfinite: what to do with NaN and infinite costs. "raise" names the index (on CUDA at the next call, so that
-            the host need not wait). "propagate" lets them through. "drop" leaves them out and estimates E[f | f is
-            finite],
-            value and gradient: for `ScoreFunction` with its leave-one-out baseline, which needs two finite costs of
-            each batch element, and for `Enumerate`. Costs are not looked at under `torch.compile` and `torch.func`.
+            the host need not wait). "propagate" lets them through. "drop" leaves them out and estimates
+            E[f | f is finite], value and gradient: for `ScoreFunction` with its leave-one-out baseline, which needs two
+            finite costs of each batch element, and for `Enumerate`. Costs are not looked at under `torch.compile` and
+            `torch.func`.
         process_group: ranks that draw further samples of the same batch elements, as many each and from noise of their
             own: their costs are in one leave-one-out group, and the average over the ranks, of the result as of the
             gradients, is what one process would have with all samples. For `ScoreFunction`; other estimators need no

@@ -25,6 +25,7 @@ from torch.distributions import (
     Gumbel,
     Independent,
     Kumaraswamy,
+    MultivariateNormal,
     Normal,
     OneHotCategorical,
     Poisson,
@@ -327,3 +328,17 @@ def test_check_sees_a_log_q_in_f_where_the_objective_subtracts_it(estimator: sp.
         assert not found(f, sp.Pathwise())
     assert not found(log_p, estimator)
     assert not found(lambda z: log_p(z) - log_scale.exp().sum() * z.sum(-1) - mean.square().sum(), estimator)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_of_distributions_with_several_coordinates(dtype: torch.dtype) -> None:
+    """dE[x₀]/da of a Dirichlet; torch's own check of the simplex refuses points that are rounded to half precision."""
+    a = torch.tensor([1.5, 2.0, 3.0], dtype=dtype).expand(40_000, 3).clone().requires_grad_()
+    (found,) = torch.autograd.grad(sp.expect(lambda x: x[..., 0].float(), Dirichlet(a), sp.ScoreFunction()).sum(), a)
+    close(found.float() * 6.5**2, torch.tensor([5.0, -1.5, -1.5]))
+    loc = torch.zeros(4, 2, dtype=dtype, requires_grad=True)
+    q = MultivariateNormal(loc, scale_tril=torch.eye(2, dtype=dtype).expand(4, 2, 2))
+    with pytest.raises(TypeError, match="The score of MultivariateNormal needs parameters in float32 or float64"):
+        sp.expect(lambda x: x.float().sum(-1), q, sp.ScoreFunction())
+    for estimator in (sp.SPSA(), sp.EvolutionStrategies(), sp.Pathwise()):
+        assert sp.expect(lambda x: x.float().sum(-1), q, estimator).requires_grad

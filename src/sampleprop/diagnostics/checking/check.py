@@ -179,7 +179,7 @@ def _check_solver(found: Findings, variables: families.Solutions, generator: Gen
 def _check_cost(found: Findings, cost: Cost, estimator: Estimator[Any, Any], seed: int) -> None:
     dist = cost.dist
     generator = Generator(device_of(dist)).manual_seed(seed + 1)
-    points = families.recognize(dist).sample(2 * LINES, generator)
+    points = cost.variables.sample(2 * LINES, generator)
     noisy, repeatable = randomness(cost, points)
     found.add(noisy, "f gives the same points the same costs")
     if not repeatable:
@@ -194,7 +194,7 @@ def _check_cost(found: Findings, cost: Cost, estimator: Estimator[Any, Any], see
     points = varied(cost, points, generator)
     finding, tested = indifference(cost, points)
     _add_if_tested(found, finding, tested, "the cost depends on x", "f ignores x")
-    continuous = points.is_floating_point() and not families.recognize(dist).is_discrete
+    continuous = points.is_floating_point() and not cost.variables.is_discrete
     # An estimator that differentiates f only at discrete points ("differentiable") does not follow f between them.
     followed = estimator.needs != "black box" if continuous else estimator.needs == "relaxed"
     if followed and points.is_floating_point():

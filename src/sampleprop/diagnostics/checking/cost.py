@@ -29,6 +29,7 @@ class Cost:
 
     def __init__(self, name: str, f: Callable[[Tensor], Any], dist: Distribution, seed: int) -> None:
         self.name, self.f, self.dist, self.seed = name, f, dist, seed
+        self.variables = families.recognize(dist)
 
     def __call__(self, points: Tensor, seed: int | None = None) -> Tensor:
         torch.manual_seed(self.seed if seed is None else seed)
@@ -65,7 +66,7 @@ def mixing(cost: Cost, points: Tensor, generator: Generator) -> tuple[Finding | 
     """Replace one point at a time and see whether other costs change; and whether any point could be replaced."""
     batch = tuple(cost.dist.batch_shape)
     flat = points.flatten(0, len(batch))  # [cells, *event]
-    others = families.recognize(cost.dist).sample(SEARCHED, generator).reshape(SEARCHED, -1, *flat.shape[1:])
+    others = cost.variables.sample(SEARCHED, generator).reshape(SEARCHED, -1, *flat.shape[1:])
     before = cost(points).flatten()
     replaced_one = False
     for cell in torch.linspace(0, len(flat) - 1, min(CELLS, len(flat))).round().long().tolist():
@@ -116,7 +117,7 @@ def varied(cost: Cost, points: Tensor, generator: Generator) -> Tensor:
     if float((costs - costs[:1]).abs().max()) > tolerance(costs, points):
         return points
     for _ in range(PIECES):
-        drawn = families.recognize(cost.dist).sample(DRAWS, generator)
+        drawn = cost.variables.sample(DRAWS, generator)
         change = (cost(drawn) - costs[:1]).abs()  # [draws, *batch]
         if float(change.max()) > tolerance(costs, points):
             index = unsqueeze_to(change.argmax(0, keepdim=True), drawn.dim())

@@ -82,10 +82,10 @@ def recommend(
             noise matters. It counts where a bias is allowed, since averaging does not remove a bias.
         exact: as in `compare`.
         context: as in `compare`.
+        replicates: of the longest round, at least 128.
         seed: for all noise.
         train_steps: as in `compare`.
         progress: as in `compare`.
-        replicates: of the longest round, at least 128.
 
     Raises:
         ValueError: for a budget, time or number out of range, where no candidate is left, and for an f that mixes rows

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @contextmanager
 def report_mistakes() -> Iterator[None]:
     """End the command with one line for what sampleprop refuses, and for what a file of the user's raises."""
-    from sampleprop.lab.measure.mistakes import BrokenFileError, FailedError, Mistake, explain_refusals
+    from sampleprop.lab.measure.mistakes import FAILED, BrokenFileError, FailedError, Mistake, explain_refusals
 
     try:
         with explain_refusals():
@@ -26,7 +26,7 @@ def report_mistakes() -> Iterator[None]:
     except BrokenFileError as error:
         end(str(error), 2)
     except FailedError as error:
-        end(str(error), 1)
+        end(str(error), FAILED)
     except Mistake as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -35,6 +35,12 @@ def end(text: str, status: int) -> NoReturn:
     """Say one line on standard error, and end the command with this exit status."""
     typer.echo(text, err=True)
     raise typer.Exit(status) from None
+
+
+def require_one_form(json: bool, markdown: bool) -> None:
+    """Refuse to print in both forms."""
+    if json and markdown:
+        raise typer.BadParameter("--json and --markdown are two forms of the same; got both. Leave one of them out.")
 
 
 def complete(known: Callable[[], Sequence[str]], separator: str = "") -> Callable[[str], list[str]]:

@@ -38,8 +38,7 @@ def audit(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
     """Say what an advantage or a loss is the gradient of, by listing every group of draws of small policies."""
-    if json and markdown:
-        raise typer.BadParameter("--json and --markdown are two forms of the same; got both. Leave one of them out.")
+    arguments.require_one_form(json, markdown)
     from rich.console import Console
 
     from sampleprop import diagnostics

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sampleprop.lab.command.arguments import complete, report_mistakes
+from sampleprop.lab.command import arguments
 from sampleprop.lab.measure.names import PROBLEMS
 
 
@@ -15,7 +15,7 @@ def recommend(
         str,
         typer.Argument(
             help=f"One of {', '.join(PROBLEMS)}; or FILE.py:FUNCTION returning f, dist[, exact].",
-            autocompletion=complete(lambda: PROBLEMS),
+            autocompletion=arguments.complete(lambda: PROBLEMS),
         ),
     ],
     budget: Annotated[
@@ -50,12 +50,11 @@ def recommend(
     from sampleprop.lab.measure.mistakes import INTERRUPTED
 
     messages = Console(stderr=True)
-    if json and markdown:
-        raise typer.BadParameter("--json and --markdown are two forms of the same; got both. Leave one of them out.")
+    arguments.require_one_form(json, markdown)
     if threads is not None or problem in problems.BUILT_IN:
         torch.set_num_threads(threads or 1)
     try:
-        with report_mistakes(), progress.show_progress(messages) as report:
+        with arguments.report_mistakes(), progress.show_progress(messages) as report:
             chosen = problems.find(problem, seed=seed)()
             # A time alone is a limit of its own: the problem's default budget would be a second one, not asked for.
             allowed = chosen.budget if budget is None and milliseconds is None else budget

@@ -20,8 +20,6 @@ from sampleprop.lab.measure import files
 from sampleprop.lab.measure.mistakes import explain_file
 
 BASELINES = (Constant, LeaveOneOut, MovingAverage, OptimalCoefficient, SelfCritical)  # those that need no function
-
-
 OWN = re.compile(r"\s*([^,]+\.py:\w+)\s*")
 
 
