@@ -42,8 +42,8 @@ def shrinkage(
     between their means that this does not explain, or 0. A group of one has λ = 1.
 
     Unbiased: λ and M see other groups only, and the groups are independent; m does not see draw j. With 0/1 costs and a
-    few draws the variance is often a third to nine tenths of that of :func:`leave_one_out`. It can be larger: with four
-    prompts whose means differ by chance alone, 1.45 times it was seen.
+    few draws the variance is usually smaller than that of :func:`leave_one_out`. It can be larger: the four variances
+    of a few prompts are estimates themselves.
 
     The result has no graph.
 
