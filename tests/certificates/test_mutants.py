@@ -18,6 +18,7 @@ from sampleprop import families, noise
 from sampleprop.baselines.baseline import Baseline
 from sampleprop.certificates import PROBLEMS
 from sampleprop.costs import Costs
+from sampleprop.distributions import k_subset, plackett_luce
 from sampleprop.estimators.coupled import antithetic, copulas
 from sampleprop.estimators.relaxed import conditional
 from sampleprop.families import Variables
@@ -267,6 +268,47 @@ def _largest_perturbed(self: sp.KSubset, shape: torch.Size, generator: Any = Non
 def test_perturbed_logits_as_the_sampler_of_subsets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sp.KSubset, "draw", _largest_perturbed)
     assert rejected(sp.ScoreFunction(4), SUBSETS)
+
+
+def _constant_attached(self: sp.KSubset, *, logits: Tensor) -> Tensor:
+    """The constant of the tilt depends on the logits, and the term - k c, which takes it out again, is forgotten."""
+    c, s = k_subset._tilt(logits, self.k)
+    p = (logits.detach() + c).sigmoid()
+    c = c + (self.k - (logits + c).sigmoid().sum(-1, keepdim=True)) / (p * (1 - p)).sum(-1, keepdim=True)
+    return k_subset._log_coefficient(logits, self.k, c, s) + s.sum(-1)
+
+
+def _sum_forgotten(self: sp.KSubset, *, logits: Tensor) -> Tensor:
+    """The probabilities of the tilted bits depend on the logits, and the sum of the log(1 + e^θ) is forgotten."""
+    c, _ = k_subset._tilt(logits, self.k)
+    s = torch.nn.functional.softplus(logits + c)
+    return k_subset._log_coefficient(logits, self.k, c, s) - self.k * c.squeeze(-1)
+
+
+@pytest.mark.parametrize("mutation", [_constant_attached, _sum_forgotten])
+def test_wrong_normalizer_of_subsets(mutation: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sp.KSubset, "log_normalizer", mutation)
+    assert rejected(sp.ScoreFunction(1), SUBSETS)
+
+
+def _nothing_left(x: Tensor, dim: int) -> Tensor:
+    """The items that are never chosen weigh nothing."""
+    return torch.full_like(x.select(dim, 0), -torch.inf)
+
+
+def test_unchosen_items_left_out_of_a_ranking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plackett_luce, "logsumexp", _nothing_left)
+    assert rejected(sp.ScoreFunction(4), "two ranks among five items")
+
+
+def _transposed(self: sp.LinearChain, points: Tensor) -> families.structured.Natural:
+    """Transitions from the later label to the earlier one."""
+    return {"unary": points, "transitions": points[..., 1:, :, None] * points[..., :-1, None, :]}
+
+
+def test_transposed_transitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sp.LinearChain, "statistics", _transposed)
+    assert rejected(sp.ScoreFunction(4), "chain of four labels")
 
 
 def _means_alone(self: families.LogLinears, direction: Tensor) -> Tensor:

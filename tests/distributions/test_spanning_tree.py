@@ -38,6 +38,18 @@ def test_against_the_determinant_of_the_laplacian(n: int) -> None:
     torch.testing.assert_close(tree.mean.sum(), torch.tensor(n - 1.0, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
+def test_the_order_in_which_nodes_are_removed_changes_nothing() -> None:
+    """The theorem's determinant may leave any node out."""
+    logits = torch.randn(3, 15, generator=Generator().manual_seed(4), dtype=torch.float64)
+    first, second = torch.triu_indices(6, 6, 1)
+    weights = torch.zeros(3, 6, 6, dtype=torch.float64)
+    weights[:, first, second] = weights[:, second, first] = logits
+    order = torch.tensor([3, 5, 0, 1, 4, 2])
+    renamed = weights[:, order][:, :, order][:, first, second]
+    wanted = sp.SpanningTree(logits).log_normalizer(logits=logits)
+    torch.testing.assert_close(sp.SpanningTree(renamed).log_normalizer(logits=renamed), wanted, rtol=0, atol=1e-12)
+
+
 def test_float32_with_weights_far_apart() -> None:
     logits = 40 * torch.randn(32, 45, generator=Generator().manual_seed(1))
     tree, exact = sp.SpanningTree(logits), sp.SpanningTree(logits.double())

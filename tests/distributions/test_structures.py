@@ -17,10 +17,14 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.distributions import Independent, kl_divergence
 from torch.func import grad, vmap
 
+import kinds
 import sampleprop as sp
 from distributions.structures import LOG_LINEAR, STRUCTURES, Structure
+from robustness.subject import subjects
+from sampleprop.certificates import PROBLEMS
 from sampleprop.families import Structures, recognize
-from sampleprop.families.structured import LogLinear
+from sampleprop.families.solutions import Solved
+from sampleprop.families.structured import LogLinear, Structured
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 SAMPLES = 50_000
@@ -28,6 +32,19 @@ FALSE_ALARM = 1e-3 / (2 * len(STRUCTURES))
 
 over = pytest.mark.parametrize("structure", STRUCTURES, ids=str)
 over_log_linear = pytest.mark.parametrize("structure", LOG_LINEAR, ids=str)
+
+
+def test_every_structure_is_met_by_all_tests() -> None:
+    """Those of this file, of the contract, of the robustness matrix and of the certificates."""
+    public = [getattr(sp, name) for name in sp.__all__]
+    classes = [x for x in public if isinstance(x, type)]
+    structures = {x for x in classes if issubclass(x, Structured)}
+    solvers = {x for x in classes if issubclass(x, Solved)}
+    assert structures == {type(structure.make(structure.theta(), True)) for structure in STRUCTURES}
+    assert structures == {type(kind.dist(kind.phi(2))) for kind in kinds.STRUCTURES}
+    assert structures == {type(case.kind.dist(case.kind.phi(2))) for case in subjects() if case.structured}
+    assert structures | solvers <= {type(kind.dist(kind.phi(2))) for kind in kinds.KINDS}
+    assert structures | solvers <= {type(problem.dist(problem.phi)) for problem in PROBLEMS}
 
 
 def brute(structure: Structure, theta: Tensor) -> Tensor:

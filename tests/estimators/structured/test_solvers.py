@@ -65,6 +65,19 @@ def test_imle_by_hand(step: float, symmetric: bool, wanted: tuple[float, float])
     torch.testing.assert_close(torch.autograd.grad(value, scores)[0], by_hand(*wanted), **EXACT)
 
 
+class _FreshNoise(sp.IMLE):
+    """A mistake: the second solution is at other noise."""
+
+    def estimate(self, variables: Any, draw: Any, costs: Any) -> Tensor:
+        return super().estimate(variables, draw._replace(noise=draw.noise + by_hand(2, 0)), costs)
+
+
+def test_other_noise_in_the_second_solution_fails_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sp, "IMLE", _FreshNoise)
+    with pytest.raises(AssertionError):
+        test_imle_by_hand(1.0, False, (1.0, -1.0))
+
+
 @pytest.mark.parametrize("noise", ["normal", "gumbel"])
 def test_is_the_score_function_of_the_perturbed_scores(noise: Any) -> None:
     scores, q = matrices(noise=noise, scale=1.5)
