@@ -30,6 +30,9 @@ def _bars(rows: list[Row]) -> list[tuple[str, bool, str]]:
     chains = [r for r in rows if r["workload"] == "chain" and "50 " in r["estimator"]]
     if chains:
         found.append(_none_above("chain of 50", chains, "naive", 1.2))
+    chains = [r for r in rows if r["workload"] == "chain, compiled" and r["estimator"].startswith("bits")]
+    if chains:
+        found.append(_none_above("compiled chain of 50", chains, "eager", 0.2))
     compiled = [r for r in rows if r["workload"].endswith("compiled")]
     for yardstick in ("naive", "tight"):
         taken = [r for r in compiled if yardstick in r["ratios"]]
