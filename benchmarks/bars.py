@@ -31,6 +31,8 @@ def _bars(rows: list[Row]) -> list[tuple[str, bool, str]]:
     found += _none_above("VAE step", vae, "naive", 1.05)
     found += _none_above("VAE step", [r for r in vae if r["estimator"] in COMMONEST], "tight", 1.12)
     found += _none_above("chain of 50", [r for r in by.get("chain", []) if "50 " in r["estimator"]], "naive", 1.2)
+    compiled = [r for r in by.get("chain, compiled", []) if r["estimator"].startswith("bits")]
+    found += _none_above("compiled chain of 50", compiled, "eager", 0.2)
     for where, limit in (("toy-1", 1.05), ("toy-1000", 1.05), ("vae", 1.02)):
         compiled = by.get(f"{where}, compiled", [])
         found += _none_above(f"{where}, compiled", [r for r in compiled if "naive" in r["ratios"]], "naive", limit)

@@ -2,7 +2,7 @@
 distribution objects.
 
 Bernoulli variables (score function, costs to go) and Normal ones (reparameterization), batch 16. The estimator is made
-once, before the loop.
+once, before all steps.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,13 +16,15 @@ import sampleprop as sp
 
 BATCH = 16
 LENGTHS = (3, 50, 1000)
+COMPILED_LENGTH = 50
+SCORE, PATHWISE = sp.ScoreFunction(None), sp.Pathwise(None)
 
 
 @sp.program
 def bits(weight, bias, length):
-    x, estimator = torch.zeros(BATCH), sp.ScoreFunction(None)
+    x = torch.zeros(BATCH)
     for _ in range(length):
-        x = sp.sample(Bernoulli(logits=weight * x + bias), estimator)
+        x = sp.sample(Bernoulli(logits=weight * x + bias), SCORE)
         sp.charge((x - 0.3).square())
 
 
@@ -41,9 +43,9 @@ def bits_by_hand(weight: Tensor, bias: Tensor, length: int) -> Tensor:
 
 @sp.program
 def reals(weight, bias, length):
-    x, estimator = torch.zeros(BATCH), sp.Pathwise(None)
+    x = torch.zeros(BATCH)
     for _ in range(length):
-        x = sp.sample(Normal(weight * x + bias, 1.0), estimator)
+        x = sp.sample(Normal(weight * x + bias, 1.0), PATHWISE)
         sp.charge((x - 0.3).square())
 
 
@@ -61,13 +63,37 @@ def step(chain: Callable[[Tensor, Tensor, int], Tensor], length: int) -> None:
     chain(weight, bias, length).mean().backward()
 
 
+CHAINS = {"bits": (bits, bits_by_hand), "reals": (reals, reals_by_hand)}
+
+
 def measured(
     interleaved: Callable[..., dict[str, list[float]]], row: Callable[..., dict[str, Any]], rounds: int, seconds: float
 ) -> Iterator[dict[str, Any]]:
     for length in LENGTHS:
-        for name, ours, by_hand in (("bits", bits, bits_by_hand), ("reals", reals, reals_by_hand)):
+        for name, (ours, by_hand) in CHAINS.items():
             steps = {
                 "ours": lambda ours=ours, length=length: step(ours, length),
                 "naive": lambda by_hand=by_hand, length=length: step(by_hand, length),
             }
             yield row(f"{name}, {length} variables", "chain", 1, interleaved(steps, rounds, seconds))
+
+
+def compiled(
+    interleaved: Callable[..., dict[str, list[float]]],
+    row: Callable[..., dict[str, Any]],
+    rounds: int,
+    seconds: float,
+    backend: str = "inductor",
+) -> Iterator[dict[str, Any]]:
+    """The compiled program beside the compiled chain by hand, and beside the program itself."""
+    for name, (ours, by_hand) in CHAINS.items():
+        torch.compiler.reset()
+        functions = {
+            "ours": torch.compile(ours, fullgraph=True, backend=backend),
+            "naive": torch.compile(by_hand, fullgraph=True, backend=backend),
+            "eager": ours,
+        }
+        steps = {key: lambda f=f: step(f, COMPILED_LENGTH) for key, f in functions.items()}
+        for once in steps.values():
+            once()
+        yield row(f"{name}, {COMPILED_LENGTH} variables", "chain, compiled", 1, interleaved(steps, rounds, seconds))

@@ -33,7 +33,7 @@ def coin(logits: Tensor) -> Bernoulli:
 
 
 def sure(p: Tensor) -> Bernoulli:
-    return Bernoulli(p.clamp(0, 1 - 1e-12), validate_args=False)
+    return Bernoulli(p.clamp(1e-12, 1 - 1e-12), validate_args=False)
 
 
 def walk(steps: int) -> sp.program[[Tensor]]:
@@ -85,7 +85,9 @@ def reverting(steps: int, each: bool) -> sp.program[[Tensor]]:
 
     @sp.program
     def model(phi: Tensor) -> Tensor:
-        features = torch.linspace(-1, 1, steps * phi.shape[-1]).reshape(steps, -1).sin() + 1  # of each step
+        features = (
+            torch.linspace(-1, 1, steps * phi.shape[-1], dtype=phi.dtype).reshape(steps, -1).sin() + 1
+        )  # of each step
         x = torch.zeros_like(phi[:, 0]).detach()
         for t in range(steps):
             x = x + 2 * sp.sample(coin((phi * features[t]).sum(-1) - 0.1 * x)) - 1
@@ -100,7 +102,7 @@ def agents(count: int, days: int) -> sp.program[[Tensor]]:
 
     @sp.program
     def model(phi: Tensor) -> Tensor:  # [rows, 2]
-        ill = torch.zeros(len(phi), count)
+        ill = phi.new_zeros(len(phi), count)
         ill[:, :2] = 1
         touched = ill
         for _ in range(days):
@@ -144,7 +146,7 @@ PROGRAMS: dict[str, tuple[sp.program[[Tensor]], int, float]] = {  # with the num
 
 
 def variance(program: Callable[[Tensor], Tensor], value: float, count: int, rows: int) -> float:
-    phi = torch.full((rows, count), value, requires_grad=True)
+    phi = torch.full((rows, count), value, dtype=torch.float64, requires_grad=True)
     (gradients,) = torch.autograd.grad(program(phi).sum(), phi)
     return float(gradients.var(0).sum())
 
@@ -152,7 +154,7 @@ def variance(program: Callable[[Tensor], Tensor], value: float, count: int, rows
 def seconds(program: Callable[[Tensor], Tensor], value: float, count: int) -> float:
     times = []
     for _ in range(TIMED):
-        phi = torch.full((1, count), value, requires_grad=True)
+        phi = torch.full((1, count), value, dtype=torch.float64, requires_grad=True)
         start = time.thread_time()
         program(phi).sum().backward()
         times.append(time.thread_time() - start)

@@ -85,7 +85,7 @@ def quartiles(ratios: list[float]) -> list[float]:
 def row(name: str, workload: str, samples: int, times: dict[str, list[float]]) -> dict[str, Any]:
     ratios: dict[str, list[float]] = {
         yardstick: quartiles([a / b for a, b in zip(times["ours"], times[yardstick], strict=True)])
-        for yardstick in ("naive", "tight", "before")
+        for yardstick in ("naive", "tight", "before", "eager")
         if yardstick in times
     }
     if "object" in times:
@@ -140,10 +140,7 @@ def compiled(
                     del steps[key]  # autograd.grad inside a yardstick does not trace
             plain = estimates(case, kind, case.samples, workload)["ours"]
             steps["eager"] = lambda plain=plain, w=workload: w.step(plain)
-            times = interleaved(steps, rounds, seconds)
-            found = row(name, f"{workload_name}, compiled", case.samples, times)
-            found["ratios"]["eager"] = quartiles([a / b for a, b in zip(times["ours"], times["eager"], strict=True)])
-            yield found
+            yield row(name, f"{workload_name}, compiled", case.samples, interleaved(steps, rounds, seconds))
 
 
 def versions() -> dict[str, str]:
@@ -192,6 +189,8 @@ def main() -> None:
     if arguments.compile:  # last, because torch.compile turns the argument checks of distributions off for good
         named = [name for name in COMPILED if name in arguments.only]
         parts.append(compiled(named, plain, arguments.rounds, arguments.seconds, before))
+        if "chain" in arguments.workloads:
+            parts.append(chain.compiled(interleaved, row, arguments.rounds, arguments.seconds))
     rows = []
     for found in itertools.chain(*parts):
         rows.append(found)

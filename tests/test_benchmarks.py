@@ -23,7 +23,9 @@ sys.path.insert(0, str(BENCHMARKS))
 import against  # noqa: E402
 import bars  # noqa: E402
 import belief_network  # noqa: E402
+import chain  # noqa: E402
 import report  # noqa: E402
+import run  # noqa: E402
 from cases import CASES, KINDS, estimates  # noqa: E402
 from workloads import toy  # noqa: E402
 
@@ -268,6 +270,17 @@ def test_a_folder_without_the_package_is_refused(tmp_path: Path) -> None:
         against.load(tmp_path)
 
 
+def test_compiled_chains_are_timed_beside_both_yardsticks(monkeypatch) -> None:
+    monkeypatch.setattr(chain, "COMPILED_LENGTH", 2)
+
+    def once(steps, rounds, seconds):
+        return {key: [1.0, 2.0, 3.0] for key in steps}
+
+    rows = list(chain.compiled(once, run.row, 3, 1.0, backend="aot_eager"))
+    assert [row["estimator"] for row in rows] == ["bits, 2 variables", "reals, 2 variables"]
+    assert all(set(row["ratios"]) == {"naive", "eager"} for row in rows)
+
+
 def measured(name: str, workload: str, samples: int, **ratios: float):
     """A row of a run in which all rounds were alike."""
     ratios = {"naive": 1.0, "tight": 1.0, "tight and object": 1.0} | ratios
@@ -302,3 +315,9 @@ def test_bars_against_the_other_checkout(row, bar: str) -> None:
     assert f"MISSED: {bar}" in bars.report([measured(name, workload, samples, **ratios)])
     assert f"holds: {bar}" in bars.report([measured(name, workload, samples, before=0.9)])
     assert "before" not in bars.report([measured(name, workload, samples)])
+
+
+@pytest.mark.parametrize(("eager", "verdict"), [(0.19, "holds"), (0.3, "MISSED")])
+def test_the_bar_of_the_compiled_chain(eager: float, verdict: str) -> None:
+    row = measured("bits, 50 variables", "chain, compiled", 1, eager=eager)
+    assert f"{verdict}: compiled chain of 50: none above 0.2 of eager" in bars.report([row])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import pickle
 import threading
 from contextlib import nullcontext
 
@@ -128,6 +129,35 @@ def test_copies_and_evaluation(estimator):
         torch.testing.assert_close(value.clone(), expected[0])
         with context:  # the layers alone, as in evaluation
             assert model.layers(X).shape == (4, 1)
+
+
+class Made(nn.Module):
+    """Makes programs of its method and keeps them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.loss = sp.program(self._loss)
+        self.mean = self.loss.using(particles=2)
+        self.bound = self.decorated
+        self.bound_mean = self.decorated.using(particles=2)
+
+    @sp.program
+    def decorated(self, x: Tensor) -> Tensor:
+        return self._loss(x)
+
+    def _loss(self, x: Tensor) -> Tensor:
+        return sp.sample(Independent(Bernoulli(logits=self.layer(x)), 1)).sum(-1)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
+@pytest.mark.parametrize("name", ["loss", "mean", "decorated", "bound", "bound_mean"])
+def test_a_copy_of_a_module_that_keeps_a_program_has_its_own(again, name):
+    original = Made()
+    other = again(original)
+    getattr(other, name)(torch.ones(3, 2)).sum().backward()
+    assert other.layer.weight.grad is not None
+    assert original.layer.weight.grad is None
 
 
 def test_autocast_returns_costs_in_float32():
@@ -288,6 +318,27 @@ def test_a_checkpoint_that_does_not_keep_the_random_state_gets_the_same_samples(
         gradients = list(torch.autograd.grad(value.sum(), list(model.parameters())))
         results.append((value.detach(), gradients))
     torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)
+
+
+def test_a_cost_in_a_checkpointed_region_is_charged_once():
+    layer = nn.Linear(2, 2)
+
+    def region(h: Tensor) -> Tensor:
+        b = sp.sample(Independent(Bernoulli(logits=layer(h).tanh()), 1))
+        sp.charge(layer(b).square().sum(-1))
+        return b * h.tanh()
+
+    def kept(h: Tensor) -> Tensor:
+        return checkpoint(region, h, use_reentrant=False, context_fn=sp.checkpointed).sum(-1)
+
+    found = []
+    for function in (kept, lambda h: region(h).sum(-1)):
+        torch.manual_seed(3)
+        h = torch.ones(4, 2, requires_grad=True)
+        value = sp.program(function)(h)
+        found.append((value.detach(), *torch.autograd.grad(value.sum(), (h, *layer.parameters()))))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_other_checkpoints_are_refused():

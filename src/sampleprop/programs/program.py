@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, overload
@@ -104,7 +105,7 @@ class program(Generic[P]):
         Args:
             estimator: one for every site, or a dict of them by the names of sites, in place of those that the program
                 names; or `CoupledReplay`.
-            generator: the source of all its noise.
+            generator: the source of the noise of its sites; a program that is called inside has its own.
             particles: K, at least 1: K independent copies of everything. The batch of each tensor argument, its first
                 dimension, is repeated, so that all inside has [K \* B, ...] rows; the result is the mean, [B, ...].
                 Tensors without dimensions and parameters are not repeated; what else has no batch comes by a closure.
@@ -163,9 +164,14 @@ class program(Generic[P]):
         return self._with(functools.partial(self._function, instance), self._setting)  # type: ignore[arg-type]
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        name: str | None = getattr(self, "__qualname__", None)
-        if self._setting == Setting() and name is not None:
-            return name  # a module-level program is found by its name, as functions are
+        function, instance, bound = self._function, (), self._function
+        if isinstance(bound, functools.partial):
+            function, instance = bound.func, bound.args
+        found = _found(function)
+        if found is self:
+            return function.__qualname__  # as functions are that stand in a module
+        if isinstance(found, program) and found._function is function:
+            return _again, (found, instance, self._setting)
         return program._with, (self._function, self._setting)
 
     @staticmethod
@@ -207,6 +213,20 @@ class program(Generic[P]):
         with Inside(run):
             run.finish(run.call())
         return run.result()
+
+
+def _again(decorated: program[Any], instance: tuple[Any, ...], setting: Setting) -> program[Any]:
+    """A program of a module or class, bound and set as it was before it was pickled."""
+    function = decorated._function
+    return program._with(functools.partial(function, *instance) if instance else function, setting)
+
+
+def _found(function: Callable[..., Any]) -> object:
+    """What stands under the name of this function in its module; None where nothing does."""
+    found: Any = sys.modules.get(getattr(function, "__module__", None) or "")
+    for name in getattr(function, "__qualname__", "<none>").split("."):
+        found = getattr(found, name, None)
+    return found
 
 
 def repeated(args: Any, kwargs: Any, particles: int) -> tuple[Any, Any, int]:

@@ -149,6 +149,8 @@ def charge(cost: Tensor) -> None:
         >>> walk(torch.zeros(4), torch.zeros(4, requires_grad=True)).shape
         torch.Size([4])
     """
+    if in_backward() and _THREAD.repeated is not None:
+        return  # a checkpointed region is run a second time, and its costs have been charged
     if _THREAD.runs:
         _THREAD.runs[-1].charge(cost)
     elif torch.is_grad_enabled() and isinstance(cost, Tensor) and cost.requires_grad:
