@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 GENERATED = {DOCS / "estimators" / f"{kind.__name__.lower()}.md" for kind in sp.REGISTER}
-FOLDERS = ("", "article/", "results/")
+FOLDERS = ("", "article/", "coming_from/", "results/")
 PAGES = sorted(
     {ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(page for folder in FOLDERS for page in DOCS.glob(f"{folder}*.md"))}
 )
