@@ -4,11 +4,10 @@ import sys
 from pathlib import Path
 
 DOCS = Path(__file__).parent
-sys.path.insert(0, str(DOCS / "extensions"))
-
-import pages  # noqa: E402
+sys.path.insert(0, str(DOCS))
 
 import sampleprop  # noqa: E402
+from extensions import pages  # noqa: E402
 
 project = "sampleprop"
 author = "the sampleprop authors"
@@ -21,9 +20,10 @@ extensions = [
     "sphinx.ext.intersphinx",
     "sphinx_design",
     "sphinx_copybutton",
-    "formulas",
-    "picture",
-    "pages",
+    "extensions.cells",
+    "extensions.formulas",
+    "extensions.pages",
+    "extensions.picture",
 ]
 exclude_patterns = ["_build"]
 default_role = "py:obj"
@@ -45,7 +45,7 @@ html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_show_sphinx = False
 html_show_sourcelink = False
-html_sidebars = {"index": []}
+html_sidebars: dict[str, list[str]] = {"index": []}
 html_theme_options = {
     "logo": {"text": "sampleprop"},
     "navbar_align": "left",

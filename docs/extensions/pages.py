@@ -3,6 +3,7 @@
 import re
 import zlib
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -17,9 +18,9 @@ ABOUT: dict[Family, str] = {
     "score function": "They multiply the score of a sample by its cost, less a baseline. The cost may be a black box.",
     "coupled samples": "They compare the costs of samples that were made to differ. The cost may be a black box.",
     "pathwise": "They differentiate the cost through the sample of a continuous variable.",
-    "straight-through": "They evaluate the cost at a true sample, and differentiate as if it had been smooth. All are biased.",
-    "relaxations": "They replace the discrete sample by a smooth one. All are biased.",
-    "control variates": "They subtract something that is close to the cost, and add back the gradient of its mean. None is biased.",
+    "straight-through": "They evaluate the cost at a true sample and differentiate a smooth one. They are biased.",
+    "relaxations": "They replace the discrete sample by a smooth one. They are biased.",
+    "control variates": "They subtract what is close to the cost, and add the gradient of its mean. They have no bias.",
     "multi-sample bounds": "They differentiate a bound on the log-likelihood that uses several samples.",
     "smoothing": "They move the parameters and look how the cost changes: no log-probability and no path is needed.",
     "solvers": "They take the solution of an optimization problem with perturbed scores as the sample.",
@@ -36,7 +37,9 @@ def facts(method: table.Method) -> tuple[str, ...]:
         takes,
         "true samples" if exact.startswith("Yes") else "relaxed samples",
         "none" if unbiased == "Yes" else "biased",
-        {"No": "a black box will do", "Yes": "differentiable in x"}.get(needs, "differentiable between the outcomes too"),
+        {"No": "a black box will do", "Yes": "differentiable in x"}.get(
+            needs, "differentiable between the outcomes too"
+        ),
         f"{evaluations} (forward + backward, default arguments)",
         learns.replace("–", "nothing"),
         "of any order" if order == "any" else "first",
@@ -44,9 +47,10 @@ def facts(method: table.Method) -> tuple[str, ...]:
     )
 
 
-def estimator_page(entry: type[sampleprop.Estimator], method: table.Method) -> str:
+def estimator_page(entry: type[sampleprop.Estimator[Any, Any]], method: table.Method) -> str:
     """Its facts, its docstring, its source."""
     name = entry.__name__
+    assert entry.source is not None
     also = [f"Also known as {', '.join(entry.aliases)}.", ""] if entry.aliases else []
     rows = [f"| **{fact}** | {value} |" for fact, value in zip(FACTS, facts(method), strict=True)]
     return "\n".join(
@@ -131,7 +135,9 @@ def write_inventory(names: Path, inventory: Path) -> None:
     """The names of torch that our pages mention, as the inventory that Sphinx looks links up in."""
     lines = names.read_text(encoding="utf-8").splitlines()
     objects = "".join(f"{name} py:{role} 1 {page}#$ -\n" for name, role, page in (line.split() for line in lines))
-    head = b"# Sphinx inventory version 2\n# Project: torch\n# Version: stable\n# The remainder is compressed by zlib.\n"
+    head = (
+        b"# Sphinx inventory version 2\n# Project: torch\n# Version: stable\n# The remainder is compressed by zlib.\n"
+    )
     inventory.parent.mkdir(exist_ok=True)
     inventory.write_bytes(head + zlib.compress(objects.encode()))
 
