@@ -60,8 +60,8 @@ def train(estimator: AnyEstimator, seed: int) -> tuple[list[float], list[Tensor]
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        code = (encoder(HELD_OUT[:4]) > 0).float()
-        return curve, [HELD_OUT[:4], code, decoder(code).sigmoid()]
+        code = (encoder(HELD_OUT[:3]) > 0).float()
+        return curve, [HELD_OUT[:3], code, decoder(code).sigmoid()]
 
 
 def numbers(seeds: int = SEEDS) -> Data:
@@ -82,31 +82,31 @@ def draw(data: Data) -> Figure:
     left, right = panels(fig, (1, 1.25))
     bare(left)
     images, codes, again = (torch.tensor(part) for part in data["images"])
-    for i in range(4):
+    for i in range(3):
         for column, image in ((0, images[i]), (1, again[i])):
             for place, value in enumerate(image.tolist()):
                 if value > 0.04:
-                    corner = column * 22 + place % 8, i * 10 + place // 8
+                    corner = column * 25 + place % 8, i * 10 + place // 8
                     color = UNBIASED if column else INK
                     left.add_patch(Rectangle(corner, 1, 1, fc=color, alpha=value, lw=0))
         for k, bit in enumerate(codes[i].tolist()):
-            left.plot(10.4 + 1.2 * k, i * 10 + 4, "s", ms=6, mew=1.2, color=UNBIASED if bit else PALE)
-    left.set_xlim(-1, 31)
-    left.set_ylim(39, -4)
+            left.plot(11 + 1.55 * k, i * 10 + 4, "s", ms=4.6, mew=1.2, color=UNBIASED if bit else PALE)
+    left.set_xlim(-1, 34)
+    left.set_ylim(29, -4)
     left.set_aspect("equal")
-    for x, text in ((0, "image"), (11.5, "eight bits"), (22, "decoded")):
+    for x, text in ((0, "image"), (11, "eight bits"), (25, "decoded")):
         say(left, x, -2.4, text, MUTED, fontsize=8.5)
     left.set_title("A discrete autoencoder")
     placed = 100.0
     for name in sorted(LOOKS, key=lambda each: -data[each][-1]["mean"]):
         color, style = LOOKS[name]
         right.plot(data["steps"], [each["mean"] for each in data[name]], color=color, ls=style)
-        placed = min(data[name][-1]["mean"], placed - 1.5)
+        placed = min(data[name][-1]["mean"], placed - 0.24)
         say(right, STEPS + 6, placed, name, color, fontsize=8.5)
-    right.set_xlim(0, STEPS + 105)
-    right.set_ylim(19, 46)
-    ticks(right, "x", [0, 100, 200, 300])
-    ticks(right, "y", [20, 30, 40])
+    right.set_xlim(25, STEPS + 105)
+    right.set_ylim(21.5, 26)
+    ticks(right, "x", [50, 100, 200, 300])
+    ticks(right, "y", [22, 24, 26])
     right.set_title("Held-out images")
     right.set_xlabel("steps of Adam", loc="left")
     right.set_ylabel("negative ELBO, nats", loc="top")
