@@ -13,7 +13,7 @@ lint:  ## style, types, and the layers of the imports
 
 all: lint docs  ## what .ci/run does, in this environment
 	$(BIN)/pytest -q
-	$(BIN)/sampleprop table --check README.md
+	$(BIN)/sampleprop table --check docs/estimators.md
 
 docs:  ## the documentation, in docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --quiet --builder html docs docs/_build/html

@@ -18,6 +18,19 @@ from sampleprop.families import Variables, recognize
 
 Needs = Literal["black box", "differentiable", "relaxed"]
 Objective = Literal["mean", "log-mean-exp", "elbo"]
+Family = Literal[
+    "exact sums",
+    "score function",
+    "coupled samples",
+    "pathwise",
+    "straight-through",
+    "relaxations",
+    "control variates",
+    "multi-sample bounds",
+    "smoothing",
+    "solvers",
+]
+FAMILIES: tuple[Family, ...] = get_args(Family)
 
 
 class AnyDraw(Protocol):
@@ -54,6 +67,7 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         exact_forward: whether f sees only true samples of p_φ (control variates apart).
         needs: what f must be: a "black box" will do; "differentiable" in x; "relaxed": defined and differentiable
             between the discrete points too.
+        family: under which heading the documentation lists it; None for an estimator outside the library.
         objective: "mean", E[f]; "log-mean-exp", the multi-sample bound, and "elbo", its one-sample form averaged, where
             f is log p(x, z).
         compiles: whether `torch.compile(fullgraph=True)` takes it; a string says why it does not.
@@ -75,6 +89,7 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
     unbiased: bool
     exact_forward: bool
     needs: Needs
+    family: ClassVar[Family | None] = None
     objective: ClassVar[Objective] = "mean"
     compiles: ClassVar[Literal[True] | str] = True
     source: ClassVar[Source | None] = None

@@ -14,6 +14,7 @@ import sampleprop as sp
 from contract.cases import BATCH, CASES, EACH, attached, name, over
 from kinds import KINDS, Kind, cost, estimate, gradients, takes, theta
 from sampleprop.bibliography import entries
+from sampleprop.estimator import FAMILIES
 from variants import CONFIGURATIONS, VARIANTS
 
 
@@ -98,6 +99,7 @@ def test_facts_are_stated(estimator: type[sp.Estimator[Any, Any]]) -> None:
     assert isinstance(instance.exact_forward, bool)
     assert instance.needs in ("black box", "differentiable", "relaxed")
     assert instance.objective in ("mean", "elbo", "log-mean-exp")
+    assert instance.family in FAMILIES
     assert instance.source is not None
     assert 1700 < int(instance.source["year"]) < 2100
     assert re.match(rf"@(article|inproceedings|misc)\{{{instance.source.key},", instance.source.bibtex())

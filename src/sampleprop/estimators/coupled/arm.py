@@ -58,6 +58,7 @@ class ARM(Estimator[Bernoullis, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "coupled samples"
     samples_step = 2
     source = cited("yin2019arm", "thm. 1")
 

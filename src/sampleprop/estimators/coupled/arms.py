@@ -60,6 +60,7 @@ class ARMS(Estimator[Bernoullis, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "coupled samples"
     samples_least = 2
     source = cited("dimitriev2021arms")
 

@@ -69,6 +69,7 @@ class CARMS(Estimator[OneHots, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "coupled samples"
     samples_least = 2
     source = cited("dimitriev2021carms")
 

@@ -78,6 +78,7 @@ class CoupledPerturbation(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "coupled samples"
     source = cited("arya2022automatic")
 
     def __init__(self, samples: int = 1) -> None:

@@ -56,6 +56,7 @@ class DisARM(Estimator[Bernoullis, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "coupled samples"
     samples_step = 2
     aliases = ("U2G",)
     source = cited("dong2020disarm", "sec. 3")

@@ -69,6 +69,7 @@ class GOGradient(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "exact sums"
     aliases = ("GO",)
     source = cited("cong2019go")
 

@@ -87,6 +87,7 @@ class MeasureValued(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "coupled samples"
     aliases = ("weak derivatives",)
     source = cited("mohamed2020monte", "sec. 6")
 

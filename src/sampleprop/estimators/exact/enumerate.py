@@ -54,6 +54,7 @@ class Enumerate(Estimator[Enumerable, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "exact sums"
     can_drop = True
     source = cited("mohamed2020monte", "eq. 1")
 

@@ -59,6 +59,7 @@ class LocalExpectation(Estimator[Discrete, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "exact sums"
     aliases = ("LEG",)
     source = cited("titsias2015local", "sec. 3")
 

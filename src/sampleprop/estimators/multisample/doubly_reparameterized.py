@@ -71,6 +71,7 @@ class DoublyReparameterized(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "differentiable"
+    family = "multi-sample bounds"
     objective = "log-mean-exp"
     aliases = ("DReG",)
     source = cited("tucker2019doubly")

@@ -64,6 +64,7 @@ class ImportanceWeighted(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "differentiable"
+    family = "multi-sample bounds"
     objective = "log-mean-exp"
     aliases = ("IWAE",)
     source = cited("burda2016importance", "sec. 3")

@@ -65,6 +65,7 @@ class ReweightedWakeSleep(Estimator[Variables, Draw]):
     unbiased = False
     exact_forward = True
     needs = "black box"
+    family = "multi-sample bounds"
     objective = "log-mean-exp"
     samples_least = 2
     aliases = ("RWS",)

@@ -64,6 +64,7 @@ class VIMCO(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "multi-sample bounds"
     objective = "log-mean-exp"
     samples_least = 2
     source = cited("mnih2016variational")

@@ -53,6 +53,7 @@ class Pathwise(ThroughPoints[Variables]):
     unbiased = True
     exact_forward = True
     needs = "differentiable"
+    family = "pathwise"
     aliases = ("reparameterization",)
     source = cited("kingma2014auto", "sec. 2.4")
 

@@ -57,6 +57,7 @@ class ReinMax(Tempered[Bernoullis | OneHots]):
     exact_forward = True
     needs = "differentiable"
     hard = True
+    family = "straight-through"
     source = cited("liu2023bridging", "alg. 2")
 
     def __init__(

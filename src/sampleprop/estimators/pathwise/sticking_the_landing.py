@@ -68,6 +68,7 @@ class StickingTheLanding(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "differentiable"
+    family = "pathwise"
     objective = "elbo"
     aliases = ("STL",)
     source = cited("roeder2017sticking")

@@ -58,6 +58,7 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
 
     needs = "differentiable"
     hard = True
+    family = "straight-through"
     source = cited("shah2024improving", "version 1")
     forward_temperature: Tensor
     backward_temperature: Tensor

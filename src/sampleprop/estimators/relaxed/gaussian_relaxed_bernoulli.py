@@ -57,6 +57,7 @@ class GaussianRelaxedBernoulli(Tempered[Bernoullis]):
 
     exact_forward = False
     needs = "relaxed"
+    family = "relaxations"
     source = cited("yamada2020feature")
 
     def __init__(

@@ -65,6 +65,7 @@ class GeneralizedGumbelSoftmax(Tempered[Variables]):
 
     exact_forward = False
     needs = "relaxed"
+    family = "relaxations"
     aliases = ("GenGS",)
     source = cited("joo2020generalized")
 

@@ -60,6 +60,7 @@ class GumbelRao(Tempered[Bernoullis | OneHots]):
     exact_forward = True
     needs = "differentiable"
     hard = True
+    family = "straight-through"
     source = cited("paulus2021rao", "sec. 3")
 
     def __init__(

@@ -53,6 +53,7 @@ class GumbelSoftmax(Tempered[Bernoullis | OneHots]):
 
     exact_forward = False
     needs = "relaxed"
+    family = "relaxations"
     aliases = ("Concrete",)
     source = cited("jang2017categorical", "eq. 2")
 

@@ -61,6 +61,7 @@ class HardConcrete(Tempered[Bernoullis]):
 
     exact_forward = False
     needs = "relaxed"
+    family = "relaxations"
     source = cited("louizos2018learning", "eqs. 10 and 11")
 
     def __init__(

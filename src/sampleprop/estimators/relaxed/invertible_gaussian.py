@@ -59,6 +59,7 @@ class InvertibleGaussian(Tempered[Bernoullis | OneHots]):
 
     exact_forward = False
     needs = "relaxed"
+    family = "relaxations"
     aliases = ("IGR",)
     source = cited("potapczynski2020invertible")
 

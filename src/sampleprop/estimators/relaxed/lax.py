@@ -83,6 +83,7 @@ class LAX(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "control variates"
     source = cited("grathwohl2018backpropagation", "sec. 3")
 
     def __init__(self, samples: int | None = 1, *, critic: Callable[..., Tensor] | None = None) -> None:

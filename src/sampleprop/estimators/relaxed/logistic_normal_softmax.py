@@ -60,6 +60,7 @@ class LogisticNormalSoftmax(Tempered[Bernoullis | OneHots]):
 
     exact_forward = False
     needs = "relaxed"
+    family = "relaxations"
     source = cited("aitchison1980logistic")
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:

@@ -84,6 +84,7 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
     unbiased = True
     exact_forward = True
     needs = "relaxed"
+    family = "control variates"
     calls_f = True
     source = cited("tucker2017rebar", "sec. 3")
 

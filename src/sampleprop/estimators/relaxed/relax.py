@@ -95,6 +95,7 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
 
     unbiased = True
     exact_forward = True
+    family = "control variates"
     source = cited("grathwohl2018backpropagation", "sec. 3")
 
     def __init__(

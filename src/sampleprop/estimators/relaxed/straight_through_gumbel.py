@@ -55,6 +55,7 @@ class StraightThroughGumbel(Tempered[Bernoullis | OneHots]):
     exact_forward = True
     needs = "differentiable"
     hard = True
+    family = "straight-through"
     source = cited("jang2017categorical", "sec. 2.2")
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:

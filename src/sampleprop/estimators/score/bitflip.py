@@ -61,6 +61,7 @@ class BitFlip(Estimator[Bernoullis, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "coupled samples"
     source = cited("kunes2023gradient")
 
     def __init__(self, samples: int = 1) -> None:

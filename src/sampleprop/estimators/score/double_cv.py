@@ -70,6 +70,7 @@ class DoubleCV(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
     unbiased = True
     exact_forward = True
     needs = "differentiable"
+    family = "control variates"
     calls_f = True
     samples_least = 2
     source = cited("titsias2022double", "sec. 3")

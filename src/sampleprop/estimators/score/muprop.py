@@ -65,6 +65,7 @@ class MuProp(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
     unbiased = True
     exact_forward = True
     needs = "relaxed"
+    family = "control variates"
     calls_f = True
     source = cited("gu2016muprop")
 

@@ -70,6 +70,7 @@ class RaoBlackwellized(Estimator[Enumerable, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "score function"
     source = cited("liu2019rao")
 
     def __init__(self, samples: int = 4, *, drawn: int = 1, baseline: bool = True, limit: int = 4096) -> None:

@@ -78,6 +78,7 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
     unbiased = True
     exact_forward = True
     needs = "differentiable"
+    family = "control variates"
     calls_f = True
     samples_least = 2
     source = cited("shi2022gradient")

@@ -64,6 +64,7 @@ class ScoreFunction(Estimator[Variables, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "score function"
     grouped = True
     aliases = ("REINFORCE", "RLOO", "VarGrad", "likelihood ratio")
     source = cited("williams1992simple", "sec. 4")

@@ -58,6 +58,7 @@ class UGC(Estimator[Bernoullis, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "coupled samples"
     samples_step = 2
     source = cited("kunes2023gradient")
 

@@ -77,6 +77,7 @@ class UnorderedSet(Estimator[Enumerable, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "score function"
     source = cited("kool2020estimating")
 
     def __init__(self, samples: int = 4, *, limit: int = 4096) -> None:

@@ -41,6 +41,7 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
     unbiased = False
     exact_forward = True
     needs = "black box"
+    family = "smoothing"
 
     def __init__(self, samples: int) -> None:
         super().__init__()

@@ -70,6 +70,7 @@ class IMLE(Estimator[Solutions, Draw]):
     unbiased = False
     exact_forward = True
     needs = "differentiable"
+    family = "solvers"
     calls_f = True
     compiles = "it calls the user's solver, which may be anything"
     source = cited("niepert2021implicit", "alg. 1")

@@ -63,6 +63,7 @@ class PerturbedScore(Estimator[Solutions, Draw]):
     unbiased = True
     exact_forward = True
     needs = "black box"
+    family = "solvers"
     compiles = "it calls the user's solver, which may be anything"
     source = cited("berthet2020learning", "prop. 3.1")
 
