@@ -12,7 +12,7 @@ from sampleprop import Enumerate, expect
 from sampleprop.estimators.relaxed.gaussian_relaxed_bernoulli import GaussianRelaxedBernoulli
 from sampleprop.estimators.relaxed.gumbel_softmax import GumbelSoftmax
 from sampleprop.estimators.relaxed.hard_concrete import HardConcrete
-from sampleprop.estimators.relaxed.invertible_gaussian import InvertibleGaussian
+from sampleprop.estimators.relaxed.invertible_gaussian import InvertibleGaussian, _log_of_later
 from sampleprop.estimators.relaxed.logistic_normal_softmax import LogisticNormalSoftmax
 from sampleprop.estimators.relaxed.relaxation import probit
 
@@ -286,3 +286,16 @@ def test_temperature_out_of_range(cls, temperature):
 def test_limits_out_of_range(limits):
     with pytest.raises(ValueError, match=r"HardConcrete needs limits around \[0, 1\]"):
         HardConcrete(**limits)
+
+
+@pytest.mark.parametrize("spread", [10.0, 55.0, 65.0, 300.0, math.inf])
+def test_the_logarithm_of_later_classes_is_right_however_far_the_logits_lie_apart(spread: float) -> None:
+    """Also where the later classes together underflow beside the earlier ones."""
+    logits = torch.tensor([[0.0, -spread, -spread - 1, -spread - 3], [0.5, 1.0, -0.5, 0.2]]).clamp_min(-1e18)
+    leaf = logits.requires_grad_()
+    found = _log_of_later(leaf)
+    expected = logits.detach().double().flip(-1).logcumsumexp(-1).flip(-1)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
+    found.sum().backward()
+    assert leaf.grad is not None
+    assert leaf.grad.isfinite().all()

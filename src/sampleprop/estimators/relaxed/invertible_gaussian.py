@@ -15,6 +15,9 @@ from sampleprop import noise
 from sampleprop.bibliography import cited
 from sampleprop.estimators.relaxed.relaxation import HUGE, Tempered, probit
 from sampleprop.families import Bernoullis, Discrete, OneHots
+from sampleprop.tracing import inspectable
+
+NEAR = 60.0  # how far logits may lie apart so that no exponential underflows
 
 
 class InvertibleGaussian(Tempered[Bernoullis | OneHots]):
@@ -74,8 +77,9 @@ class InvertibleGaussian(Tempered[Bernoullis | OneHots]):
         super().__init__(samples, temperature=temperature, allow_unused=allow_unused, allow_steps=allow_steps)
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
-        sticks = _sticks(variables)
-        return self.points_from(variables, noise.normal((self.draws, *sticks.shape), sticks, generator))
+        *shape, last = variables.logits.shape
+        sticks = (*shape, last if isinstance(variables, Bernoullis) else last - 1)
+        return self.points_from(variables, noise.normal((self.draws, *sticks), variables.logits, generator))
 
     def points_from(self, variables: Bernoullis | OneHots, epsilon: Tensor) -> Tensor:
         """The relaxed points for this noise, one number for each stick: [k, *batch, *event]."""
@@ -93,4 +97,14 @@ def _sticks(variables: Discrete) -> Tensor:
         return variables.logits
     # Masked classes get a huge number instead of infinity: where all later classes are masked, ∞ - ∞ would be NaN.
     logits = variables.logits.clamp_min(-HUGE)
-    return logits[..., :-1] - logits[..., 1:].flip(-1).logcumsumexp(-1).flip(-1)
+    return logits[..., :-1] - _log_of_later(logits[..., 1:])
+
+
+def _log_of_later(logits: Tensor) -> Tensor:
+    """log Σ exp over each class and all later ones."""
+    fixed = logits.detach()
+    if inspectable(fixed) and not fixed.is_cuda and fixed.numel():
+        top = fixed.amax(-1, keepdim=True)
+        if bool((top - fixed < NEAR).all()):  # no term underflows
+            return (logits - top).exp().flip(-1).cumsum(-1).flip(-1).log() + top
+    return logits.flip(-1).logcumsumexp(-1).flip(-1)
