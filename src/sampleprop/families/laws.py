@@ -67,10 +67,15 @@ def of_class(kind: type[Distribution]) -> Law:
 
 def plain(base: Distribution) -> bool:
     """Whether all methods of this object are those of torch's class."""
+    return of_object(base).plain
+
+
+def of_object(base: Distribution) -> Law:
+    """What the class says, unless a method was replaced on the object itself."""
     if torch.compiler.is_dynamo_compiling():
-        return of_class(type(base)).plain
+        return of_class(type(base))
     law = _FOUND.get(type(base)) or of_class(type(base))
-    return law.plain and _REPLACED.isdisjoint(vars(base))
+    return law if _REPLACED.isdisjoint(vars(base)) else law._replace(plain=False, leaf=False)
 
 
 def contradiction(dist: Distribution) -> str | None:

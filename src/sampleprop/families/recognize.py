@@ -25,7 +25,8 @@ from sampleprop.tracing import value_and_grad
 def recognize(dist: Distribution) -> Variables:
     """One of the discrete families, `Structures`, `Solutions`, or `Other`, for one with methods of its own too."""
     base, event_ndim = unwrap(dist)
-    plain = laws.plain(base)
+    law = laws.of_object(base)
+    plain = law.plain
     if plain and isinstance(base, td.Bernoulli):
         return Bernoullis(parameters.bernoulli_logits(base), event_ndim, noise.points_dtype(base._param), dist, base)
     if plain and isinstance(base, td.OneHotCategorical):
@@ -34,7 +35,7 @@ def recognize(dist: Distribution) -> Variables:
         return OneHots(logits, event_ndim + 1, noise.points_dtype(inner._param), dist, base)
     if plain and isinstance(base, td.Categorical):
         return Integers(parameters.categorical_logits(base), event_ndim + 1, torch.int64, dist, base)
-    if plain and laws.of_class(type(base)).leaf:
+    if plain and law.leaf:
         return Plain(dist, base, event_ndim)
     if isinstance(base, LogLinear):
         return LogLinears(dist, base, event_ndim)

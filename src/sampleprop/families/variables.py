@@ -106,7 +106,7 @@ def unwrap(dist: Distribution) -> tuple[Distribution, int]:
     A subclass of `Independent` with methods of its own is a distribution of its own.
     """
     event_ndim = 0
-    while isinstance(dist, td.Independent) and laws.plain(dist):
+    while isinstance(dist, td.Independent) and laws.of_object(dist).plain:
         event_ndim += dist.reinterpreted_batch_ndims
         dist = dist.base_dist
     return dist, event_ndim
