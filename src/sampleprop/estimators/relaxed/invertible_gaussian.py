@@ -77,8 +77,9 @@ class InvertibleGaussian(Tempered[Bernoullis | OneHots]):
         super().__init__(samples, temperature=temperature, allow_unused=allow_unused, allow_steps=allow_steps)
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
-        *shape, last = variables.logits.shape
-        sticks = (*shape, last if isinstance(variables, Bernoullis) else last - 1)
+        sticks: tuple[int, ...] = tuple(variables.logits.shape)
+        if not isinstance(variables, Bernoullis):
+            sticks = (*sticks[:-1], sticks[-1] - 1)
         return self.points_from(variables, noise.normal((self.draws, *sticks), variables.logits, generator))
 
     def points_from(self, variables: Bernoullis | OneHots, epsilon: Tensor) -> Tensor:
