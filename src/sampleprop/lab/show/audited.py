@@ -69,8 +69,9 @@ def page(found: Audit, settings: str) -> str:
             f'<p class="quiet">{html.escape(settings)}</p>',
             f"<p>{html.escape(verdict(found))}</p>",
             f'<figure><div class="scrolled" tabindex="0" role="region" aria-label="errors">{picture}</div></figure>',
+            f'<p class="quiet">{EXPLAINED}</p>',
             '<div class="scrolled" tabindex="0" role="region" aria-label="table"><table>',
-            f"<caption>{EXPLAINED}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>",
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>",
             f"<ul class='notes'>{notes}</ul>",
             "</main></body></html>",
             "",
@@ -121,14 +122,13 @@ def _name(axis: Any, title: str, below: str) -> None:
 def _row(row: Row) -> str:
     cells = [str(row.group), percent(row.error), f"{row.factor:.3f}", f"{row.variance:.2f}", f"{row.mse:.2f}"]
     shown = "".join(f"<td>{cell}</td>" for cell in cells)
-    kind = "unbiased" if row.error < NOTHING else "biased"
-    return (
-        f'<tr class="{kind}"><th scope="row">{html.escape(row.world)}</th>{shown}<td>{html.escape(near(row))}</td></tr>'
-    )
+    kind = "unbiased" if row.error < NOTHING else "biased-here"
+    nearest = f'<td class="name">{html.escape(near(row))}</td>'
+    return f'<tr class="{kind}"><th scope="row">{html.escape(row.world)}</th>{shown}{nearest}</tr>'
 
 
 def _left(column: str) -> str:
-    return ' class="name"' if column == "policy" else ""
+    return ' class="name"' if column in ("policy", "nearest objective") else ""
 
 
 def _plain(text: str) -> str:

@@ -26,7 +26,8 @@ table { border-collapse: collapse; font-size: .8125rem; font-variant-numeric: ta
 100%; } caption { text-align: left; padding: .25rem 0; }
 th, td { padding: .25rem .45rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--pale); }
 thead th { color: var(--muted); font-weight: 600; }
-th[scope="row"], th.name { text-align: left; font-weight: 500; }
+th[scope="row"], th.name, td.name { text-align: left; }
+th[scope="row"], th.name { font-weight: 500; }
 thead th.name { font-weight: 600; }
 tr.unbiased th[scope="row"] { box-shadow: inset 3px 0 var(--unbiased); }
 tr.biased-in-general th[scope="row"] { box-shadow: inset 3px 0 var(--general); }
