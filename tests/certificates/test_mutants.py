@@ -18,7 +18,7 @@ from sampleprop import families, noise
 from sampleprop.baselines.baseline import Baseline
 from sampleprop.certificates import PROBLEMS
 from sampleprop.costs import Costs
-from sampleprop.distributions import k_subset, plackett_luce
+from sampleprop.distributions import k_subset, linear_chain, plackett_luce
 from sampleprop.estimators.coupled import antithetic, copulas
 from sampleprop.estimators.relaxed import conditional
 from sampleprop.families import Variables
@@ -288,7 +288,7 @@ def _sum_forgotten(self: sp.KSubset, *, logits: Tensor) -> Tensor:
 @pytest.mark.parametrize("mutation", [_constant_attached, _sum_forgotten])
 def test_wrong_normalizer_of_subsets(mutation: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sp.KSubset, "log_normalizer", mutation)
-    assert rejected(sp.ScoreFunction(1), SUBSETS)
+    assert rejected(sp.MuProp(), SUBSETS)
 
 
 def _nothing_left(x: Tensor, dim: int) -> Tensor:
@@ -301,14 +301,15 @@ def test_unchosen_items_left_out_of_a_ranking(monkeypatch: pytest.MonkeyPatch) -
     assert rejected(sp.ScoreFunction(4), "two ranks among five items")
 
 
-def _transposed(self: sp.LinearChain, points: Tensor) -> families.structured.Natural:
-    """Transitions from the later label to the earlier one."""
-    return {"unary": points, "transitions": points[..., 1:, :, None] * points[..., :-1, None, :]}
+def _transposed(self: sp.LinearChain, *, unary: Tensor, transitions: Tensor) -> Tensor:
+    """The normalizer of transitions from the later label to the earlier one."""
+    before, offset = linear_chain._forward(unary, transitions.mT)
+    return before[-1].logsumexp(-1) + offset
 
 
 def test_transposed_transitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sp.LinearChain, "statistics", _transposed)
-    assert rejected(sp.ScoreFunction(4), "chain of four labels")
+    monkeypatch.setattr(sp.LinearChain, "log_normalizer", _transposed)
+    assert rejected(sp.ScoreFunction(1), "chain of four labels")
 
 
 def _means_alone(self: families.LogLinears, direction: Tensor) -> Tensor:

@@ -158,6 +158,17 @@ def test_huge_logits_in_float32() -> None:
     torch.testing.assert_close(means[0].double(), means[1], rtol=0, atol=1e-7)
 
 
+def test_more_items_than_half_precision_can_count() -> None:
+    """bfloat16 has no 257, and float16 no 2049."""
+    for dtype, k in ((torch.bfloat16, 257), (torch.float16, 2049)):
+        dist = sp.KSubset(torch.zeros(k + 3, dtype=dtype), k)
+        points = dist.sample()
+        assert dist.log_prob(points).isfinite()
+        points[points.argmax()] = 0
+        with pytest.raises(ValueError, match="support"):
+            dist.log_prob(points)
+
+
 def test_is_not_the_set_of_the_largest_perturbed_logits() -> None:
     """{1, 2} has 6/11 here and 1/3 · 3/4 + 1/2 · 2/3 = 7/12 there."""
     _, dist = weighted()

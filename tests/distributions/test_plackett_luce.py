@@ -70,6 +70,12 @@ def test_one_rank_is_a_categorical_variable(estimator: sp.Estimator[Any, Any]) -
     torch.testing.assert_close(*(torch.autograd.grad(value.sum(), logits)[0] for value in values), **EXACT)
 
 
+def test_points_may_be_small_integers() -> None:
+    dist = sp.PlackettLuce(torch.tensor([0.1, 0.4, -0.3]), 2)
+    points = dist.enumerate_support()
+    assert torch.equal(dist.log_prob(points.to(torch.int32)), dist.log_prob(points))
+
+
 def test_two_items_are_a_bradley_terry_model() -> None:
     logits = torch.tensor([0.7, -0.4], dtype=torch.float64)
     won = sp.PlackettLuce(logits).log_prob(torch.tensor([0, 1]))

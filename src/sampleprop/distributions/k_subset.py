@@ -145,7 +145,8 @@ class KSubset(LogLinear):
         return torch.stack(columns, -1).to(self.dtype)
 
     def contains(self, points: Tensor) -> Tensor:
-        return ((points == 0) | (points == 1)).all(-1) & (points.sum(-1) == self.k)
+        marks = ((points == 0) | (points == 1)).all(-1)
+        return marks & ((points == 1).sum(-1) == self.k)  # counted as integers: bfloat16 has no 257
 
     def possible(self) -> Tensor:
         return (self.logits.detach() > -torch.inf).sum(-1) >= self.k

@@ -44,8 +44,10 @@ class PerturbAndMAP(Solved):
         workers: how many processes of joblib share the rows, if more than 1.
 
     Raises:
-        TypeError: for scores that are no floating-point tensor, and a solver that cannot be called.
-        ValueError: for other arguments out of range. When sampled, for solutions of another shape.
+        TypeError: for scores that are no floating-point tensor, and a solver that cannot be called. When sampled, for
+            solutions that are no numbers.
+        ValueError: for other arguments out of range. When sampled, for solutions of another shape or that are not
+            finite.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -114,6 +116,8 @@ class PerturbAndMAP(Solved):
     def solve(self, scores: Tensor) -> Tensor:
         leading = scores.shape[: scores.dim() - self.event_ndim]
         rows = scores.detach().reshape(leading.numel(), *scores.shape[len(leading) :])  # [m, *scores]
+        if len(rows) == 0:
+            return rows.new_zeros(*leading, *self.event_shape)
         found = self._in_parallel(rows) if self.workers > 1 else self._called(rows)
         if found.shape != (len(rows), *self.event_shape):
             raise ValueError(
@@ -121,6 +125,13 @@ class PerturbAndMAP(Solved):
                 f"{[len(rows), *self.event_shape]}; the solver returned {list(found.shape)} for scores "
                 f"{list(rows.shape)}. Give the shape of one solution as event_shape=..., if it is not that of the "
                 "scores."
+            )
+        if not bool(found.isfinite().all()):
+            row = int((~found.isfinite()).flatten(1).any(1).nonzero()[0])
+            raise ValueError(
+                f"PerturbAndMAP needs finite solutions; the solver's row {row} has one that is not, for scores from "
+                f"{float(rows[row].min()):.3g} to {float(rows[row].max()):.3g}. Let the solver raise where it finds no "
+                "solution, and check which scores it takes."
             )
         return found.reshape(*leading, *self.event_shape)
 
@@ -160,7 +171,13 @@ class PerturbAndMAP(Solved):
         given = rows.cpu().numpy().copy() if self.numpy else rows.clone()
         with torch.no_grad():
             found = self.solver(given)
-        return torch.as_tensor(found).to(rows)
+        try:
+            return torch.as_tensor(found).to(rows)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(
+                f"PerturbAndMAP needs solutions as one tensor or array of numbers, [m, *event]; the solver returned "
+                f"{type(found).__name__}. Return numpy.stack(...) or torch.stack(...) of the rows' solutions."
+            ) from error
 
     def _in_parallel(self, rows: Tensor) -> Tensor:
         try:

@@ -78,7 +78,7 @@ class PlackettLuce(Structured):
 
     def log_density(self, points: Tensor, *, logits: Tensor) -> Tensor:  # type: ignore[override]
         shape = torch.broadcast_shapes(points.shape[:-1], logits.shape[:-1])
-        points, logits = points.expand(*shape, self.k), logits.expand(*shape, logits.shape[-1])
+        points, logits = points.long().expand(*shape, self.k), logits.expand(*shape, logits.shape[-1])
         chosen = logits.gather(-1, points)  # [..., k]
         possible = (chosen > -torch.inf).all(-1)
         chosen = torch.where(possible.unsqueeze(-1), chosen, 0.0)  # where it is impossible, the result is set below

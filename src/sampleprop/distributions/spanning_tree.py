@@ -142,7 +142,7 @@ class SpanningTree(LogLinear):
         return torch.stack(masks).any(0).to(self.dtype)
 
     def contains(self, points: Tensor) -> Tensor:
-        marks = ((points == 0) | (points == 1)).all(-1) & (points.sum(-1) == self.nodes - 1)
+        marks = ((points == 0) | (points == 1)).all(-1) & ((points == 1).sum(-1) == self.nodes - 1)
         return marks & _closure(_matrix(points.double(), self.nodes) == 1).flatten(-2).all(-1)
 
 

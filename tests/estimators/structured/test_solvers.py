@@ -78,6 +78,27 @@ def test_other_noise_in_the_second_solution_fails_by_hand(monkeypatch: pytest.Mo
         test_imle_by_hand(1.0, False, (1.0, -1.0))
 
 
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        (lambda s: s / 0 * 0, ValueError, r"needs finite solutions; the solver's row 0"),
+        (lambda s: None, TypeError, "needs solutions as one tensor or array of numbers.* returned NoneType"),
+        (lambda s: ["a path"] * len(s), TypeError, "the solver returned list"),
+    ],
+)
+def test_answers_that_are_no_solutions_are_refused(answer: Any, error: type[Exception], message: str) -> None:
+    scores = torch.zeros(5, 3, requires_grad=True)
+    q = sp.PerturbAndMAP(scores, answer)
+    for use in (q.sample, lambda: sp.expect(lambda y: y[..., 0] * 0, q, sp.PerturbedScore(2))):
+        with pytest.raises(error, match=message):
+            use()
+
+
+def test_a_solver_is_not_asked_for_nothing() -> None:
+    q = sp.PerturbAndMAP(torch.zeros(0, 3), lambda s: torch.stack([best(row) for row in s]))
+    assert q.sample((4,)).shape == (4, 0, 3)
+
+
 @pytest.mark.parametrize("noise", ["normal", "gumbel"])
 def test_is_the_score_function_of_the_perturbed_scores(noise: Any) -> None:
     scores, q = matrices(noise=noise, scale=1.5)
