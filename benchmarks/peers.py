@@ -92,10 +92,10 @@ def agreement(module: ModuleType, case: Case, right: Tensor) -> Row:
     }
 
 
-def judged(case: Case, modules: list[ModuleType]) -> dict[ModuleType, Row]:
+def judged(case: Case, modules: list[ModuleType]) -> dict[str, Row]:
     """Each contender that has the case, ours first, with its agreement or why there is none."""
     right = expected(case)
-    found: dict[ModuleType, Row] = {}
+    found: dict[str, Row] = {}
     for module in [ours, *modules]:
         if case.method not in module.STEPS:
             continue
@@ -104,7 +104,11 @@ def judged(case: Case, modules: list[ModuleType]) -> dict[ModuleType, Row]:
             row["says"] = "agrees" if row["z"] <= LIMIT else f"does not agree: |z| = {row['z']:.0f}"
         except Exception as error:  # any: the others are wanted too
             row = {"says": f"does not run: {type(error).__name__}: {error}".splitlines()[0]}
-        found[module] = row | {"case": str(case), "contender": module.PACKAGE, "agrees": row["says"] == "agrees"}
+        found[module.PACKAGE] = row | {
+            "case": str(case),
+            "contender": module.PACKAGE,
+            "agrees": row["says"] == "agrees",
+        }
     return found
 
 
@@ -199,14 +203,14 @@ def main() -> None:
         if not any(word in str(case) for word in arguments.only) or not any(case.method in m.STEPS for m in modules):
             continue
         found = judged(case, modules)
-        right = [module for module in modules if module in found and found[module]["agrees"]]
+        right = [module for module in modules if found.get(module.PACKAGE, {}).get("agrees")]
         times = {} if arguments.agreement else timed(case, right, arguments.rounds, arguments.seconds)
-        for module, row in found.items():
+        for name, row in found.items():
             if row["agrees"] and row["variance"] > 0:
-                row["variance ratio"] = found[ours].get("variance", math.nan) / row["variance"]
-            rows.append(row | times.get(module.PACKAGE, {}))
-            shown = f", ours over theirs {row_ratio:.2f}" if (row_ratio := rows[-1].get("ratio", [0, 0])[1]) else ""
-            print(f"{row['case']}: {row['contender']} {row['says']}{shown}", file=sys.stderr)
+                row["variance ratio"] = found[ours.PACKAGE].get("variance", math.nan) / row["variance"]
+            rows.append(row | times.get(name, {}))
+            shown = f", ours over theirs {rows[-1]['ratio'][1]:.2f}" if "ratio" in rows[-1] else ""
+            print(f"{row['case']}: {name} {row['says']}{shown}", file=sys.stderr)
     print(table(rows))
     if arguments.check_bars:
         print("\n" + bars(rows))

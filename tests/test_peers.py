@@ -76,9 +76,9 @@ def test_a_wrong_gradient_is_noticed_in_every_method(case: Any, monkeypatch: pyt
     monkeypatch.setattr(peers, "REPLICATES", 100)
     wrong = halved(case.method)
     found = peers.judged(case, [wrong])
-    assert found[ours]["agrees"]
-    assert not found[wrong]["agrees"]
-    assert found[wrong]["says"].startswith("does not agree: |z| = ")
+    assert found[ours.PACKAGE]["agrees"]
+    assert not found[wrong.PACKAGE]["agrees"]
+    assert found[wrong.PACKAGE]["says"].startswith("does not agree: |z| = ")
 
 
 def test_a_contender_that_fails_is_named() -> None:
@@ -87,8 +87,8 @@ def test_a_contender_that_fails_is_named() -> None:
 
     broken = SimpleNamespace(STEPS={CASES[0].method: build}, PACKAGE="broken", SUMS=False)
     found = peers.judged(CASES[0], [broken])
-    assert found[broken]["says"] == "does not run: NotImplementedError: not here"
-    assert "does not run" in peers.table([found[broken]])
+    assert found[broken.PACKAGE]["says"] == "does not run: NotImplementedError: not here"
+    assert "does not run" in peers.table([found[broken.PACKAGE]])
 
 
 def test_a_contender_that_is_not_installed_is_left_out_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
