@@ -76,9 +76,9 @@ def test_a_wrong_gradient_is_noticed_in_every_method(case: Any, monkeypatch: pyt
     monkeypatch.setattr(peers, "REPLICATES", 100)
     wrong = halved(case.method)
     found = peers.judged(case, [wrong])
-    assert found[ours]["agrees"]
-    assert not found[wrong]["agrees"]
-    assert found[wrong]["says"].startswith("does not agree: |z| = ")
+    assert found[ours.PACKAGE]["agrees"]
+    assert not found[wrong.PACKAGE]["agrees"]
+    assert found[wrong.PACKAGE]["says"].startswith("does not agree: |z| = ")
 
 
 def test_a_contender_that_fails_is_named() -> None:
@@ -87,8 +87,8 @@ def test_a_contender_that_fails_is_named() -> None:
 
     broken = SimpleNamespace(STEPS={CASES[0].method: build}, PACKAGE="broken", SUMS=False)
     found = peers.judged(CASES[0], [broken])
-    assert found[broken]["says"] == "does not run: NotImplementedError: not here"
-    assert "does not run" in peers.table([found[broken]])
+    assert found[broken.PACKAGE]["says"] == "does not run: NotImplementedError: not here"
+    assert "does not run" in peers.table([found[broken.PACKAGE]])
 
 
 def test_a_contender_that_is_not_installed_is_left_out_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +104,7 @@ def test_both_are_timed_on_one_problem() -> None:
     first, middle, third = row["ratio"]
     assert first <= middle <= third
     assert 0.5 < middle < 2
+    assert 0 < row["tight ratio"][1] < 1.5
 
 
 def bars(**ratios: float) -> Iterator[str]:
@@ -120,3 +121,11 @@ def test_the_bars() -> None:
     assert other.startswith("- holds: at most 1.03 of dice on each of 1 cases. The worst: 0.10")
     assert mean == "- holds: geometric mean at most 0.45 of the best on 2 cases. 0.32"
     assert list(bars(pyro=0.9, dice=0.9))[-1].startswith("- MISSED: geometric mean at most 0.45")
+
+
+def test_what_can_be_had_is_said_beside_the_bar() -> None:
+    rows = [{"case": "a", "contender": "pyro", "ratio": [0.9] * 3, "tight ratio": [0.5] * 3}]
+    assert (
+        peers.bars(rows).splitlines()[-1]
+        == "- What can be had: on 1 of them tight is at 0.50 of the best, ours at 0.90"
+    )
