@@ -17,6 +17,7 @@ all: lint docs  ## what .ci/run does, in this environment
 
 docs:  ## the documentation, in docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --quiet --builder html docs docs/_build/html
+	$(BIN)/python docs/verify.py docs/_build/html
 
 bench:  ## every estimator beside two hand-written versions
 	$(BIN)/python benchmarks/run.py --check-bars

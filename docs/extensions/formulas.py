@@ -34,7 +34,8 @@ class Punctuation(SphinxPostTransform):
             place = siblings.index(node)
             if place + 1 < len(siblings) and isinstance(siblings[place + 1], nodes.Text):
                 text = siblings[place + 1].astext()
-                after = re.match(r"[^\s\w–(\[]*(?=\s|$)", text)[0]  # type: ignore[index]
+                found = re.match(r"(?:[’']s)?[^\s\w–(\[]*(?=\s|$)", text)
+                after = found[0] if found else ""
                 node["after"] = after
                 siblings[place + 1] = nodes.Text(text[len(after) :])
             if place and isinstance(siblings[place - 1], nodes.Text) and siblings[place - 1].astext().endswith("("):

@@ -1,4 +1,4 @@
-"""The table of methods, from facts that the tests verify; it stands in the README."""
+"""The table of methods, from facts that the tests verify; it stands on the page of all estimators."""
 
 from __future__ import annotations
 
