@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent, LogNormal, MixtureSameFamily, Normal
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Independent,
+    LogNormal,
+    MixtureSameFamily,
+    Normal,
+    Transform,
+    TransformedDistribution,
+    constraints,
+)
 
 from sampleprop import (
     VIMCO,
@@ -179,6 +190,36 @@ def test_an_exact_gradient_by_the_tensors_inside() -> None:
         assert compare(lambda x: 2 * x, dist, [Pathwise()], exact=given, replicates=256).rows[0].biased
     with pytest.raises(ValueError, match=r"of its shape: base_dist.loc \[\]"):
         compare(lambda x: x, dist, [Pathwise()], exact=torch.ones(2), replicates=256)
+
+
+class Moved(Transform):
+    """A flow of one layer, with a network of its own."""
+
+    domain = codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(self) -> None:
+        super().__init__(cache_size=1)
+        self.net = nn.Linear(1, 3)
+
+    def _call(self, x: Tensor) -> Tensor:
+        return x + self.net(torch.ones(1))
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y - self.net(torch.ones(1))
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[:-1])
+
+
+def test_the_network_of_a_transform_is_inside() -> None:
+    flow = Moved()
+    dist = TransformedDistribution(Independent(Normal(torch.zeros(3), 1.0), 1), [flow])
+    dist.rsample()  # a sample in the cache is none of its parameters
+    found = compare(lambda x: (x - 1).square().sum(-1), dist, [Pathwise()], replicates=128)
+    assert found.parameters == ("transforms.0.net.weight", "transforms.0.net.bias")
+    assert not found.rows[0].biased
+    assert flow.net.bias.grad is None
 
 
 def test_tensors_that_were_computed_from_others_inside_do_not_count_twice() -> None:

@@ -141,8 +141,8 @@ def tensors(dist: Distribution) -> dict[str, Tensor]:
         elif isinstance(part, dict):
             inner = [(str(key), x) for key, x in part.items()]
         elif isinstance(part, Distribution | td.Transform | nn.Module):
-            inner = [(key, x) for key, x in vars(part).items() if key != CACHED]
-        stack.extend((f"{name}.{key}" if name else key, x) for key, x in reversed(inner))
+            inner = [("" if key in _REGISTERS else key, x) for key, x in vars(part).items() if key != CACHED]
+        stack.extend((".".join(filter(None, (name, key))), x) for key, x in reversed(inner))
     return found
 
 
@@ -273,6 +273,8 @@ def bounds(edges: Any) -> tuple[float, float] | None:
         found.append(float(bound))
     return None if found == [-math.inf, math.inf] else (found[0], found[1])
 
+
+_REGISTERS = ("_modules", "_parameters", "_buffers")  # of a network, no part of a name
 
 _UNBOUNDED = (td.constraints.real, td.constraints.real_vector)
 
