@@ -3,10 +3,11 @@
     python benchmarks/peers.py [--only WORD ...] [--rounds N] [--seconds S] [--agreement] [--check-bars] [--json FILE]
 
 First the gradients: each contender's mean is compared with the exact one on a small problem (|z| at most 5; with 400
-tests in a run a false alarm once in 3,000 runs). Who does not run or does not agree is named, and not timed. Then the
-time, on one thread: each contender has its turn beside ours in every round, as in `run.py`; a ratio is the median over
-the rounds. Every library is as it comes, the validation of distributions included. One that is not installed is left
-out by name; `pip install -e '.[peers]'` installs the versions that were tried. With --agreement nothing is timed.
+tests in a run a false alarm once in 3,000 runs). Who does not run or does not agree is named, and not timed. The
+variance in the table is ours over theirs there. Then the time, on one thread: in every round each contender has its
+turn beside ours, and beside the tight yardstick where there is one, as in `run.py`; a ratio is the median over the
+rounds. Every library is as it comes, the validation of distributions included. One that is not installed is left out by
+name; `pip install -e '.[peers]'` installs the versions that were tried. With --agreement nothing is timed.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def timed(case: Case, modules: list[ModuleType], rounds: int, seconds: float) ->
 
 def table(rows: list[Row]) -> str:
     lines = [
-        "| case | contender | ours, µs | theirs, µs | ours over theirs | tight over theirs | variance over theirs | agrees |",
+        "| case | contender | ours, µs | theirs, µs | ours over theirs | tight over theirs | variance | agrees |",
         "|---|---|--:|--:|---|--:|--:|---|",
     ]
     for row in rows:
