@@ -15,6 +15,7 @@ from torch.distributions import constraints
 
 from sampleprop import noise as noises
 from sampleprop.families.solutions import Solved
+from sampleprop.tracing import inspectable
 
 Noise = Literal["normal", "gumbel"]
 
@@ -126,7 +127,7 @@ class PerturbAndMAP(Solved):
                 f"{list(rows.shape)}. Give the shape of one solution as event_shape=..., if it is not that of the "
                 "scores."
             )
-        if not bool(found.isfinite().all()):
+        if inspectable(found) and not bool(found.isfinite().all()):
             row = int((~found.isfinite()).flatten(1).any(1).nonzero()[0])
             raise ValueError(
                 f"PerturbAndMAP needs finite solutions; the solver's row {row} has one that is not, for scores from "

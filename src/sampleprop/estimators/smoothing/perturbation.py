@@ -16,7 +16,7 @@ from torch.distributions.constraints import Constraint
 from sampleprop import checks, noise
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.families import Discrete, Solutions, Variables, recognize, with_parameters
+from sampleprop.families import Discrete, Solutions, Structures, Variables, recognize, with_parameters
 from sampleprop.families.parameters import asked, constraint_of, missing
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
@@ -148,7 +148,7 @@ def _sample_both(variables: Variables, sides: dict[str, Tensor], generator: Gene
         return dataclasses.replace(variables, logits=sides["logits"]).decide(given)
     if torch.compiler.is_dynamo_compiling():
         # A random state cannot be restored here. `vmap` can give both sides the same noise, if its shape is fixed.
-        shared = variables.smooth
+        shared = variables.smooth or isinstance(variables, Structures)
         both: Tensor = torch.func.vmap(draw, randomness="same" if shared else "different")(sides)
         return both
     with _rewound(generator):
