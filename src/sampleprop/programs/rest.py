@@ -185,8 +185,15 @@ class _Attached(TorchFunctionMode):
     """Lets `detach` keep the way back to the value: a control variate needs the derivative of all that depends on it.
 
     A program detaches, say, the logits in log q, since their gradient has mean zero at true samples. It has not at
-    relaxed ones.
+    relaxed ones. Where numbers leave torch, nothing is kept.
     """
+
+    LEAVES = frozenset(
+        (
+            *(Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__array__),
+            *(Tensor.__float__, Tensor.__int__, Tensor.__bool__, Tensor.__index__),
+        )
+    )
 
     def __init__(self, value: Tensor) -> None:
         super().__init__()
@@ -196,6 +203,8 @@ class _Attached(TorchFunctionMode):
         # Called for every operation of the program, so nothing else stands on this path.
         if (func is Tensor.detach or func is torch.detach) and self._follows(args[0]):
             return args[0].view_as(args[0])
+        if func in self.LEAVES:
+            args = (args[0].detach(), *args[1:])
         return func(*args, **kwargs) if kwargs else func(*args)
 
     def _follows(self, x: Tensor) -> bool:
