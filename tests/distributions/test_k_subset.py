@@ -161,7 +161,7 @@ def test_huge_logits_in_float32() -> None:
 def test_more_items_than_half_precision_can_count() -> None:
     """bfloat16 has no 257, and float16 no 2049."""
     for dtype, k in ((torch.bfloat16, 257), (torch.float16, 2049)):
-        dist = sp.KSubset(torch.zeros(k + 3, dtype=dtype), k)
+        dist = sp.KSubset(torch.zeros(k + 3, dtype=dtype), k, validate_args=True)
         points = dist.sample()
         assert dist.log_prob(points).isfinite()
         points[points.argmax()] = 0
