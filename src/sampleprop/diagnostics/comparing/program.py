@@ -52,19 +52,10 @@ def compare_program(
         reference = runs.reference(size, Generator().manual_seed(seed))
         for number, entry in enumerate(given, start=1):
             generator = Generator().manual_seed(seed + number)
-            estimator = copy.deepcopy(entry)
-            changed = model.using(
-                {site: estimator} if site is not None and isinstance(estimator, Estimator) else estimator
-            )
             try:
-                trained = _trained(runs, changed, estimator, train_steps, generator)
-                if isinstance(estimator, Estimator):
-                    estimator.eval()
-                measured = runs.measured(changed, size, generator)
+                rows.append(measure_entry(runs, entry, reference, size, generator, train_steps, site))
             except Exception as error:
                 skipped.append(Skipped(_label(entry), describe_error(error)))
-                continue
-            rows.append(_row(runs, estimator, measured, reference, site, trained))
     return Comparison(
         rows=ranked(rows),
         skipped=tuple(skipped),
@@ -75,6 +66,27 @@ def compare_program(
         gradient=reference.length(),
         problem=f"{getattr(model, '__name__', 'program')}, {'all sites' if site is None else f'site {site}'}",
     )
+
+
+def measure_entry(
+    runs: Runs,
+    entry: Entry,
+    reference: Known,
+    replicates: int,
+    generator: Generator,
+    train_steps: int,
+    site: str | None = None,
+) -> Row:
+    """The numbers of a copy of one entry, trained first, at one site or at every site."""
+    estimator = copy.deepcopy(entry)
+    changed = runs.model.using(
+        {site: estimator} if site is not None and isinstance(estimator, Estimator) else estimator
+    )
+    trained = _trained(runs, changed, estimator, train_steps, generator)
+    if isinstance(estimator, Estimator):
+        estimator.eval()
+    measured = runs.measured(changed, replicates, generator)
+    return _row(runs, estimator, measured, reference, site, trained)
 
 
 def _label(entry: Entry) -> str:

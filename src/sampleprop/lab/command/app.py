@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import sampleprop
+from sampleprop.lab.command.arena import arena
 from sampleprop.lab.command.arguments import complete, report_mistakes
 from sampleprop.lab.command.audit import audit
 from sampleprop.lab.command.certify import certify
@@ -38,6 +39,7 @@ def _main(
     pass
 
 
+app.command()(arena)
 app.command()(audit)
 app.command()(compare)
 app.command()(recommend)
