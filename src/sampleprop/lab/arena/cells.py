@@ -55,6 +55,7 @@ class Cell:
     Attributes:
         key: which cell.
         reason: why it could not be measured; empty where it was.
+        refused: whether the entrant does not take the problem at all, whatever the seed and the budget.
         label: the configuration that spends the budget.
         evaluations: of f for one estimate, counted.
         variance: the trace of the covariance of one estimate.
@@ -75,6 +76,7 @@ class Cell:
 
     key: Key
     reason: str = ""
+    refused: bool = False
     label: str = ""
     evaluations: int = 0
     variance: float = math.nan
@@ -155,10 +157,10 @@ def _of_expectation(
         torch.manual_seed(_seed(key))
         entrant = entrants.make(key.entrant, key.seed)
         if not isinstance(entrant, Estimator):
-            raise TypeError(f"{entrant} takes programs only")
+            raise _RefusalError(f"{entrant} takes programs only")
         tally = prepare(expectation, entrant, MEAN, key.budget, train_steps if key.trained else 0, _seed(key))
         if isinstance(tally, Skipped):
-            raise TypeError(tally.reason)
+            raise _RefusalError(tally.reason) if tally.refused else ValueError(tally.reason)
         for _ in range(GROUPS):
             if yardstick is not None:
                 time_one(expectation, yardstick)
@@ -181,7 +183,7 @@ def _of_expectation(
         try:
             found, _ = alone(key, timed)
         except Exception as error:
-            yield Cell(key, reason=describe_error(error))
+            yield Cell(key, reason=describe_error(error), refused=isinstance(error, _RefusalError))
             continue
         yield _beside(found, cell, 1000 * statistics.median(timed.seconds))
 
@@ -193,7 +195,11 @@ def _of_program(model: Model, piece: Piece, wanted: Sequence[Key], replicates: i
 
     def alone(key: Key) -> Cell:
         torch.manual_seed(_seed(key))
-        fitted = _fitted(model, entrants.make(key.entrant, key.seed), key.budget)
+        made = entrants.make(key.entrant, key.seed)
+        refusals = [made.refusal_of(site.variables) for site in runs.first.sites] if isinstance(made, Estimator) else []
+        if any(refusals):
+            raise _RefusalError(next(filter(None, refusals)))
+        fitted = _fitted(model, made, key.budget)
         if fitted is None:
             raise ValueError(f"does not fit the budget of {key.budget} evaluations")
         entrant, evaluations = fitted
@@ -211,7 +217,7 @@ def _of_program(model: Model, piece: Piece, wanted: Sequence[Key], replicates: i
         try:
             found = yardstick if key == yardstick.key else alone(key)
         except Exception as error:
-            yield Cell(key, reason=describe_error(error))
+            yield Cell(key, reason=describe_error(error), refused=isinstance(error, _RefusalError))
             continue
         yield _beside(found, yardstick, yardstick.milliseconds)
 
@@ -268,6 +274,10 @@ def _beside(cell: Cell, yardstick: Cell, milliseconds: float) -> Cell:
         loo_milliseconds=milliseconds,
         loo_megabytes=yardstick.megabytes,
     )
+
+
+class _RefusalError(TypeError):
+    """An entrant does not take a problem."""
 
 
 class _Memory(TorchDispatchMode):

@@ -1,4 +1,4 @@
-"""The arena as one HTML file that needs no network and no other file; its script sorts and filters what stands there."""
+"""The arena as one HTML file that needs no network and no other file; its script sorts and filters what is there."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def page(records: Sequence[Record]) -> str:
             '<meta name="color-scheme" content="light dark">',
             f"<title>sampleprop arena</title><style>{STYLE}{MORE}</style></head>",
             "<body><main><h1>Arena of gradient estimators</h1>",
-            f'<p class="quiet">Suite {SUITE}: {len(names)} problems, seeds: {seeds}, up to three budgets. Each number is '
-            "over that of the score function with its leave-one-out baseline, at the same budget, on the same problem, "
+            f'<p class="quiet">Suite {SUITE}: {len(names)} problems, seeds: {seeds}, up to three budgets. Each number '
+            "is over that of the score function with its leave-one-out baseline, at the same budget, on the same problem, "
             "with the same seed: below 1 is better.</p>",
             _form(families),
             *_group("unbiased", unbiased, names, tables.order(records)),
@@ -134,7 +134,7 @@ def _form(families: Sequence[str]) -> str:
         f'<form name="filter"><fieldset><legend>My f can</legend>{allows}</fieldset>'
         f"<fieldset><legend>Problems</legend>{boxes}</fieldset>"
         '<fieldset><legend>Rows</legend><label><input type="checkbox" name="untrained" checked> untrained too</label>'
-        f'<label>on at least <input type="number" name="least" min="1" value="{rule.FEWEST}" style="width: 3rem"> '
+        f'<label>on at least <input type="number" name="least" min="1" value="1" style="width: 3rem"> '
         "problems</label></fieldset></form>"
     )
 
@@ -176,7 +176,7 @@ def _row(each: Standing, problems: Sequence[str], values: Sequence[rule.Value]) 
     logs = {name: [round(math.log(found[name]), 4) for found in by_problem] for name in by_problem[0]}
     means = [math.exp(sum(log[j] for log in logs.values()) / len(logs)) for j in range(len(values))]
     untrained = "yes" if facts["learns"] and not each.competitor.trained else "no"
-    needs = {"black box": "be called", "differentiable": "have slopes", "relaxed": "live between outcomes"}[
+    needs = {"black box": "be called", "differentiable": "have a slope", "relaxed": "exist between outcomes"}[
         facts["needs"]
     ]
     source = html.escape(facts["source"] or "", quote=True)

@@ -275,7 +275,7 @@ PROBLEMS: Mapping[str, Entry] = {
     "mixture": Entry(_built_in("mixture"), "continuous", "differentiable", (4, 16, 64)),
     "digital-option": Entry(_built_in("digital-option"), "continuous", "black box", (4, 16, 64), 8192),
     "subset": Entry(_built_in("subset"), "structures", "relaxed", (4, 16, 64)),
-    "simple": Entry(lambda seed: simple_toy(), "structures", "relaxed", (2, 4, 16), 8192, exact=exact_of_simple),
+    "simple": Entry(lambda seed: simple_toy(), "structures", "relaxed", (2, 4, 16), 2048, exact=exact_of_simple),
     "ranking": Entry(_built_in("ranking"), "structures", "black box", (4, 16, 64)),
     "chain": Entry(_built_in("chain"), "structures", "relaxed", (4, 16, 64)),
     "double-cv": Entry(lambda seed: double_cv_toy(), "toys", "relaxed", (2, 16, 208), 2048, exact=exact_of_double_cv),

@@ -29,7 +29,9 @@ from sampleprop.lab.measure.folder import replace
 FORMAT = 1
 STANDARD = Path(__file__).parent / "standard"  # the files that come with the library
 DIGITS = 7
-NUMBERS = tuple(each.name for each in dataclasses.fields(Cell) if each.name not in ("key", "reason", "label"))
+NUMBERS = tuple(
+    each.name for each in dataclasses.fields(Cell) if each.name not in ("key", "reason", "refused", "label")
+)
 COLUMNS = ("problem", "seed", "budget", "trained", "run", "label", *NUMBERS)
 INFINITE = ("bias", "bias_visible", "bias_z", "signal_to_noise")
 
@@ -44,6 +46,7 @@ class Record:
         settings: what its rows depend on.
         certificate: what `certify` found; None for the library's own, which the tests certify.
         runs: who measured, where and when.
+        refused: the problems that it does not take, with the reason.
         cells: by key.
         run_of: the number of the run that measured a cell.
     """
@@ -53,6 +56,7 @@ class Record:
     settings: dict[str, Any]
     certificate: dict[str, Any] | None = None
     runs: list[dict[str, Any]] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
     cells: dict[Key, Cell] = field(default_factory=dict)
     run_of: dict[Key, int] = field(default_factory=dict)
 
@@ -66,8 +70,15 @@ class Record:
         if run not in self.runs:
             self.runs.append(dict(run))
         for cell in cells:
-            self.cells[cell.key] = cell
-            self.run_of[cell.key] = self.runs.index(dict(run))
+            if cell.refused:
+                self.refused[cell.key.problem] = cell.reason
+            else:
+                self.cells[cell.key] = cell
+                self.run_of[cell.key] = self.runs.index(dict(run))
+
+    def has(self, key: Key) -> bool:
+        """Whether a cell needs no measurement any more."""
+        return key in self.cells or key.problem in self.refused
 
 
 def settings(form: str, replicates: int | None, train_steps: int) -> dict[str, Any]:
@@ -121,6 +132,7 @@ def write(folder: Path, record: Record) -> None:
         "settings": record.settings,
         "certificate": record.certificate,
         "runs": record.runs,
+        "refused": record.refused,
         "columns": list(COLUMNS),
     }
     lines = [json.dumps(_row(record, key), ensure_ascii=False) for key in sorted(record.cells)]
@@ -146,7 +158,9 @@ def read(path: Path) -> Record:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["format"] != FORMAT or tuple(found["columns"]) != COLUMNS:
             raise ValueError("another format")
-        record = Record(found["entrant"], found["facts"], found["settings"], found["certificate"], found["runs"])
+        record = Record(
+            found["entrant"], found["facts"], found["settings"], found["certificate"], found["runs"], found["refused"]
+        )
         for row in found["rows"]:
             _add_row(record, dict(zip(COLUMNS, row, strict=True)))
         for problem, seed, budget, trained, run, reason in found["left out"]:

@@ -82,7 +82,7 @@ class Run:
 
     def missing(self) -> list[Key]:
         """The cells that are in no file yet."""
-        return [key for key in self.wanted if key not in self.files[key.entrant].cells]
+        return [key for key in self.wanted if not self.files[key.entrant].has(key)]
 
     def results(self, jobs: int, dask: str | None, console: Console, broken: list[str]) -> Generator[Measured]:
         """Measure what is missing, one problem and seed after the other: first each problem with the first seed."""
@@ -104,7 +104,7 @@ class Run:
 
     def shown(self) -> list[Record]:
         """The records of this run and those beside them, with the rows that these problems and seeds have."""
-        own = [record for record in self.files.values() if record.cells]
+        own = [record for record in self.files.values() if record.cells or record.refused]
         names = {record.name for record in own}
         return own + [record for record in self.beside if record.name not in names]
 
@@ -123,7 +123,7 @@ def start(order: Order, folder: Path, added: Sequence[str], console: Console, jo
             record.certificate = _certified(entrant, order.quick, console)
         files[entrant] = record
         wanted += order.cells(entrant, bool(record.facts["learns"]))
-    missing = frozenset(key for key in wanted if key not in files[key.entrant].cells)
+    missing = frozenset(key for key in wanted if not files[key.entrant].has(key))
     replicates = QUICK_REPLICATES if order.quick else None
     beside = [] if order.quick or not added else records.read_all(records.STANDARD)
     about = records.this_run(_command(), jobs)

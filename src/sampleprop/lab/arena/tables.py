@@ -235,7 +235,12 @@ def show(records: Sequence[Record], console: Console) -> None:
             console.print(Text(f"· {table.note}", style="dim"))
     missing = sum(cell.reason != "" for record in records for cell in record.cells.values())
     counted = sum(len(each.cells) for each in competitors(records))
-    console.print(Text(f"· {counted} rows; {missing} more could not be measured, and the files say why.", style="dim"))
+    console.print(
+        Text(
+            f"· {counted} rows. {missing} more could not be measured, most of them beyond the budget; the files say why.",
+            style="dim",
+        )
+    )
 
 
 def _ordered(each: Standing) -> tuple[str, ...]:

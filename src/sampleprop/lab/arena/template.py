@@ -9,8 +9,8 @@ What a pull request to the arena contains, and nothing else:
    untrained and, where it learns, trained. Nothing is tuned for a problem.
 3. docs/arena.md as `sampleprop arena --write docs/arena.md` leaves it.
 
-Before that, try it: `sampleprop arena --add this_file.py:Mine --quick`, and then without --quick. It is certified first,
-and the table shows it beside the others. The tests measure the quick form again, and compare it with the file.
+Before that, try it: `sampleprop arena --add this_file.py:Mine --quick`, and then without --quick. It is certified
+first, and the table shows it beside the others. The tests measure the quick form again, and compare it with the file.
 """
 
 from typing import NamedTuple
