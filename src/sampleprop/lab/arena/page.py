@@ -81,8 +81,14 @@ for (const table of document.querySelectorAll("table.order")) {
         || (!untrained && row.dataset.untrained === "yes");
     }
     sort();
-    let place = 0;
-    for (const row of rows) if (!row.hidden) row.cells[0].textContent = ++place;
+    const whole = kept => kept === form.querySelectorAll("[name=family]").length;
+    const mean = row => Number(row.querySelector("[data-mean]").dataset.value);
+    const visible = rows.filter(row => !row.hidden).sort((a, b) => mean(a) - mean(b));
+    visible.forEach((row, i) => row.cells[0].textContent = i + 1);
+    for (const row of rows) {
+      const cell = row.querySelector("[data-interval]");
+      cell.textContent = whole(families.size) ? cell.dataset.interval : "–";
+    }
   };
   document.forms.filter.addEventListener("input", filter);
 }
@@ -108,8 +114,8 @@ def page(records: Sequence[Record]) -> str:
             f"<title>sampleprop arena</title><style>{STYLE}{MORE}</style></head>",
             "<body><main><h1>Arena of gradient estimators</h1>",
             f'<p class="quiet">Suite {SUITE}: {len(names)} problems, seeds: {seeds}, up to three budgets. Each number '
-            "is over that of the score function with its leave-one-out baseline, at the same budget, on the same problem, "
-            "with the same seed: below 1 is better.</p>",
+            "is over that of the score function with its leave-one-out baseline, at the same budget, on the same "
+            "problem, with the same seed: below 1 is better.</p>",
             _form(families),
             *_group("unbiased", unbiased, names, tables.order(records)),
             *_group("biased", biased, names, tables.biased(records)),
@@ -184,7 +190,7 @@ def _row(each: Standing, problems: Sequence[str], values: Sequence[rule.Value]) 
         f"<td>{'–' if each.rank is None else each.rank}</td>",
         f'<th scope="row" title="{source}">{html.escape(each.competitor.name)}</th>',
         f'<td data-mean="0" data-value="{means[0]:.6g}">{rounded(means[0], 3)}</td>',
-        f"<td>{rounded(each.interval[0], 2)} to {rounded(each.interval[1], 2)}</td>",
+        f'<td data-interval="{tables.interval(each)}">{tables.interval(each)}</td>',
         f'<td data-mean="1" data-value="{means[1]:.6g}">{rounded(means[1], 3)}</td>',
         f"<td>{rounded(each.memory, 2)}</td>",
         f"<td data-count>{each.problems}</td>",

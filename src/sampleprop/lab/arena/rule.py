@@ -183,6 +183,7 @@ def alternatives(records: Sequence[Record]) -> dict[str, list[float]]:
             fmean(by_evaluations(cell) > 0 for cell in each.cells.values()) for each in members
         ],
     }
+    found["each family once"] = [_family_score(each) for each in members]
     for family in dict.fromkeys(entry.family for entry in PROBLEMS.values()):
         found[f"without {family}"] = scores(
             by_evaluations,
@@ -285,6 +286,14 @@ def _group(record: Record, found: Sequence[Cell]) -> Group:
     if all(cell.gradient and cell.variance < EXACT * cell.gradient**2 for cell in found):
         return "exact"
     return "unbiased"
+
+
+def _family_score(competitor: Competitor) -> float:
+    """The geometric mean over families, first over the problems of each."""
+    logs: dict[str, list[float]] = {}
+    for problem, ratio in by_problem(competitor).items():
+        logs.setdefault(PROBLEMS[problem].family, []).append(math.log(ratio))
+    return math.exp(fmean(fmean(values) for values in logs.values()))
 
 
 def _only(competitor: Competitor, chosen: Callable[[Where], bool]) -> Competitor:

@@ -90,7 +90,7 @@ def biased(records: Sequence[Record]) -> Table:
                 _place(each),
                 each.competitor.name,
                 *(rounded(error, 3) for error in each.errors),
-                _interval(each),
+                interval(each),
                 rounded(each.memory, 2),
                 str(each.problems),
                 str(each.competitor.record.facts["needs"]),
@@ -237,7 +237,7 @@ def show(records: Sequence[Record], console: Console) -> None:
     counted = sum(len(each.cells) for each in competitors(records))
     console.print(
         Text(
-            f"· {counted} rows. {missing} more could not be measured, most of them beyond the budget; the files say why.",
+            f"· {counted} rows. {missing} more could not be measured; the files say why.",
             style="dim",
         )
     )
@@ -248,7 +248,7 @@ def _ordered(each: Standing) -> tuple[str, ...]:
         _place(each),
         each.competitor.name,
         rounded(each.score, 3),
-        _interval(each),
+        interval(each),
         "–" if each.by_time is None else rounded(each.by_time, 3),
         rounded(each.memory, 2),
         str(each.problems),
@@ -261,5 +261,6 @@ def _place(each: Standing) -> str:
     return "–" if each.rank is None else str(each.rank)
 
 
-def _interval(each: Standing) -> str:
+def interval(each: Standing) -> str:
+    """The interval of the score."""
     return f"{rounded(each.interval[0], 2)} to {rounded(each.interval[1], 2)}"

@@ -1,4 +1,4 @@
-"""All commands: audit, certify, compare and recommend from their own files, and table, cite and list."""
+"""All commands: arena, audit, certify, compare and recommend from their own files, and table, cite and list."""
 
 from __future__ import annotations
 
