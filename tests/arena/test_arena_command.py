@@ -188,12 +188,17 @@ def test_the_page_of_the_documentation_is_made_from_the_files(tmp_path: Path) ->
     assert pages.filled(DOCS / "arena.md")
     assert arena("--check", DOCS / "arena.md").exit_code == 0
     other = tmp_path / "arena.md"
-    other.write_text(f"# Arena\n{pages.BEGIN}\nold\n{pages.END}\nafter\n")
+    other.write_text(f"# Arena\n{pages.BEGIN} -->\nold\n{pages.END}\n{pages.BEGIN} counts 16 -->\n{pages.END}\nafter\n")
     assert arena("--check", other).exit_code == 1
     assert arena("--write", other).exit_code == 0
     assert arena("--check", other).exit_code == 0
     assert other.read_text().startswith("# Arena\n")
     assert other.read_text().endswith("\nafter\n")
+    assert "\n## The unbiased\n" in other.read_text()
+    assert other.read_text().count("| ScoreFunction | 16 |") == 1
+    for words in ("counts", "counts 17", "nothing 16"):
+        other.write_text(f"{pages.BEGIN} {words} -->\n{pages.END}\n")
+        assert arena("--write", other).exit_code == 2
     other.write_text("no markers")
     assert arena("--check", other).exit_code == 2
 

@@ -171,7 +171,7 @@ def test_sobol_directions_spread_evenly_and_each_is_normal():
     assert ((flat.var(1) - 1).abs() < 4.9 * math.sqrt(2 / 50_000)).all()
     shifts = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000 / 8  # eight even points, moved together
     expected = torch.special.ndtri(shifts[:, None] + torch.arange(8) / 8).mean(1).var()
-    assert expected < 0.2 / 8  # where eight independent ones have 1/8
+    assert expected < 0.3 / 8  # where eight independent ones have 1/8
     assert float(found[0].mean(0).var()) == pytest.approx(float(expected), rel=0.1)
     assert abs(float((found[0, 0] * found[1, 0]).mean())) < 4.9 / math.sqrt(50_000)  # the halves are independent
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from sampleprop.lab.arena.page import page
 from sampleprop.lab.arena.records import Record
 from sampleprop.lab.measure.folder import replace
 
-BEGIN, END = "<!-- arena:begin -->", "<!-- arena:end -->"
+BEGIN, END = "<!-- arena:begin", "<!-- arena:end -->"
+BLOCK = re.compile(rf"({BEGIN}((?: [\w-]+)*) -->\n).*?({END})", re.DOTALL)
 
 
 def write(records: Sequence[Record], out: Path) -> list[Path]:
@@ -29,10 +31,13 @@ def markdown(records: Sequence[Record]) -> str:
 
 
 def fill(path: Path) -> None:
-    """Put the tables of the library's files between the markers of a page.
+    """Put tables of the library's files between the markers of a page.
+
+    The marker `<!-- arena:begin -->` asks for every table, and `<!-- arena:begin digits 20 -->` for that of one problem
+    at one budget, without its title.
 
     Raises:
-        ValueError: for a page without the markers.
+        ValueError: for a page without markers, and for an unknown problem or budget.
     """
     path.write_text(_filled(path), encoding="utf-8")
 
@@ -44,8 +49,15 @@ def filled(path: Path) -> bool:
 
 def _filled(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"{path} needs the line {BEGIN} and, below it, the line {END}, once each. Add them.")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n{markdown(files.read_all(files.STANDARD))}\n{END}{after}"
+    if not BLOCK.search(text):
+        raise ValueError(f"{path} needs the line {BEGIN} --> and, below it, the line {END}. Add them.")
+    records = files.read_all(files.STANDARD)
+    return BLOCK.sub(lambda found: f"{found[1]}{_block(records, found[2].split())}\n{found[3]}", text)
+
+
+def _block(records: Sequence[Record], words: Sequence[str]) -> str:
+    if not words:
+        return markdown(records)
+    if len(words) != 2 or not words[1].isdigit():
+        raise ValueError(f"A marker needs a problem and a budget; got {' '.join(words)}. Write digits 20, say.")
+    return tables.one(records, words[0], int(words[1])).body()

@@ -109,6 +109,16 @@ def by_time(cell: Cell) -> float:
     return _log(cell.variance * cell.milliseconds, cell.loo_variance * cell.loo_milliseconds)
 
 
+def by_variance(cell: Cell) -> float:
+    """Variance."""
+    return _log(cell.variance, cell.loo_variance)
+
+
+def by_duration(cell: Cell) -> float:
+    """Time."""
+    return _log(cell.milliseconds, cell.loo_milliseconds)
+
+
 def by_memory(cell: Cell) -> float:
     """Memory."""
     return _log(cell.megabytes, cell.loo_megabytes)

@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from sampleprop.diagnostics.comparing.comparison import plain
-from sampleprop.diagnostics.measuring.statistics import rounded
+from sampleprop.diagnostics.measuring.statistics import THRESHOLD, percent, rounded
 from sampleprop.lab.arena.problems import PROBLEMS
 from sampleprop.lab.arena.records import Record
 from sampleprop.lab.arena.rule import (
@@ -22,9 +22,12 @@ from sampleprop.lab.arena.rule import (
     Standing,
     agreement,
     alternatives,
+    by_duration,
     by_error,
     by_evaluations,
     by_problem,
+    by_time,
+    by_variance,
     competitors,
     spearman,
     standings,
@@ -52,12 +55,16 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     left: tuple[int, ...] = (1,)
 
-    def markdown(self, level: int = 2) -> str:
-        """The table with its title and note."""
+    def markdown(self) -> str:
+        """The table with its title."""
+        return f"## {self.title}\n\n{self.body()}"
+
+    def body(self) -> str:
+        """The table with its note."""
         rules = [":---" if i in self.left else "---:" for i in range(len(self.columns))]
         lines = [self.columns, rules, *self.rows]
         body = ["| " + " | ".join(plain(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
-        return "\n".join([f"{'#' * level} {self.title}", "", self.note, "", *body])
+        return "\n".join([self.note, "", *body])
 
 
 def order(records: Sequence[Record]) -> Table:
@@ -125,6 +132,44 @@ def by_problems(records: Sequence[Record], group: str) -> Table:
         f"{what} in units of leave-one-out, the geometric mean over budgets and seeds.",
         ("estimator", *names),
         tuple(rows),
+        (0,),
+    )
+
+
+def one(records: Sequence[Record], problem: str, budget: int) -> Table:
+    """One problem at one budget: what each estimator is worth there, and at what cost.
+
+    Raises:
+        ValueError: for a problem or a budget that the suite does not have.
+    """
+    if problem not in PROBLEMS or budget not in PROBLEMS[problem].budgets:
+        raise ValueError(f"A table needs a problem of the suite and one of its budgets; got {problem} {budget}.")
+    rows: list[tuple[bool, float, tuple[str, ...]]] = []
+    for each in competitors(records):
+        cells = [cell for where, cell in each.cells.items() if (where[0], where[2]) == (problem, budget)]
+        if cells:
+            scores = [[value(cell) for cell in cells] for value in (by_variance, by_duration, by_time, by_evaluations)]
+            means = [math.exp(fmean(logs)) for logs in scores]
+            seen = any((cell.bias_z or 0.0) > THRESHOLD for cell in cells)
+            bias = fmean((cell.bias if seen else cell.bias_visible) or 0.0 for cell in cells)
+            spread = [f"{rounded(math.exp(log), 2)}" for log in (min(scores[2]), max(scores[2]))]
+            texts = (
+                each.name,
+                "/".join(str(n) for n in sorted({cell.evaluations for cell in cells})),
+                percent(bias) if seen else f"< {percent(bias)}",
+                *(rounded(mean, 2) for mean in means[:2]),
+                rounded(means[2], 2) + (f" ({spread[0]} to {spread[1]})" if len(cells) > 1 else ""),
+                rounded(means[3], 2),
+            )
+            rows.append((seen or not each.record.facts["unbiased"], means[3], texts))
+    seeds = max((len({where[1] for where in each.cells}) for each in competitors(records)), default=0)
+    return Table(
+        f"{problem}, {budget} evaluations",
+        "In units of leave-one-out at the same number of evaluations; geometric means over the seeds "
+        f"({seeds} at most), with the least and the largest in brackets. 0.01 and 100 stand for less and for more. The "
+        "unbiased are first, by variance × evaluations.",
+        ("estimator", "evaluations", "bias", "variance", "time", "variance × time", "variance × evaluations"),
+        tuple(row for *_, row in sorted(rows)),
         (0,),
     )
 
