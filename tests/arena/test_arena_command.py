@@ -203,6 +203,7 @@ def test_the_page_of_the_documentation_is_made_from_the_files(tmp_path: Path) ->
     assert arena("--check", other).exit_code == 2
 
 
+@pytest.mark.slow
 def test_the_quick_form_of_every_committed_file_agrees_with_it(tmp_path: Path) -> None:
     """What a pull request adds is measured again: each variance, at 5 standard errors of 256 estimates and the file's.
 

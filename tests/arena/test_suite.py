@@ -31,6 +31,7 @@ def measured(name: str, entrant: str, budget: int, replicates: int, monkeypatch:
     return cell
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "entrant", "budget", "replicates"),
     [
