@@ -2,5 +2,6 @@
 
 - `measure` is the bottom: problems, estimators as text, pieces of work and their results. It imports no other wing.
 - `show` presents results: tables, figures, the HTML report. It imports `measure`.
-- `command` is what the user calls. It imports both.
+- `arena` is the standard suite, on which every estimator stands in one order. It imports `measure` and `show`.
+- `command` is what the user calls. It imports them all.
 """

@@ -147,7 +147,7 @@ def compare(
             while waiting:
                 _tell(progress, f"preparing {waiting[0].name}", total - len(waiting), total)
                 number = seed + 1 + total - len(waiting)
-                prepared = _prepare(expectation, waiting[0], wanted, budget, train_steps, number, progress)
+                prepared = prepare(expectation, waiting[0], wanted, budget, train_steps, number, progress)
                 if isinstance(prepared, Skipped):
                     skipped.append(prepared)
                 else:
@@ -209,14 +209,14 @@ def wanted_of(given: Iterable[Estimator[Any, Any]], dist: Distribution, budget: 
     return MEAN
 
 
-def _prepare(
+def prepare(
     expectation: Measured,
     given: Estimator[Any, Any],
     wanted: Target,
     budget: int,
     train_steps: int,
     seed: int,
-    progress: Progress | None,
+    progress: Progress | None = None,
 ) -> Tally | Skipped:
     """Configure, try out and train an estimator; or say why it cannot take part."""
     refusal = given.refusal(expectation.dist)

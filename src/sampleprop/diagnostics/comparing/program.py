@@ -10,8 +10,8 @@ import torch
 from torch import Generator
 
 from sampleprop.diagnostics.comparing.comparison import Comparison
-from sampleprop.diagnostics.comparing.row import Skipped, ranked, row
-from sampleprop.diagnostics.measuring.programs import Runs
+from sampleprop.diagnostics.comparing.row import Row, Skipped, ranked, row
+from sampleprop.diagnostics.measuring.programs import Reference, Runs
 from sampleprop.diagnostics.measuring.reference import judge
 from sampleprop.diagnostics.measuring.replicates import TRAINING_RATE, describe_error
 from sampleprop.diagnostics.measuring.tally import devices
@@ -49,22 +49,10 @@ def compare_program(
         reference = runs.reference(replicates, Generator().manual_seed(seed))
         for number, entry in enumerate(given, start=1):
             generator = Generator().manual_seed(seed + number)
-            estimator = copy.deepcopy(entry)
-            changed = model.using(
-                {site: estimator} if site is not None and isinstance(estimator, Estimator) else estimator
-            )
             try:
-                trained = _trained(runs, changed, estimator, train_steps, generator)
-                if isinstance(estimator, Estimator):
-                    estimator.eval()
-                measured = runs.measured(changed, replicates, generator, _label(entry))
+                rows.append(measure_entry(runs, entry, reference, replicates, generator, train_steps, site))
             except Exception as error:
                 skipped.append(Skipped(_label(entry), describe_error(error)))
-                continue
-            name, unbiased, measured.evaluations = _facts(runs, estimator, site)
-            measured.trained = trained
-            bias = judge(measured, reference, runs.rounding)
-            rows.append(row(measured, name, unbiased, bias, reference.length()))
     return Comparison(
         rows=ranked(rows),
         skipped=tuple(skipped),
@@ -75,6 +63,29 @@ def compare_program(
         gradient=reference.length(),
         problem=f"{getattr(model, '__name__', 'program')}, {'all sites' if site is None else f'site {site}'}",
     )
+
+
+def measure_entry(
+    runs: Runs,
+    entry: Entry,
+    reference: Reference,
+    replicates: int,
+    generator: Generator,
+    train_steps: int,
+    site: str | None = None,
+) -> Row:
+    """The numbers of a copy of one entry, trained first, at one site or at every site."""
+    estimator = copy.deepcopy(entry)
+    changed = runs.model.using(
+        {site: estimator} if site is not None and isinstance(estimator, Estimator) else estimator
+    )
+    trained = _trained(runs, changed, estimator, train_steps, generator)
+    if isinstance(estimator, Estimator):
+        estimator.eval()
+    measured = runs.measured(changed, replicates, generator, _label(entry))
+    name, unbiased, measured.evaluations = _facts(runs, estimator, site)
+    measured.trained = trained
+    return row(measured, name, unbiased, judge(measured, reference, runs.rounding), reference.length())
 
 
 def _label(entry: Entry) -> str:

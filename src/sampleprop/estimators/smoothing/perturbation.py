@@ -88,7 +88,7 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
         points, names = variables.sample(self.draws, generator), asked(variables.parameters)
         with torch.no_grad():
             named, directions, sides = variables.parameters, {}, {}
-            for name, u in _unbounded(variables, named).items():
+            for name, u in in_unbounded(variables, named).items():
                 # Drawn for all parameters, so that the noise does not depend on which of them are trained.
                 epsilon = self._direction((self.draws, *u.shape), u, generator)
                 if name in names:
@@ -97,7 +97,7 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
                     sides[name] = transform_to(constraint_of(variables.base, name))(u + moves)  # [2, k, *parameter]
                 else:
                     sides[name] = noise.promote(named[name]).expand(2, self.draws, *u.shape)
-            probes = _sample_both(variables, sides, generator).flatten(0, 1).to(points.dtype)
+            probes = sample_both(variables, sides, generator).flatten(0, 1).to(points.dtype)
         return Draw(points, probes, directions, self._step)
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
@@ -108,7 +108,7 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
                 f"{list(draw.directions)}, without {lacking}. Propose with a distribution whose parameters require the "
                 "same gradients."
             )
-        unbounded = _unbounded(variables, {name: named[name] for name in draw.directions})  # attached
+        unbounded = in_unbounded(variables, {name: named[name] for name in draw.directions})  # attached
         plus, minus = costs.probes.chunk(2)
         derivative = (plus - minus) / (2 * draw.step)  # along each direction, [k, *batch]
         gradients = tuple(costs.average(unsqueeze_to(derivative, d.dim()) * d) for d in draw.directions.values())
@@ -126,12 +126,12 @@ def _free(constraint: Constraint) -> bool:
     return True
 
 
-def _unbounded(variables: Variables, named: dict[str, Tensor]) -> dict[str, Tensor]:
+def in_unbounded(variables: Variables, named: dict[str, Tensor]) -> dict[str, Tensor]:
     """The parameters in coordinates without bounds, attached if they are."""
     return {name: transform_to(constraint_of(variables.base, name)).inv(noise.promote(p)) for name, p in named.items()}
 
 
-def _sample_both(variables: Variables, sides: dict[str, Tensor], generator: Generator | None) -> Tensor:
+def sample_both(variables: Variables, sides: dict[str, Tensor], generator: Generator | None) -> Tensor:
     """One sample for each of the parameters, both sides from the same noise: [2, k, *batch, *event].
 
     Args:

@@ -1,4 +1,4 @@
-"""All commands: audit, certify, compare and recommend from their own files, and table, cite and list."""
+"""All commands: arena, audit, certify, compare and recommend from their own files, and table, cite and list."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import sampleprop
+from sampleprop.lab.command.arena import arena
 from sampleprop.lab.command.arguments import complete, report_mistakes
 from sampleprop.lab.command.audit import audit
 from sampleprop.lab.command.certify import certify
@@ -38,6 +39,7 @@ def _main(
     pass
 
 
+app.command()(arena)
 app.command()(audit)
 app.command()(compare)
 app.command()(recommend)

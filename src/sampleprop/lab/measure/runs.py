@@ -85,6 +85,10 @@ class Settings:
         asked = (budget // 4, budget // 2) if self.budgets is None else self.budgets
         return tuple(sorted({other for other in asked if other >= 1} - {budget}))
 
+    def measure(self, piece: Piece, progress: Progress | None = None, jobs: int = 1) -> Result:
+        """What `measure` finds of a piece."""
+        return measure(piece, self, progress, jobs)
+
     def describe(self) -> dict[str, Any]:
         """All that the numbers depend on besides the piece: results are mixed only where this is equal."""
         asked = {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self).items()}
@@ -126,7 +130,7 @@ def measure(piece: Piece, settings: Settings, progress: Progress | None = None, 
     Raises:
         Mistake: for a problem that cannot be measured.
     """
-    with explain_refusals(), _threads(settings.threads or (1 if piece.problem in problems.BUILT_IN else None)):
+    with explain_refusals(), threads(settings.threads or (1 if piece.problem in problems.BUILT_IN else None)):
         problem = settings.make(piece)
         candidates = settings.candidates(problem, piece.seed)
         budget = settings.budget or problem.budget or USUAL
@@ -180,7 +184,7 @@ def source(problem: str) -> str:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def threads(count: int | None) -> Iterator[None]:
     """Set the number of torch's threads; None leaves it as it is."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)

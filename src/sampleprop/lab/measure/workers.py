@@ -5,17 +5,42 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import chdir, closing, contextmanager, nullcontext
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 
-from sampleprop.lab.measure import progress, runs
+from sampleprop.diagnostics.comparing.compare import Progress
+from sampleprop.lab.measure import progress
 from sampleprop.lab.measure.mistakes import Mistake
-from sampleprop.lab.measure.runs import Piece, Result, Settings
+from sampleprop.lab.measure.runs import Piece
+
+
+class Measured(Protocol):
+    """What was measured of a piece; all of it, if it is finished."""
+
+    @property
+    def piece(self) -> Piece:
+        """Of which piece."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was measured to the end, without Ctrl-C."""
+
+
+Result = TypeVar("Result", bound=Measured)
+Found = TypeVar("Found", bound=Measured, covariant=True)
+
+
+class Work(Protocol[Found]):
+    """The settings of a run, which know how a piece is measured."""
+
+    def measure(self, piece: Piece, progress: Progress | None = None, jobs: int = 1) -> Found:
+        """Measure a piece, of which `jobs` are measured at a time."""
 
 
 def results(
     pieces: Sequence[Piece],
-    settings: Settings,
+    settings: Work[Result],
     *,
     jobs: int = 1,
     dask: str | None = None,
@@ -44,19 +69,19 @@ def results(
     return _cluster(pieces, settings, dask, console)
 
 
-def _here(pieces: Sequence[Piece], settings: Settings, console: Console) -> Generator[Result]:
+def _here(pieces: Sequence[Piece], settings: Work[Result], console: Console) -> Generator[Result]:
     for i, piece in enumerate(pieces, start=1):
         if len(pieces) > 1:
             console.print(f"{i} of {len(pieces)}: {piece}", highlight=False)
         with progress.show_progress(console) as report:
-            result = runs.measure(piece, settings, report)
+            result = settings.measure(piece, report)
         yield result
         if not result.finished:
             return
 
 
 def _survived(
-    pieces: Sequence[Piece], settings: Settings, jobs: int, console: Console, broken: list[str]
+    pieces: Sequence[Piece], settings: Work[Result], jobs: int, console: Console, broken: list[str]
 ) -> Generator[Result]:
     """As `_apart`, where a worker may be killed: its piece is not known then, so those left get a worker each."""
     from joblib.externals.loky.process_executor import BrokenProcessPool
@@ -73,7 +98,7 @@ def _survived(
                 broken.append(f"{group[0]}: its process was killed. Too little memory is the usual cause: see dmesg.")
 
 
-def _apart(pieces: Sequence[Piece], settings: Settings, jobs: int, console: Console) -> Generator[Result]:
+def _apart(pieces: Sequence[Piece], settings: Work[Result], jobs: int, console: Console) -> Generator[Result]:
     from joblib import Parallel, delayed
 
     # One piece at a time for each process: pieces take seconds to hours, and each is stored when it is finished.
@@ -85,13 +110,13 @@ def _apart(pieces: Sequence[Piece], settings: Settings, jobs: int, console: Cons
             yield result
 
 
-def _measure(piece: Piece, settings: Settings, jobs: int, folder: Path) -> Result:
+def _measure(piece: Piece, settings: Work[Result], jobs: int, folder: Path) -> Result:
     """In a worker, which may have been started in another folder: FILE.py:NAME is the same file there as here."""
     with chdir(folder) if folder.is_dir() else nullcontext():
-        return runs.measure(piece, settings, jobs=jobs)
+        return settings.measure(piece, jobs=jobs)
 
 
-def _cluster(pieces: Sequence[Piece], settings: Settings, address: str, console: Console) -> Generator[Result]:
+def _cluster(pieces: Sequence[Piece], settings: Work[Result], address: str, console: Console) -> Generator[Result]:
     with _client(address) as workers:
         from joblib import parallel_config
 

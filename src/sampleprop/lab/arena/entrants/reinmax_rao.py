@@ -1,0 +1,84 @@
+"""ReinMax with Gumbel-softmax in the place of softmax, averaged over the Gumbel noise that gives the same sample.
+
+Derivation. ReinMax passes the gradient at a sample D through 2 J((D + π) / 2) - J(π) / 2, where J(h) is the derivative
+of softmax at the logits log h. Straight-through passes it through J(π) alone, and straight-through Gumbel-softmax
+replaces J(π) by the derivative of softmax((φ + G) / τ), with the noise G that drew D. Gumbel-Rao is its mean over G
+given D. The same replacement in both terms of ReinMax gives
+
+    2 R((D + π) / 2) - R(π) / 2,    R(h) = E[∂ softmax((log h + G) / τ) | D = argmax(log h + G)],
+
+estimated by K draws of the noise in each term.
+
+The limit of R itself is ReinMax: as τ → 0, softmax changes only where two noisy logits z_i and z_j tie for the maximum.
+Ties have density π_i π_j, half of which belongs to D = i, so that R at D = e_i tends to
+Σ_j π_j / 2 (e_i - e_j) (e_i - e_j)ᵀ, which is 2 J((e_i + π) / 2) - J(π) / 2. Gumbel-Rao at a low temperature with all
+its noise averaged out is therefore ReinMax at τ = 1: ReinMax has no noise left to average, but by such a replacement.
+
+Source: the idea of ReinMax-Rao, Wang and Bui (2026), “Beyond ReinMax”, arXiv:2603.08257, of which the abstract was
+known; derived here anew, so that the paper's estimator may differ.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Generator, Tensor
+
+from sampleprop import checks
+from sampleprop.estimators.relaxed.conditional import finite, latent
+from sampleprop.estimators.relaxed.relaxation import Tempered, soften
+from sampleprop.families import Bernoullis, OneHots, recognize, with_parameters
+from sampleprop.surrogate import straight_through
+
+
+class ReinMaxRao(Tempered[Bernoullis | OneHots]):
+    r"""ReinMax through a Gumbel-softmax that is averaged over the noise given the sample.
+
+    .. math::
+
+        \nabla_\phi L \approx \frac1k \sum_i \big(2 R(\tfrac12 (x_i + \pi)) - \tfrac12 R(\pi)\big)^\top \nabla_x f(x_i)
+
+    with R the mean over K draws of the noise given x. Biased, also for a linear f. The value and the gradient for θ are
+    exact in the mean. f must be differentiable at the discrete points. k evaluations of f and k backward passes.
+
+    Args:
+        samples: k, at least 1; None for one that adds no dimension in a program.
+        temperature: τ, above 0.
+        noises: K, at least 1. They cost no evaluations of f.
+        allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
+        allow_steps: let a cost pass that has a step on its path to x; the gradient for φ leaves it out.
+    """
+
+    exact_forward = True
+    needs = "differentiable"
+    hard = True
+
+    def __init__(
+        self,
+        samples: int | None = 1,
+        *,
+        temperature: float = 0.5,
+        noises: int = 10,
+        allow_unused: bool = False,
+        allow_steps: bool = False,
+    ) -> None:
+        super().__init__(samples, temperature=temperature, allow_unused=allow_unused, allow_steps=allow_steps)
+        checks.samples("ReinMaxRao", noises, argument="noises")
+        self.noises = noises
+
+    def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
+        hard = variables.sample(self.draws, generator)
+        halfway = (hard + variables.probs.detach()) / 2  # [k, *batch, *event]
+        scores = halfway.logit() if isinstance(variables, Bernoullis) else halfway.log()
+        first = self._averaged(variables, finite(scores), hard, generator)
+        second = self._averaged(variables, finite(variables.logits.detach()).expand_as(hard), hard, generator)
+        return straight_through(self.name, hard, 2 * first - second / 2)
+
+    def _averaged(
+        self, variables: Bernoullis | OneHots, scores: Tensor, hard: Tensor, generator: Generator | None
+    ) -> Tensor:
+        """The mean of softmax over noise given the sample, of the derivative with respect to the logits."""
+        there: Any = recognize(with_parameters(variables.dist, {"logits": scores}))
+        z = latent(there, hard.expand(self.noises, *hard.shape), generator)  # [K, k, *batch, *event]
+        logits = finite(variables.logits)
+        return soften(variables, (z + (logits - logits.detach())) / self.temperature).mean(0)
