@@ -94,12 +94,21 @@ def test_a_new_measurement_agrees(name: str) -> None:
         assert off <= Z * (new["error"] ** 2 + then[path]["error"] ** 2) ** 0.5 + 1e-3 * abs(new["mean"]), path
 
 
-PICTURE = re.compile(r"^(?::::+|```)\{picture\} ([\w-]+)\n((?::.*\n)*)(.*?)^(?::::|```)", re.MULTILINE | re.DOTALL)
+OPENING = re.compile(r"(:{3,}|`{3})\{picture\} ([\w-]+)")
+
+
+def pictures_of(page: Path) -> Iterator[tuple[Path, str, str, str]]:
+    """The pictures of a page: the page, the name, the options and the caption."""
+    lines = iter(page.read_text(encoding="utf-8").splitlines())
+    for line in lines:
+        if found := OPENING.fullmatch(line):
+            inside = list(iter(lines.__next__, found[1]))
+            options = [one for one in inside if one.startswith(":")]
+            yield page, found[2], "\n".join(options), "\n".join(inside[len(options) :])
+
+
 CAPTIONS = [
-    (page, *found)
-    for page in sorted(DOCS.glob("**/*.md"))
-    if "_build" not in page.parts
-    for found in PICTURE.findall(page.read_text(encoding="utf-8"))
+    each for page in sorted(DOCS.glob("**/*.md")) if "_build" not in page.parts for each in pictures_of(page)
 ]
 NUMBER = re.compile(r"(?<![\w.^{])\d[\d,]*(?:\.\d+)?(?![\w}])")
 
