@@ -300,7 +300,7 @@ def test_rows_slower_than_the_other_checkouts_are_named() -> None:
 @pytest.mark.parametrize(
     ("row", "bar"),
     [
-        (("DisARM", "vae", 2, {"before": 1.01}), "vae: geometric mean at most 1.00 of before"),
+        (("DisARM", "vae", 2, {"before": 1.01}), "vae: geometric mean at most 1.0 of before"),
         (("DisARM", "vae", 2, {"before": 1.06}), "vae: none above 1.05 of before"),
         (("ScoreFunction(2)", "toy-1", 2, {"before": 0.95}), "toy-1, ScoreFunction(2): none above 0.94 of before"),
         (("Pathwise", "toy-1", 1, {"before": 0.98}), "toy-1, Pathwise: none above 0.97 of before"),

@@ -36,6 +36,17 @@ def distribution_for(estimator: sp.Estimator[Any, Any]) -> Callable[[Tensor], An
     return taken[0] if taken else None
 
 
+def one_site(estimator: sp.Estimator[Any, Any]) -> sp.program[...]:
+    make = distribution_for(estimator)
+
+    @sp.program
+    def loss(x: Tensor, weight: Tensor) -> Tensor:
+        a = sp.sample(make(x), estimator)
+        return (a @ weight).tanh().sum(-1) + 0.1 * a.square().sum(-1)
+
+    return loss
+
+
 def two_sites(estimator: sp.Estimator[Any, Any]) -> sp.program[...]:
     make = distribution_for(estimator)
 
@@ -80,7 +91,8 @@ def test_a_compiled_program_is_the_eager_one(estimator):
         with pytest.raises(RuntimeError, match=r"by derivatives that torch.compile does not trace"):
             results(torch.compile(model, fullgraph=True, backend="aot_eager"))
         return
-    same(model)
+    # GumbelRao has noise for its derivative alone. It is drawn in the compiled backward pass, after that of later sites.
+    same(one_site(estimator) if isinstance(estimator, sp.GumbelRao) else model)
 
 
 @pytest.mark.parametrize("estimator", [e for e in NONE if not isinstance(e, sp.GumbelSoftmax)], ids=str)
