@@ -91,7 +91,7 @@ def test_a_compiled_program_is_the_eager_one(estimator):
         with pytest.raises(RuntimeError, match=r"by derivatives that torch.compile does not trace"):
             results(torch.compile(model, fullgraph=True, backend="aot_eager"))
         return
-    # GumbelRao has noise for its derivative alone. It is drawn in the compiled backward pass, after that of later sites.
+    # The noise of GumbelRao is for its derivative alone. Compiled it is drawn in the backward pass, after all other.
     same(one_site(estimator) if isinstance(estimator, sp.GumbelRao) else model)
 
 

@@ -1,4 +1,5 @@
-"""What a release says about itself: one version everywhere, forms and workflows that can be read, a paper whose citations exist."""
+"""What a release says about itself: one version everywhere, forms and workflows that can be read, and a paper whose
+citations exist."""
 
 import re
 import tomllib
@@ -99,4 +100,5 @@ def test_the_paper_has_the_form_that_the_journal_asks_for() -> None:
 
 def test_the_paper_cites_what_is_in_its_bibliography() -> None:
     entries = (ROOT / "paper" / "paper.bib").read_text(encoding="utf-8")
-    assert sorted(set(re.findall(r"@([a-z]+\d{4}[a-z]*)", PAPER))) == re.findall(r"^@\w+\{(.*),$", entries, re.MULTILINE)
+    cited = sorted(set(re.findall(r"@([a-z]+\d{4}[a-z]*)", PAPER)))
+    assert cited == re.findall(r"^@\w+\{(.*),$", entries, re.MULTILINE)
