@@ -1,6 +1,6 @@
 """Look at the built pages: every internal link leads somewhere, and the search finds what people type.
 
-    python docs/verify.py docs/_build/html
+python docs/verify.py docs/_build/html
 """
 
 import json
@@ -41,7 +41,9 @@ class Page(HTMLParser):
 
 def dead_links(folder: Path) -> list[str]:
     """Links to files or to places on pages that are not there."""
-    pages = {path: Page(path.read_text(encoding="utf-8")) for path in folder.glob("**/*.html") if "_static" not in path.parts}
+    pages = {
+        path: Page(path.read_text(encoding="utf-8")) for path in folder.glob("**/*.html") if "_static" not in path.parts
+    }
     dead = []
     for path, page in pages.items():
         for link in page.links:

@@ -69,10 +69,11 @@ class Table(SphinxTransform):
                         found.setdefault(name, []).append(f'<td class="{KINDS[kind]}">{link}</td>')
         key = "".join(f'<span><i class="{KINDS[kind]}"></i>{WORDS[kind]}: {counts[kind]:,}</span> ' for kind in KINDS)
         top = "".join(f"<th><span>{escape(head)}</span></th>" for head in heads)
-        body = "".join(
-            f'<tr><th scope="row"><a href="estimators/{name.lower()}.html">{name}</a></th>{"".join(row)}</tr>'
-            for name, row in found.items()
-        )
+        body = ""
+        for name, row in found.items():
+            page = f"estimators/{name.partition(',')[0].lower()}.html"
+            body += f'<tr><th scope="row"><a href="{page}">{name}</a></th>{"".join(row)}</tr>'
+
         return (
             f'<div class="cells"><p>{key}</p><table><thead><tr><th></th>{top}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"

@@ -13,7 +13,8 @@ PAGE_OF_NUMBERS = Path(__file__).parents[1] / "results" / "equal_time.md"
 
 def numbers() -> Data:
     """Variance, and variance times time with its least and largest ratio, with ten latents and six evaluations."""
-    text = PAGE_OF_NUMBERS.read_text(encoding="utf-8").partition("## 10 latents, 6 evaluations")[2].partition("\n## ")[0]
+    text = PAGE_OF_NUMBERS.read_text(encoding="utf-8")
+    text = text.partition("## 10 latents, 6 evaluations")[2].partition("\n## ")[0]
     found = {}
     for line in text.splitlines():
         match = re.match(r"\| (.+?) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \(([\d.]+) to ([\d.]+)\) \|", line)

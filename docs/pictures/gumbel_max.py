@@ -35,7 +35,7 @@ def draw(data: Data) -> Figure:
         winner = int(totals.argmax())
         for k in range(5):
             x, total, wins = i * WIDE + k, totals[k].item(), k == winner
-            left.bar(x, PHI[k] - GROUND, bottom=GROUND, color=PALE, width=0.72)
+            left.bar(x, PHI[k].item() - GROUND, bottom=GROUND, color=PALE, width=0.72)
             left.plot([x, x], [PHI[k].item(), total], color=THIRD, lw=2.2)
             fill, size = (UNBIASED, 8) if wins else (PAGE, 5)
             left.plot(x, total, "o", color=fill, ms=size, mec=UNBIASED, mew=1.4, zorder=4)

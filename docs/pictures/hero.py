@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Independent
 
 import sampleprop as sp
-from pictures.measure import AnyEstimator, Data, bias, measured, points, variance
+from pictures.measure import AnyEstimator, Data, measured, points, variance
 from pictures.style import BIASED, INK, PALE, UNBIASED, bare, figure, panels
 from sampleprop.lab.measure import problems
 
@@ -48,7 +48,6 @@ def numbers(replicates: int = 500) -> Data:
                 "points": points(torch.stack([found @ unit, found @ across], -1)),
                 "along": measured(found @ unit),
                 "variance": variance(found),
-                "bias": bias(found, unit),
             }
             for name, found in estimates.items()
         },

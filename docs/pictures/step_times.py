@@ -30,7 +30,14 @@ def numbers() -> Data:
         if cells[0] in SHOWN and cells[0] not in found:
             naive, tight = map(float, cells[-1].split(", "))
             found[cells[0]] = {"naive": naive, "tight": tight}
-    return {"ratios": found, **{f"{end.__name__} {kind}": end(row[kind] for row in found.values()) for kind in ("naive", "tight") for end in (min, max)}}
+    return {
+        "ratios": found,
+        **{
+            f"{end.__name__} {kind}": end(row[kind] for row in found.values())
+            for kind in ("naive", "tight")
+            for end in (min, max)
+        },
+    }
 
 
 def draw(data: Data) -> Figure:

@@ -108,7 +108,9 @@ def _anchors(page: Path) -> set[str]:
 def test_every_page_is_in_one_table_of_contents() -> None:
     listed: list[Path] = []
     for index in PAGES:
-        for entries in re.findall(r"^```\{toctree\}\n(.*?)^```", index.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        for entries in re.findall(
+            r"^```\{toctree\}\n(.*?)^```", index.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        ):
             lines = [line for line in entries.splitlines() if line and not line.startswith(":")]
             names = [re.sub(r".*<(.*)>", r"\1", line) for line in lines]
             found = {page for name in names for page in index.parent.glob(f"{name}.md")} - {index}

@@ -107,9 +107,7 @@ def pictures_of(page: Path) -> Iterator[tuple[Path, str, str, str]]:
             yield page, found[2], "\n".join(options), "\n".join(inside[len(options) :])
 
 
-CAPTIONS = [
-    each for page in sorted(DOCS.glob("**/*.md")) if "_build" not in page.parts for each in pictures_of(page)
-]
+CAPTIONS = [each for page in sorted(DOCS.glob("**/*.md")) if "_build" not in page.parts for each in pictures_of(page)]
 NUMBER = re.compile(r"(?<![\w.^{])\d[\d,]*(?:\.\d+)?(?![\w}])")
 
 
