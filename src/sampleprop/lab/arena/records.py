@@ -13,7 +13,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,8 +190,15 @@ def read_all(folder: Path) -> list[Record]:
     return found
 
 
-def opened(folder: Path, entrant: str, shared: Mapping[str, Any]) -> Record:
+def opened(folder: Path, entrant: str, shared: Mapping[str, Any], unchanged: Callable[[Record], bool]) -> Record:
     """The file of an entrant in a folder, to which a run of these settings may add; a new one where there is none.
+
+    Args:
+        folder: of the files.
+        entrant: as `entrants.make` takes it.
+        shared: what all files of the folder share.
+        unchanged: whether rows that are measured again have the numbers of the file. It is asked where the code of the
+            entrant was edited since: an edit that changes no number makes no other version.
 
     Raises:
         ValueError: for a file of other settings or of another version of the entrant.
@@ -200,6 +207,12 @@ def opened(folder: Path, entrant: str, shared: Mapping[str, Any]) -> Record:
     if not path.exists():
         return record
     there = read(path)
+    there.entrant, there.facts = entrant, record.facts
+    there.cells = {key._replace(entrant=entrant): cell for key, cell in there.cells.items()}
+    there.run_of = {key._replace(entrant=entrant): run for key, run in there.run_of.items()}
+    code = record.settings["code"]
+    if there.settings | {"code": code} == record.settings != there.settings and unchanged(there):
+        there.settings["code"] = code
     differing = [
         f"{name} was {there.settings.get(name)}, is {value}"
         for name, value in record.settings.items()
@@ -210,9 +223,13 @@ def opened(folder: Path, entrant: str, shared: Mapping[str, Any]) -> Record:
             f"{path} holds rows of other settings, which are not mixed with these: {'; '.join(differing)}. Delete it, "
             "or give another folder by --out."
         )
-    there.entrant, there.facts = entrant, record.facts
-    there.cells = {key._replace(entrant=entrant): cell for key, cell in there.cells.items()}
     return there
+
+
+def same_numbers(first: Cell, second: Cell) -> bool:
+    """Whether two cells agree in all but the times, as a file keeps them."""
+    kept = [name for name in NUMBERS if not name.endswith("milliseconds")]
+    return all(_short(getattr(first, name)) == _short(getattr(second, name)) for name in kept)
 
 
 def _row(record: Record, key: Key) -> Sequence[Any]:
