@@ -33,6 +33,8 @@ NUMBERS = tuple(
     each.name for each in dataclasses.fields(Cell) if each.name not in ("key", "reason", "refused", "label")
 )
 COLUMNS = ("problem", "seed", "budget", "trained", "run", "label", *NUMBERS)
+ESTIMATES = ("evaluations", "replicates", "variance", "variance_error", "gradient", "loo_evaluations", "loo_variance")
+ROUNDING = 1e-4  # of a variance in float32, when operations have another order
 INFINITE = ("bias", "bias_visible", "bias_z", "signal_to_noise")
 
 
@@ -197,8 +199,8 @@ def opened(folder: Path, entrant: str, shared: Mapping[str, Any], unchanged: Cal
         folder: of the files.
         entrant: as `entrants.make` takes it.
         shared: what all files of the folder share.
-        unchanged: whether rows that are measured again have the numbers of the file. It is asked where the code of the
-            entrant was edited since: an edit that changes no number makes no other version.
+        unchanged: whether rows that are measured again have the numbers of the file. It is asked where sampleprop or
+            the code of the entrant was edited since: an edit that changes no number makes no other version.
 
     Raises:
         ValueError: for a file of other settings or of another version of the entrant.
@@ -210,9 +212,9 @@ def opened(folder: Path, entrant: str, shared: Mapping[str, Any], unchanged: Cal
     there.entrant, there.facts = entrant, record.facts
     there.cells = {key._replace(entrant=entrant): cell for key, cell in there.cells.items()}
     there.run_of = {key._replace(entrant=entrant): run for key, run in there.run_of.items()}
-    code = record.settings["code"]
-    if there.settings | {"code": code} == record.settings != there.settings and unchanged(there):
-        there.settings["code"] = code
+    edited = {name: record.settings[name] for name in ("sampleprop", "code")}
+    if there.settings | edited == record.settings != there.settings and unchanged(there):
+        there.settings |= edited
     differing = [
         f"{name} was {there.settings.get(name)}, is {value}"
         for name, value in record.settings.items()
@@ -227,9 +229,10 @@ def opened(folder: Path, entrant: str, shared: Mapping[str, Any], unchanged: Cal
 
 
 def same_numbers(first: Cell, second: Cell) -> bool:
-    """Whether two cells agree in all but the times, as a file keeps them."""
-    kept = [name for name in NUMBERS if not name.endswith("milliseconds")]
-    return all(_short(getattr(first, name)) == _short(getattr(second, name)) for name in kept)
+    """Whether two cells are of the same estimates: memory and times may differ, and numbers by their rounding."""
+    return first.label == second.label and all(
+        math.isclose(getattr(first, name) or 0.0, getattr(second, name) or 0.0, rel_tol=ROUNDING) for name in ESTIMATES
+    )
 
 
 def _row(record: Record, key: Key) -> Sequence[Any]:
