@@ -62,5 +62,5 @@ def test_each_row_holds_what_the_script_needs(text: str) -> None:
 
 def test_it_has_pictures_and_every_table(text: str) -> None:
     assert text.count("<svg") == 2
-    for title in ("The unbiased", "The biased", "Without a place", "Other rules", "Runs"):
+    for title in ("The unbiased", "The biased", "Without a place", "Other rules", "What was measured", "Runs"):
         assert f">{title}</h2>" in text

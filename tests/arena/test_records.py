@@ -1,15 +1,18 @@
 """The files of the arena: read as written, added to by the same settings only, and those that come with the library."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from arena.made import RUN, SETTINGS, cell, record
-from sampleprop.lab.arena import entrants, records
-from sampleprop.lab.arena.cells import Cell, Key
+from sampleprop.lab.arena import entrants, records, running
+from sampleprop.lab.arena.cells import Cell, Key, Settings
 from sampleprop.lab.arena.problems import SUITE
+from sampleprop.lab.measure.runs import Piece
 
 SHARED = records.settings("standard", None, 200)
 
@@ -45,7 +48,7 @@ def test_a_run_adds_to_a_file_of_the_same_settings(tmp_path: Path) -> None:
     first = records.new("MuProp", SHARED)
     first.add(record("MuProp", {"categorical": 0.5}).cells.values(), RUN)
     records.write(tmp_path, first)
-    opened = records.opened(tmp_path, "MuProp", SHARED)
+    opened = records.opened(tmp_path, "MuProp", SHARED, lambda record: False)
     opened.add(record("MuProp", {"counts": 0.5}).cells.values(), RUN | {"date": "2026-12-01"})
     assert [key.problem for key in opened.cells] == ["categorical", "counts"]
     assert [run["date"] for run in opened.runs] == ["2026-11-30", "2026-12-01"]
@@ -60,7 +63,25 @@ def test_a_file_of_other_settings_is_not_added_to(tmp_path: Path, name: str, val
     first.settings[name] = value
     records.write(tmp_path, first)
     with pytest.raises(ValueError, match=f"other settings, which are not mixed with these: {name} was"):
-        records.opened(tmp_path, "MuProp", SHARED)
+        records.opened(tmp_path, "MuProp", SHARED, lambda record: False)
+
+
+def test_an_edit_of_the_code_that_changes_no_number_makes_no_other_version(tmp_path: Path) -> None:
+    first = records.new("MuProp", SHARED)
+    code = first.settings["code"]
+    first.settings["code"] = "0" * 16
+    key = Key("MuProp", "relax-45", 0, 2, False)
+    (measured,) = Settings(frozenset([key]), None, 200).measure(Piece("relax-45", 0)).cells
+    first.add([measured], RUN)
+    records.write(tmp_path, first)
+    order = running.Order(("MuProp",), ("relax-45",), (0,), False)
+    run = running.start(order, tmp_path, (), Console(), 1)
+    assert run.files["MuProp"].settings["code"] == code
+    assert key not in run.missing()
+    first.cells[key] = dataclasses.replace(measured, variance=1.001 * measured.variance)
+    records.write(tmp_path, first)
+    with pytest.raises(ValueError, match="code was 0000000000000000"):
+        running.start(order, tmp_path, (), Console(), 1)
 
 
 def test_a_folder_of_two_settings_is_refused(tmp_path: Path) -> None:

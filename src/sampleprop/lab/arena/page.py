@@ -102,7 +102,8 @@ def page(records: Sequence[Record]) -> str:
     families = list(dict.fromkeys(PROBLEMS[name].family for name in names))
     unbiased = [each for each in standings if each.competitor.group == "unbiased"]
     biased = [each for each in standings if each.competitor.group == "biased"]
-    others = [tables.others(records), tables.published(records), tables.sensitivity(records), tables.runs(records)]
+    others = [tables.others(records), tables.published(records), tables.sensitivity(records)]
+    others += [tables.coverage(records), tables.runs(records)]
     seeds = len({key.seed for record in records for key in record.cells})
     family_of = json.dumps({name: PROBLEMS[name].family for name in names})
     return "\n".join(

@@ -13,7 +13,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ NUMBERS = tuple(
     each.name for each in dataclasses.fields(Cell) if each.name not in ("key", "reason", "refused", "label")
 )
 COLUMNS = ("problem", "seed", "budget", "trained", "run", "label", *NUMBERS)
+ESTIMATES = ("evaluations", "replicates", "variance", "variance_error", "gradient", "loo_evaluations", "loo_variance")
+ROUNDING = 1e-4  # of a variance in float32, when operations have another order
 INFINITE = ("bias", "bias_visible", "bias_z", "signal_to_noise")
 
 
@@ -190,8 +192,15 @@ def read_all(folder: Path) -> list[Record]:
     return found
 
 
-def opened(folder: Path, entrant: str, shared: Mapping[str, Any]) -> Record:
+def opened(folder: Path, entrant: str, shared: Mapping[str, Any], unchanged: Callable[[Record], bool]) -> Record:
     """The file of an entrant in a folder, to which a run of these settings may add; a new one where there is none.
+
+    Args:
+        folder: of the files.
+        entrant: as `entrants.make` takes it.
+        shared: what all files of the folder share.
+        unchanged: whether rows that are measured again have the numbers of the file. It is asked where sampleprop or
+            the code of the entrant was edited since: an edit that changes no number makes no other version.
 
     Raises:
         ValueError: for a file of other settings or of another version of the entrant.
@@ -200,6 +209,12 @@ def opened(folder: Path, entrant: str, shared: Mapping[str, Any]) -> Record:
     if not path.exists():
         return record
     there = read(path)
+    there.entrant, there.facts = entrant, record.facts
+    there.cells = {key._replace(entrant=entrant): cell for key, cell in there.cells.items()}
+    there.run_of = {key._replace(entrant=entrant): run for key, run in there.run_of.items()}
+    edited = {name: record.settings[name] for name in ("sampleprop", "code")}
+    if there.settings | edited == record.settings != there.settings and unchanged(there):
+        there.settings |= edited
     differing = [
         f"{name} was {there.settings.get(name)}, is {value}"
         for name, value in record.settings.items()
@@ -210,9 +225,14 @@ def opened(folder: Path, entrant: str, shared: Mapping[str, Any]) -> Record:
             f"{path} holds rows of other settings, which are not mixed with these: {'; '.join(differing)}. Delete it, "
             "or give another folder by --out."
         )
-    there.entrant, there.facts = entrant, record.facts
-    there.cells = {key._replace(entrant=entrant): cell for key, cell in there.cells.items()}
     return there
+
+
+def same_numbers(first: Cell, second: Cell) -> bool:
+    """Whether two cells are of the same estimates: memory and times may differ, and numbers by their rounding."""
+    return first.label == second.label and all(
+        math.isclose(getattr(first, name) or 0.0, getattr(second, name) or 0.0, rel_tol=ROUNDING) for name in ESTIMATES
+    )
 
 
 def _row(record: Record, key: Key) -> Sequence[Any]:

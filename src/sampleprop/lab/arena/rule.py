@@ -203,11 +203,12 @@ def alternatives(records: Sequence[Record]) -> dict[str, list[float]]:
 
 
 def agreement(records: Sequence[Record], first: Sequence[int], second: Sequence[int]) -> float:
-    """The rank correlation of the orders by variance × evaluations that two sets of seeds give."""
-    members = [each for each in competitors(records) if each.group == "unbiased"]
+    """The rank correlation of the orders that two sets of seeds give, by the problems and budgets that both have."""
     pairs = []
-    for each in members:
-        if len(by_problem(each)) >= FEWEST:
+    for each in competitors(records):
+        sets = [{where[::2] for where in each.cells if where[1] in seeds} for seeds in (first, second)]
+        each = _only(each, lambda where, both=sets[0] & sets[1]: where[::2] in both)  # type: ignore[misc]
+        if each.group == "unbiased" and len(by_problem(each)) >= FEWEST:
             halves = [score(_only(each, lambda where, s=s: where[1] in s)) for s in (first, second)]  # type: ignore[misc]
             if all(map(math.isfinite, halves)):
                 pairs.append(halves)
@@ -268,13 +269,10 @@ def _resampled(members: Sequence[Competitor], value: Value) -> torch.Tensor:
         for (j, k), values in found.items():
             logs[i, j, k] = fmean(values)
     generator = torch.Generator().manual_seed(0)
-    samples = []
-    for _ in range(RESAMPLES):
-        drawn = torch.randint(len(problems), (len(problems),), generator=generator)
-        of_seeds = torch.randint(len(seeds), (len(problems), len(seeds)), generator=generator)
-        chosen = logs[:, drawn].gather(2, of_seeds.expand(len(members), -1, -1))
-        samples.append(chosen.nanmean(2).nanmean(1))
-    return torch.stack(samples).exp()
+    drawn = torch.randint(len(problems), (RESAMPLES, len(problems)), generator=generator)
+    of_seeds = torch.randint(len(seeds), (RESAMPLES, len(problems), len(seeds)), generator=generator)
+    samples = [each[drawn].gather(2, of_seeds).nanmean(2).nanmean(1) for each in logs]  # [resamples] each
+    return torch.stack(samples, 1).exp()
 
 
 def _rank_range(samples: torch.Tensor, ranked: Sequence[int], i: int) -> tuple[int, int]:

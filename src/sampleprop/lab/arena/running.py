@@ -118,7 +118,7 @@ def start(order: Order, folder: Path, added: Sequence[str], console: Console, jo
     folder.mkdir(parents=True, exist_ok=True)
     files, wanted = {}, []
     for entrant in order.estimators:
-        record = records.opened(folder, entrant, order.shared)
+        record = records.opened(folder, entrant, order.shared, lambda record: _unchanged(record, order.quick))
         if entrant in added and record.certificate is None:
             record.certificate = _certified(entrant, order.quick, console)
         files[entrant] = record
@@ -164,6 +164,20 @@ def chosen_problems(text: str | None, quick: bool) -> tuple[str, ...]:
     if unknown or not names:
         raise ValueError(f"--problems needs some of {', '.join(PROBLEMS)}; got {', '.join(unknown) or 'none'}.")
     return names
+
+
+def _unchanged(record: Record, quick: bool) -> bool:
+    """Whether the first row of a file, and the first trained one, are the same when they are measured again."""
+    names = list(PROBLEMS)
+    measured = sorted(record.cells, key=lambda key: (names.index(key.problem), key.seed, key.budget))
+    for trained in (False, True):
+        key = next((key for key in measured if key.trained == trained and not record.cells[key].reason), None)
+        if key is not None:
+            settings = Settings(frozenset([key]), QUICK_REPLICATES if quick else None, TRAIN_STEPS)
+            (again,) = settings.measure(Piece(key.problem, key.seed)).cells
+            if again.reason or not records.same_numbers(again, record.cells[key]):
+                return False
+    return True
 
 
 def _certified(entrant: str, quick: bool, console: Console) -> dict[str, object] | None:

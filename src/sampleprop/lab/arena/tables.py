@@ -162,7 +162,7 @@ def one(records: Sequence[Record], problem: str, budget: int) -> Table:
                 rounded(means[3], 2),
             )
             rows.append((seen or not each.record.facts["unbiased"], means[3], texts))
-    seeds = max((len({where[1] for where in each.cells}) for each in competitors(records)), default=0)
+    seeds = len({key.seed for record in records for key in record.cells if key.problem == problem})
     return Table(
         f"{problem}, {budget} evaluations",
         "In units of leave-one-out at the same number of evaluations; geometric means over the seeds "
@@ -226,6 +226,34 @@ def sensitivity(records: Sequence[Record]) -> Table:
     )
 
 
+def coverage(records: Sequence[Record]) -> Table:
+    """What was measured: the suite has five seeds of each problem, and every estimator that takes it."""
+    rows = []
+    for problem, entry in PROBLEMS.items():
+        cells = [cell for record in records for cell in record.cells.values() if cell.key.problem == problem]
+        seeds = sorted({cell.key.seed for cell in cells})
+        measured = [cell for cell in cells if not cell.reason]
+        estimators = {cell.key.entrant for cell in measured}
+        rows.append(
+            (
+                problem,
+                entry.family,
+                ", ".join(map(str, entry.budgets)),
+                str(entry.replicates),
+                ", ".join(map(str, seeds)) or "none yet",
+                str(len(estimators)),
+                str(len(measured)),
+            )
+        )
+    return Table(
+        "What was measured",
+        "The suite has the seeds 0 to 4. What is not there yet, the same command measures.",
+        ("problem", "family", "budgets", "replicates", "seeds", "estimators", "rows"),
+        tuple(rows),
+        (0, 1, 2, 4),
+    )
+
+
 def runs(records: Sequence[Record]) -> Table:
     """Who measured, where and when."""
     found: dict[tuple[str, ...], list[str]] = {}
@@ -260,6 +288,7 @@ def all_tables(records: Sequence[Record]) -> list[Table]:
         by_problems(records, "biased"),
         published(records),
         sensitivity(records),
+        coverage(records),
         runs(records),
     ]
     return [table for table in found if table.rows]
