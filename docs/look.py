@@ -1,7 +1,7 @@
 """Screenshots of the built pages in headless Chromium: wide and narrow, light and dark, once and twice the pixels.
 
-    python docs/look.py docs/_build/html /tmp/look                       # every page, wide and light
-    python docs/look.py docs/_build/html /tmp/look --all index choosing  # these pages, each way
+    python docs/look.py docs/_build/html shots                       # every page, wide and light
+    python docs/look.py docs/_build/html shots --all index choosing  # these pages, each way
 
 It also measures: a page that is wider than its window, and a formula or picture without a size, are printed.
 """

@@ -54,16 +54,6 @@ def continuous_vae() -> Figure:
     return fig
 
 
-def gan() -> Figure:
-    """Real digits and drawn ones."""
-    fig, ax = canvas()
-    for i in range(4):
-        for j in range(6):
-            color = UNBIASED if (i + j) % 2 else INK
-            image(ax, DIGITS[6 * i + j + 10], 0.7 + 2.5 * j, 0.3 + 2.4 * i, 2.1, color)
-    return fig
-
-
 def cartpole() -> Figure:
     """A cart and its pole."""
     fig, ax = canvas()
@@ -137,14 +127,82 @@ def language_model() -> Figure:
     return fig
 
 
+def programs() -> Figure:
+    """Two layers of bits above an image."""
+    fig, ax = canvas()
+    image(ax, DIGITS[5], 11, 2.8, 4.4, UNBIASED)
+    layers = ((1.2, (1, 0, 1, 1)), (5.6, (0, 1, 1, 0, 1, 0)))
+    for (x, bits), (after, following) in zip(layers, ((5.6, 6), (11, 4)), strict=True):
+        for k in range(len(bits)):
+            for j in range(following):
+                y = 5.5 + 1.4 * (k - len(bits) / 2)
+                ends = [y, 5.5 + (1.4 if after < 10 else 1.0) * (j - following / 2)]
+                ax.plot([x + 0.9, after], ends, color=PALE, lw=0.9, zorder=0)
+        for k, bit in enumerate(bits):
+            look: dict[str, Any] = {"fc": UNBIASED if bit else PAGE, "ec": UNBIASED, "lw": 1.4}
+            ax.add_patch(Rectangle((x, 5 + 1.4 * (k - len(bits) / 2)), 0.95, 0.95, **look))
+    return fig
+
+
+def mixture_of_experts() -> Figure:
+    """Eight experts, of which two are asked."""
+    fig, ax = canvas()
+    image(ax, DIGITS[2], 0.6, 3, 4)
+    for k in range(8):
+        asked = k in (2, 5)
+        ax.plot([4.8, 10.4], [5, 1.2 + 1.1 * k], color=UNBIASED if asked else PALE, lw=2.4 if asked else 1, zorder=0)
+        ax.add_patch(Rectangle((10.4, 0.8 + 1.1 * k), 4.2, 0.8, fc=UNBIASED if asked else PALE, lw=0))
+    return fig
+
+
+def ranking() -> Figure:
+    """Rows in an order, by what they are worth."""
+    fig, ax = canvas()
+    for i, worth in enumerate((9.5, 11.5, 7.2, 5.1, 3.6, 2.2)):
+        say(ax, 1.2, 1.4 + 1.45 * i, str(i + 1), MUTED, fontsize=8.5)
+        ax.add_patch(Rectangle((2.6, 0.9 + 1.45 * i), worth, 0.95, fc=UNBIASED if i < 3 else PALE, lw=0))
+    return fig
+
+
+def jigsaw() -> Figure:
+    """Four pieces of a digit, and the digit."""
+    fig, ax = canvas()
+    pieces = [DIGITS[9][i : i + 4, j : j + 4] for i in (0, 4) for j in (0, 4)]
+    for k, piece in enumerate((2, 0, 3, 1)):
+        x, y = 0.8 + 3.3 * (k % 2), 1.8 + 3.3 * (k // 2)
+        ax.add_patch(Rectangle((x, y), 2.9, 2.9, fc="none", ec=MUTED, lw=1))
+        image(ax, pieces[piece], x, y, 2.9)
+    ax.annotate("", (9.4, 5), (7.6, 5), arrowprops={"arrowstyle": "-|>", "color": THIRD, "lw": 2})
+    image(ax, DIGITS[9], 9.8, 2.1, 5.8, UNBIASED)
+    return fig
+
+
+def shortest_path() -> Figure:
+    """A grid of costs, and the cheapest way through it."""
+    fig, ax = canvas()
+    costs = np.random.default_rng(3).uniform(0.1, 0.9, (5, 8))
+    way = ((0, 0), (1, 0), (1, 1), (2, 1), (2, 2), (2, 3), (3, 3), (3, 4), (3, 5), (4, 5), (4, 6), (4, 7))
+    for i in range(5):
+        for j in range(8):
+            look: dict[str, Any] = {"fc": MUTED, "lw": 0, "alpha": float(round(0.6 * costs[i, j], 2))}
+            ax.add_patch(Rectangle((1.2 + 1.75 * j, 0.6 + 1.75 * i), 1.65, 1.65, **look))
+    x, y = [2.02 + 1.75 * j for _, j in way], [1.42 + 1.75 * i for i, _ in way]
+    ax.plot(x, y, color=UNBIASED, lw=4, solid_capstyle="round", solid_joinstyle="round")
+    return fig
+
+
 DRAWINGS: dict[str, Callable[[], Figure]] = {
     "discrete_vae": discrete_vae,
     "continuous_vae": continuous_vae,
-    "gan": gan,
     "cartpole": cartpole,
     "digital_option": digital_option,
     "extreme_values": extreme_values,
     "feature_selection": feature_selection,
     "equal_time": equal_time,
     "language_model": language_model,
+    "programs": programs,
+    "mixture_of_experts": mixture_of_experts,
+    "ranking": ranking,
+    "jigsaw": jigsaw,
+    "shortest_path": shortest_path,
 }
