@@ -2,7 +2,7 @@
 BIN := .venv/bin
 
 .PHONY: fast lint all docs bench
-fast: lint  ## everything but the slow tests: under two minutes on two cores
+fast: lint  ## everything but the slow tests: about three minutes on two cores
 	$(BIN)/pytest -q -m "not slow"
 
 lint:  ## style, types, and the layers of the imports
