@@ -283,7 +283,7 @@ PROBLEMS: Mapping[str, Entry] = {
     "simple": Entry(lambda seed: simple_toy(), "structures", "relaxed", (2, 4, 16), 2048, exact=exact_of_simple),
     "ranking": Entry(_built_in("ranking"), "structures", "black box", (4, 16, 64)),
     "chain": Entry(_built_in("chain"), "structures", "relaxed", (4, 16, 64)),
-    "double-cv": Entry(lambda seed: double_cv_toy(), "toys", "relaxed", (2, 16, 208), 2048, exact=exact_of_double_cv),
+    "double-cv": Entry(lambda seed: double_cv_toy(), "toys", "relaxed", (2, 16, 64), 2048, exact=exact_of_double_cv),
     "layers": Entry(layers, "programs", "relaxed", (4, 16, 64), 512),
     "digits": Entry(_built_in("digits"), "bits", "relaxed", (6, 20, 60), 512),
     "images-10": Entry(partial(images, STEPS[0]), "images", "relaxed", (4, 16, 64), 256, 2**19),
