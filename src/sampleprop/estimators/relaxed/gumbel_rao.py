@@ -73,7 +73,7 @@ class GumbelRao(Tempered[Bernoullis | OneHots]):
         allow_steps: bool = False,
     ) -> None:
         super().__init__(samples, temperature=temperature, allow_unused=allow_unused, allow_steps=allow_steps)
-        checks.samples("GumbelRao", noises, argument="noises")
+        checks.samples(self.name, noises, argument="noises")
         self.noises = noises
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
@@ -83,6 +83,10 @@ class GumbelRao(Tempered[Bernoullis | OneHots]):
 
     def points_from(self, variables: Bernoullis | OneHots, hard: Tensor, z: Tensor) -> Tensor:
         """These samples, with the derivative of the relaxation, averaged over noisy logits z [K, k, *batch, *event]."""
+        return straight_through(self.name, hard, self.averaged(variables, z))
+
+    def averaged(self, variables: Bernoullis | OneHots, z: Tensor) -> Tensor:
+        """The mean over K of the relaxed points at noisy logits z, attached to φ: [k, *batch, *event]."""
         logits = finite(variables.logits)
         scores = z + (logits - logits.detach())  # φ + noise, with the noise held fixed
-        return straight_through(self.name, hard, soften(variables, scores / self.temperature).mean(0))
+        return soften(variables, scores / self.temperature).mean(0)

@@ -24,14 +24,13 @@ from typing import Any
 
 from torch import Generator, Tensor
 
-from sampleprop import checks
 from sampleprop.estimators.relaxed.conditional import finite, latent
-from sampleprop.estimators.relaxed.relaxation import Tempered, soften
+from sampleprop.estimators.relaxed.gumbel_rao import GumbelRao
 from sampleprop.families import Bernoullis, OneHots, recognize, with_parameters
 from sampleprop.surrogate import straight_through
 
 
-class ReinMaxRao(Tempered[Bernoullis | OneHots]):
+class ReinMaxRao(GumbelRao):
     r"""ReinMax through a Gumbel-softmax that is averaged over the noise given the sample.
 
     .. math::
@@ -49,22 +48,7 @@ class ReinMaxRao(Tempered[Bernoullis | OneHots]):
         allow_steps: let a cost pass that has a step on its path to x; the gradient for φ leaves it out.
     """
 
-    exact_forward = True
-    needs = "differentiable"
-    hard = True
-
-    def __init__(
-        self,
-        samples: int | None = 1,
-        *,
-        temperature: float = 0.5,
-        noises: int = 10,
-        allow_unused: bool = False,
-        allow_steps: bool = False,
-    ) -> None:
-        super().__init__(samples, temperature=temperature, allow_unused=allow_unused, allow_steps=allow_steps)
-        checks.samples("ReinMaxRao", noises, argument="noises")
-        self.noises = noises
+    source = None  # type: ignore[assignment]  # not the paper of the class above
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         hard = variables.sample(self.draws, generator)
@@ -80,5 +64,4 @@ class ReinMaxRao(Tempered[Bernoullis | OneHots]):
         """The mean of softmax over noise given the sample, of the derivative with respect to the logits."""
         there: Any = recognize(with_parameters(variables.dist, {"logits": scores}))
         z = latent(there, hard.expand(self.noises, *hard.shape), generator)  # [K, k, *batch, *event]
-        logits = finite(variables.logits)
-        return soften(variables, (z + (logits - logits.detach())) / self.temperature).mean(0)
+        return self.averaged(variables, z)

@@ -12,21 +12,20 @@ Source: Salimans et al. (2017) for evolution strategies; the halves were derived
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Generator, Tensor
 from torch.distributions import transform_to
 
-from sampleprop import checks, noise
+from sampleprop import noise
 from sampleprop.costs import Costs
-from sampleprop.estimators.smoothing.perturbation import Draw, PerturbedParameters, in_unbounded, sample_both
+from sampleprop.estimators.smoothing.evolution_strategies import EvolutionStrategies
+from sampleprop.estimators.smoothing.perturbation import Draw, in_unbounded, sample_both
 from sampleprop.families import Variables
 from sampleprop.families.parameters import asked, constraint_of
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
 
-class SobolStrategies(PerturbedParameters):
+class SobolStrategies(EvolutionStrategies):
     r"""Moves all parameters in evenly spread random directions, and weights each by its cost less that of other ones.
 
     .. math::
@@ -43,18 +42,7 @@ class SobolStrategies(PerturbedParameters):
         sigma: σ, above 0, in the units of the parameters in coordinates without bounds.
     """
 
-    def __init__(self, samples: int = 1, *, sigma: float = 0.1) -> None:
-        super().__init__(samples)
-        checks.positive(self.name, "sigma", sigma)
-        self.sigma = sigma
-
-    @property
-    def _step(self) -> float:
-        return self.sigma
-
-    @staticmethod
-    def _direction(shape: Sequence[int], like: Tensor, generator: Generator | None) -> Tensor:
-        raise NotImplementedError  # the directions of all parameters are drawn together
+    source = None  # type: ignore[assignment]  # not the paper of the class above
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
         points, names = variables.sample(self.draws, generator), asked(variables.parameters)
