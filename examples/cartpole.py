@@ -252,7 +252,7 @@ def main() -> None:
     steps = arguments.steps or (10 if arguments.fast else STEPS)
     histories: dict[str, list[training.History]] = {}
     for name in names:
-        for seed in range(arguments.seed, arguments.seed + arguments.seeds):
+        for seed in training.seeds(arguments):
             path = arguments.out / f"{name}-{seed}.pt"
             histories.setdefault(name, []).append(run(name, seed, steps, EVERY, path, arguments.resume)[1])
     # One policy, and one critic, for all: of a short training by the critic.

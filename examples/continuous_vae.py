@@ -167,8 +167,7 @@ def main() -> None:
     held_out = loaded.held_out.images.bernoulli(generator=torch.Generator().manual_seed(0))
     images = loaded.training.images, held_out[:50] if arguments.fast else held_out
     names = training.chosen(arguments, ESTIMATORS)
-    seeds = range(arguments.seed, arguments.seed + arguments.seeds)
-    runs = {name: [train(name, seed, images, arguments) for seed in seeds] for name in names}
+    runs = training.each(arguments, names, lambda name, seed: train(name, seed, images, arguments))
     # One model for all: the first estimator's, so that no one is judged where it has led itself.
     comparisons = compared(runs[names[0]][0]["model"], images[0][:COMPARED].round(), names, arguments)
     rows = {row.label: row for comparison in comparisons for row in comparison.rows}

@@ -212,8 +212,7 @@ def main() -> None:
             f"{arguments.latents} latents and --evaluations {arguments.evaluations} need an estimator that takes both; "
             f"got {', '.join(names)}. Name another one, or give more evaluations."
         )
-    seeds = range(arguments.seed, arguments.seed + arguments.seeds)
-    runs = {name: [train(name, seed, images, arguments) for seed in seeds] for name in fitting}
+    runs = training.each(arguments, fitting, lambda name, seed: train(name, seed, images, arguments))
     # One model for all: the first estimator's, so that no one is judged where it has led itself.
     model, x = runs[fitting[0]][0]["model"], images[0][:COMPARED].round()
     comparison = compared(model, x, fitting, arguments)

@@ -291,7 +291,7 @@ def main() -> None:
     if counts[-1] > data.side**2:
         parser.error(f"{arguments.data} has {data.side**2} pixels to choose from; got --pixels {counts[-1]}")
     steps, fresh = arguments.steps or (100 if arguments.fast else STEPS), 100 if arguments.fast else FRESH_STEPS
-    seeds = range(arguments.seed, arguments.seed + arguments.seeds)
+    seeds = training.seeds(arguments)
     results: dict[str, dict[int, list[tuple[Chosen, float]]]] = {}
 
     def note(name: str, count: int, seed: int, chosen: Chosen) -> None:

@@ -207,8 +207,7 @@ def main() -> None:
             f"{pixels(arguments)} pixels need some of {', '.join(registered(arguments))}; got {arguments.estimator}"
         )
     loaded = training.load(parser, arguments)
-    seeds = range(arguments.seed, arguments.seed + arguments.seeds)
-    runs = {name: [train(name, seed, loaded, arguments) for seed in seeds] for name in names}
+    runs = training.each(arguments, names, lambda name, seed: train(name, seed, loaded, arguments))
     torch.manual_seed(0)
     print(report(runs, yardsticks(runs[names[0]][0]["model"], loaded)))
     stem = f"{arguments.data}-{pixels(arguments)}"

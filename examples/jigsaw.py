@@ -152,14 +152,12 @@ def main() -> None:
     data = training.load(parser, arguments)
     images = data.training.images, data.held_out.images
     steps = arguments.steps or (20 if arguments.fast else STEPS)
-    histories = {
-        name: [
-            train(name, seed, arguments.side, images, data.side, steps,
-                  arguments.out / f"{arguments.data}-{arguments.side}-{name}-{seed}.pt", arguments.resume)
-            for seed in range(arguments.seed, arguments.seed + arguments.seeds)
-        ]
-        for name in training.chosen(arguments, ESTIMATORS)
-    }  # fmt: skip
+
+    def one(name: str, seed: int) -> training.History:
+        path = arguments.out / f"{arguments.data}-{arguments.side}-{name}-{seed}.pt"
+        return train(name, seed, arguments.side, images, data.side, steps, path, arguments.resume)
+
+    histories = training.each(arguments, training.chosen(arguments, ESTIMATORS), one)
     rows = [
         [name + (" (biased)" if name in BIASED else ""),
          *(training.mean_and_error([history[-1][key] for history in runs]) for key in ("solved", "in place"))]

@@ -182,17 +182,14 @@ def report(policy: LlamaForCausalLM) -> Any:
 def main() -> None:
     parser = training.parser("language_model", __doc__, ESTIMATORS, images=False)
     arguments = parser.parse_args()
-    names = training.chosen(arguments, ESTIMATORS)
     steps = arguments.steps or (6 if arguments.fast else STEPS)
     torch.manual_seed(arguments.seed)
     print(f"Are the draws what their log-probabilities say?\n{report(model())}\n")
-    histories: dict[str, list[training.History]] = {
-        name: [
-            run(name, seed, steps, EVERY, arguments.out / f"{name}-{seed}.pt", arguments.resume)
-            for seed in range(arguments.seed, arguments.seed + arguments.seeds)
-        ]
-        for name in names
-    }
+
+    def one(name: str, seed: int) -> training.History:
+        return run(name, seed, steps, EVERY, arguments.out / f"{name}-{seed}.pt", arguments.resume)
+
+    histories = training.each(arguments, training.chosen(arguments, ESTIMATORS), one)
     rows = [
         [
             name + (" (biased)" if name in BIASED else ""),

@@ -138,13 +138,12 @@ def main() -> None:
     torch.set_num_threads(1)
     data = training.load(parser, arguments)
     steps = arguments.steps or (30 if arguments.fast else STEPS)
-    histories = {
-        name: [
-            train(name, seed, data, steps, arguments.out / f"{arguments.data}-{name}-{seed}.pt", arguments.resume)
-            for seed in range(arguments.seed, arguments.seed + arguments.seeds)
-        ]
-        for name in training.chosen(arguments, ESTIMATORS)
-    }
+
+    def one(name: str, seed: int) -> training.History:
+        path = arguments.out / f"{arguments.data}-{name}-{seed}.pt"
+        return train(name, seed, data, steps, path, arguments.resume)
+
+    histories = training.each(arguments, training.chosen(arguments, ESTIMATORS), one)
     keys = ("accuracy", "experts in use", "busiest")
     rows = [
         [name + (" (biased)" if name in BIASED else ""),

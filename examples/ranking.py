@@ -133,13 +133,11 @@ def main() -> None:
     torch.set_num_threads(1)
     steps = arguments.steps or (20 if arguments.fast else STEPS)
     parts = load()
-    histories = {
-        name: [
-            train(name, seed, parts, steps, arguments.out / f"{name}-{seed}.pt", arguments.resume)
-            for seed in range(arguments.seed, arguments.seed + arguments.seeds)
-        ]
-        for name in training.chosen(arguments, ESTIMATORS)
-    }
+
+    def one(name: str, seed: int) -> training.History:
+        return train(name, seed, parts, steps, arguments.out / f"{name}-{seed}.pt", arguments.resume)
+
+    histories = training.each(arguments, training.chosen(arguments, ESTIMATORS), one)
     keys = ("utility", "NDCG@3", "missing")
     rows = [
         [name, *(training.mean_and_error([100 * history[-1][key] for history in runs]) for key in keys)]

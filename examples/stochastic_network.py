@@ -172,9 +172,8 @@ def main() -> None:
     loaded = training.load(parser, arguments)
     held_out = loaded.held_out.images.bernoulli(generator=torch.Generator().manual_seed(0))
     images = loaded.training.images, held_out[:50] if arguments.fast else held_out
-    seeds = range(arguments.seed, arguments.seed + arguments.seeds)
     names = training.chosen(arguments, ESTIMATORS)
-    runs = {name: [train(name, seed, images, arguments) for seed in seeds] for name in names}
+    runs = training.each(arguments, names, lambda name, seed: train(name, seed, images, arguments))
     print(report(runs))
     picture = arguments.out / f"{arguments.data}.png"
     panels = {"training": "ELBO of training images, nats", "held out": "ELBO of held-out images, nats"}

@@ -10,7 +10,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from rich.console import Console
@@ -20,6 +20,7 @@ from torch import Tensor
 import data
 import sampleprop as sp
 
+R = TypeVar("R")
 History = list[dict[str, float]]  # what was measured, with its "step"
 ROWS = 40_000  # samples times images that `bounds` evaluates at once
 
@@ -94,6 +95,16 @@ def run(main: Callable[[], None]) -> None:
 def chosen(arguments: argparse.Namespace, estimators: Iterable[str]) -> list[str]:
     """The names that --estimator asks for, in the order of the register."""
     return [name for name in estimators if "all" in arguments.estimator or name in arguments.estimator]
+
+
+def seeds(arguments: argparse.Namespace) -> range:
+    """The seeds that --seed and --seeds ask for."""
+    return range(arguments.seed, arguments.seed + arguments.seeds)
+
+
+def each(arguments: argparse.Namespace, names: Iterable[str], one: Callable[[str, int], R]) -> dict[str, list[R]]:
+    """What `one(name, seed)` returns, for each of the estimators and each seed."""
+    return {name: [one(name, seed) for seed in seeds(arguments)] for name in names}
 
 
 def train(
