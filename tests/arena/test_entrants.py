@@ -213,3 +213,17 @@ def test_the_draws_of_finite_order_are_true_counts():
     draw = FiniteOrder(3).propose(q)
     assert isinstance(draw, Attached)
     assert torch.equal(draw.points, draw.points.round())
+
+
+@pytest.mark.parametrize("event", ["bits", "classes"])
+def test_reinmax_rao_is_three_halves_of_a_soft_derivative_at_high_temperatures(event: str) -> None:
+    """Both soft points are uniform there, whatever the noise: 2 J(uniform) / τ - J(uniform) / (2 τ), up to 1 / τ²."""
+    logits = torch.tensor([0.4, -0.8, 0.3], dtype=torch.float64, requires_grad=True)
+    direction = torch.tensor([1.0, -0.5, 2.0], dtype=torch.float64)
+    bits, temperature = event == "bits", 1e6
+    dist = Independent(Bernoulli(logits=logits), 1) if bits else OneHotCategorical(logits=logits)
+    estimator = ReinMaxRao(4, temperature=temperature).double()
+    value = sp.expect(lambda x: x @ direction, dist, estimator, generator=torch.Generator().manual_seed(0))
+    (found,) = torch.autograd.grad(value, logits)
+    soft = direction / 4 if bits else (direction - direction.mean()) / 3
+    torch.testing.assert_close(temperature * found, 1.5 * soft, rtol=1e-4, atol=1e-4)
