@@ -18,8 +18,12 @@ from sphinx.writers.html5 import HTML5Translator
 PIXELS = 16  # of one em of the text around
 INLINE, DISPLAY = 17.5, 18.5  # the font size of formulas, in pixels: STIX is smaller than the text's font
 CONVERTER = LatexToMathML()
-# ziamath puts a space between ∇ and its index where the operator is an identifier; as text it has none.
-SPACED = re.compile(r'<mrow><mspace/><mi mathvariant="normal">([∇∂])</mi></mrow>|<mi mathvariant="normal">([∇∂])</mi>')
+# ziamath puts a space after ∇ and ∂ where the operator is an identifier; as text it has none.
+LETTER = '<mi(?: mathvariant="normal")?>([∇∂])</mi>'
+SPACED = re.compile(f"<mrow><mspace/>{LETTER}</mrow>|{LETTER}")
+VARIANTS = re.compile("[\N{VARIATION SELECTOR-1}\N{VARIATION SELECTOR-2}]")  # the font has no drawing for them
+# The forms of these letters that the text's font has.
+LETTERS = re.compile(r"\\(phi|epsilon)\b")
 
 
 class Punctuation(SphinxPostTransform):
@@ -46,8 +50,8 @@ class Punctuation(SphinxPostTransform):
 @cache
 def drawing(tex: str, display: bool) -> tuple[str, float, float, float]:
     """A formula as SVG; its width, height and depth below the line, in em."""
-    source = CONVERTER.convert_with_local_state(re.sub(r"\\phi\b", r"\\varphi", tex), displaystyle=display)
-    source = SPACED.sub(lambda found: f"<mtext>{found[1] or found[2]}</mtext>", source)
+    source = CONVERTER.convert_with_local_state(LETTERS.sub(r"\\var\1", tex), displaystyle=display)
+    source = SPACED.sub(lambda found: f"<mtext>{found[1] or found[2]}</mtext>", VARIANTS.sub("", source))
     formula = ziamath.Math(source, size=DISPLAY if display else INLINE)
     svg = formula.svg().replace("black", "currentColor")
     width, height = (float(re.search(rf'{name}="([\d.]+)', svg)[1]) for name in ("width", "height"))  # type: ignore[index]

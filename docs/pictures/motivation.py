@@ -7,7 +7,7 @@ from torch.distributions import Bernoulli
 
 import sampleprop as sp
 from pictures.measure import Data, gradients, measured, variance
-from pictures.style import INK, MUTED, PALE, TINT, UNBIASED, figure, panels, say, ticks
+from pictures.style import INK, PALE, TINT, UNBIASED, figure, panels, say, ticks
 
 PHI = 0.5
 
@@ -41,7 +41,6 @@ def draw(data: Data) -> Figure:
     left.plot(phi[90:140], at + data["exact"] * (phi[90:140] - PHI), color=UNBIASED, lw=2)
     left.plot(PHI, at, "o", color=UNBIASED, ms=6)
     say(left, 1.3, at - 0.1, f"slope {data['exact']:.3f}", UNBIASED)
-    say(left, -3.9, 2.85, "the exact gradient", MUTED)
     ticks(left, "x", [-4, 0, 4])
     ticks(left, "y", [1, 2, 3])
     left.set_title("The expected cost")
