@@ -16,8 +16,8 @@ KINDS = {"right": "right", "refused": "refused", "n/a": "nothing", "skipped": "s
 WORDS = {
     "right": "right",
     "refused": "refused, with advice",
-    "n/a": "nothing to ask",
-    "skipped": "needs a machine that was not there",
+    "n/a": "does not apply",
+    "skipped": "needs a machine that was not available",
 }
 
 

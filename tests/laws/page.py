@@ -19,9 +19,10 @@ MARKS = {"right": "●", "refused": "–", "not finite": "∞"}
 
 HEAD = """# Every distribution
 
-Every class of `torch.distributions`, and of those that Pyro adds, in five regimes of its parameters: the smallest that
-float32 holds, small, ordinary, large, and the largest. Six estimators on each. Written by `python -m laws` in `tests/`;
-the data is in `laws.json` beside this page.
+This page shows for which distributions, and for which parameters, an estimator is right. Each row is a class of
+`torch.distributions`, or a class that Pyro adds. Each has five settings of its parameters, called **regimes**: the smallest
+that float32 holds, small, ordinary, large, and the largest. Six estimators were tried on each; "default" is `expect` without
+an estimator.
 
 ```{image} _static/laws-light.svg
 :class: only-light
@@ -32,17 +33,20 @@ the data is in `laws.json` beside this page.
 :alt: A grid of all distributions and estimators; each cell has five marks, one for each regime.
 ```
 
-f is a ramp, 0 below the distribution's 30 % quantile and 1 above its 80 % quantile. E[f] is an integral of the survival
-function, which scipy or a closed form gives in float64; its derivative comes from central differences.
+The cost $f$ is a ramp. It is 0 below the distribution's 30 % quantile and 1 above its 80 % quantile, with a straight line
+between them. The exact $\\mathbb{E}[f]$ is an integral of the survival function, which scipy or a closed form gives in float64.
+Its derivative comes from central differences.
 
-- **●** right: value and gradient agree with that, |z| < 6.5 over {rows} replicates in float32, with an allowance of
-  10⁻³ for rounding ({bias} for EvolutionStrategies, which is biased). A gradient is counted per step of its parameter:
-  one scale for a location, a factor of e for a positive parameter, 1 for a logit.
-- **–** refused, by an error that says who needs what and what to do. The reasons are listed below.
-- **∞** not finite: the gradient has a NaN or an infinity, which shows. It happens where float32 does not hold 1/scale².
+- **●** right: value and gradient agree with the exact ones, $|z| < 6.5$ over {rows} replicates in float32. A further
+  $10^{-3}$ is allowed for rounding, and {bias} for EvolutionStrategies, which is biased. The gradient is measured per unit of
+  its parameter: one scale for a location, a factor of e for a positive parameter, 1 for a logit.
+- **–** refused: an error says what the estimator needs, and what to do. The [reasons](#reasons-for-refusals) are below.
+- **∞** not finite: the gradient has a NaN or an infinity. This happens where float32 cannot hold 1/scale².
 
-No cell is silent: a wrong finite number fails the test. Not in the sweep: a location that is 10⁶ scales or more away
-from 0, where float32 rounds the samples themselves by more than a tenth of the scale. Use float64 there.
+Any other result, such as a finite number that is wrong, fails a test. One case is not tested: a location that is $10^6$ scales
+or more away from 0. There float32 rounds the samples themselves by more than a tenth of the scale, so use float64.
+
+`python -m laws` in `tests/` writes this page. The data is in `laws.json` in the folder `docs`.
 """
 
 
@@ -73,16 +77,14 @@ def render(table: Table, rows: int, bias: float) -> str:
     """The page."""
     parts = [HEAD.replace("{rows}", f"{rows:,}").replace("{bias}", f"{bias:g}")]
     for title, laws in (("torch.distributions", TORCH), ("Pyro", PYRO)):
-        parts.append(f"## {title}\n")
-        parts.append(_table(table, laws))
-    parts.append(SUBCLASSES)
+        parts.append(f":::{{dropdown}} The cells of {title} as words\n\n{_table(table, laws)}\n:::\n")
+    parts.append(f"{SUBCLASSES}\n:::{{dropdown}} The methods of each class\n")
     parts.append("| | " + " | ".join(f"`{method}`" for method in METHODS) + " |\n|---" + "|---" * len(METHODS) + "|")
     parts[-1] += "".join(
         f"\n| {law.name} | " + " | ".join("–" if has(law.kind, m) else "" for m in METHODS) + " |" for law in TORCH
     )
-    parts.append("\n## What is left out of Pyro\n")
-    parts.append("\n".join(f"- `{name}`: {reason}." for name, reason in sorted(LEFT_OUT.items())) + "\n")
-    parts.append("## Why it was refused\n")
+    parts.append(f":::\n{MISSING}")
+    parts.append("\n".join(f"- `{name}`: {reason}." for name, reason in sorted(LEFT_OUT.items())) + f"\n{REASONS}")
     parts.append("\n".join(f"- {reason}" for reason in _reasons(table)) + "\n")
     return "\n".join(parts)
 
@@ -90,10 +92,23 @@ def render(table: Table, rows: int, bias: float) -> str:
 SUBCLASSES = """
 ## Subclasses
 
-A subclass that overrides one of these methods and inherits the others contradicts itself: its samples and its
-log-probabilities may belong to two distributions. Each of these was tried in the five regimes with the six estimators,
-and all refuse it (**–**); an empty cell is a method that the class does not have. A subclass that defines both `sample`
-and `log_prob` is taken at its word, and an `rsample` needs `has_rsample = True` beside it.
+A subclass may override one method and inherit the others. Its samples and its log-probabilities may then belong to two
+different distributions. For each class in the table, a subclass that overrides only one method was tried in the five regimes,
+with the six estimators. All of them refuse it (**–**). An empty cell is a method that the class does not have.
+
+A subclass that defines both `sample` and `log_prob` is accepted. If it defines `rsample`, it also needs
+`has_rsample = True`.
+"""
+
+MISSING = """
+## Distributions of Pyro that are not tested
+"""
+
+REASONS = """
+## Reasons for refusals
+
+The number in brackets says how often the message occurs in the sweep, and n stands for a number. Tensors in a message are
+left out.
 """
 
 
@@ -108,13 +123,15 @@ def _table(table: Table, laws: list[Law]) -> str:
 def _reasons(table: Table) -> list[str]:
     """The distinct refusals, the commonest first, without the names of laws and estimators."""
     found: dict[str, int] = {}
-    names = sorted({law.kind.__name__ for law in (*TORCH, *PYRO)}, key=len, reverse=True)
+    names = "|".join(sorted({law.kind.__name__ for law in (*TORCH, *PYRO)}, key=len, reverse=True))
     for row in table.values():
         for name, verdicts in row.items():
             for verdict in verdicts:
                 if verdict.kind == "refused":
-                    reason = template(verdict.says).replace(name, "*estimator*", 1)
-                    reason = re.sub(r"got (" + "|".join(names) + r")\b", "got *distribution*", reason)
+                    reason = template(verdict.says)
+                    reason = re.sub(rf"^({name}|ScoreFunction|Pathwise)\b", "*estimator*", reason)
+                    reason = re.sub(rf"\b(got|parameters of|score of|sample of) ({names})\b", r"\1 *distribution*", reason)
+                    reason = re.sub(r"tensor\(\[.*", "…", reason)
                     found[reason] = found.get(reason, 0) + 1
     return [f"({count}) {reason}" for reason, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))]
 

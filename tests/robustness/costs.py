@@ -45,14 +45,14 @@ def _points(subject: Subject) -> int:
 
 @condition("NaN cost, raise")
 def nan_raises(subject: Subject) -> Verdict:
-    """Refused with its index."""
+    """Refused; the error names the index."""
     wanted = rf"{subject.name} needs finite costs; .* nan at \[sample, \*batch\] = \[0, 2\]\. Fix f, or pass nonfinite="
     return refusal(lambda: subject.run(f=_spoiled(subject.f(theta()), math.nan)), wanted)
 
 
 @condition("inf cost, raise")
 def inf_raises(subject: Subject) -> Verdict:
-    """Refused with its index."""
+    """Refused; the error names the index."""
     wanted = (
         rf"{subject.name} needs finite costs; .* -inf at \[sample, \*batch\] = \[0, 2\]\. Fix f, or pass nonfinite="
     )
@@ -61,7 +61,8 @@ def inf_raises(subject: Subject) -> Verdict:
 
 @condition("NaN cost, propagate")
 def nan_propagates(subject: Subject) -> Verdict:
-    """The value of its row is NaN; value and gradient of every other row equal those of clean costs, same noise."""
+    """The value of the row with the NaN is NaN. The value and gradient of every other row equal those of finite
+    costs, with the same noise."""
     found = subject.run(f=_spoiled(subject.f(theta()), math.nan), nonfinite="propagate")
     clean = subject.run()
     assert bool(found.value[2].isnan())
@@ -72,7 +73,8 @@ def nan_propagates(subject: Subject) -> Verdict:
 
 @condition("costs lost where x says so, drop")
 def lost(subject: Subject) -> Verdict:
-    """Value and gradient of E[f | f is finite] against the sum over the states (z-test, 32 samples); or refused."""
+    r"""Value and gradient of $\mathbb{E}[f \mid f \text{ is finite}]$ agree with the sum over the states (z-test, 32
+    samples), or the call is refused."""
     if not subject.estimator.can_drop:
         return _every_cost_is_needed(subject)
     estimator = copy.deepcopy(subject.estimator)
@@ -100,7 +102,8 @@ def _is_lost(x: Tensor) -> Tensor:
 
 @condition("all costs but one lost, drop")
 def all_but_one(subject: Subject) -> Verdict:
-    """Refused: one cost alone has nothing to be compared with. An exact sum is the cost of the state that is left."""
+    """Refused, because a single cost cannot be compared with others. An exact sum gives the cost of the state that
+    is left."""
     if not subject.estimator.can_drop:
         return _every_cost_is_needed(subject)
     several = subject.several() or subject
@@ -134,7 +137,7 @@ def all_raise(subject: Subject) -> Verdict:
 
 @condition("all costs lost, drop")
 def all_dropped(subject: Subject) -> Verdict:
-    """Refused: nothing is left to average."""
+    """Refused, because no cost is left."""
     if not subject.estimator.can_drop:
         return _every_cost_is_needed(subject)
     wanted = rf"{subject.name} needs a finite cost for each batch element; .* \[0\]\. Nothing is left to average: fix f"
@@ -152,8 +155,9 @@ def all_propagate(subject: Subject) -> Verdict:
 
 @condition("finite cost, NaN slope")
 def nan_slope(subject: Subject) -> Verdict:
-    """f has no derivative in one row, √0. Where f is not differentiated: value and gradients equal those without
-    slope. Where it is: autograd's own NaN comes out in that row, the other rows are right; or refused."""
+    r"""$f$ has no derivative in one row: $\sqrt 0$. If the estimator does not differentiate $f$, value and gradients
+    equal those without this term. If it does, the gradient of that row is NaN, as autograd computes it, and the
+    other rows are right; or the call is refused."""
     clean = theta()
     event_ndim = subject.event_ndim
 
@@ -179,7 +183,7 @@ def nan_slope(subject: Subject) -> Verdict:
 
 @condition("keep of another shape")
 def keep_of_another_shape(subject: Subject) -> Verdict:
-    """Told by hand to leave samples out with a mask that is not [k, *batch]: refused."""
+    """`combine` is told to leave samples out by a mask that does not have the shape `[k, *batch]`. Refused."""
     phi, weights = subject.kind.phi(BATCH), theta()
     dist, f = subject.kind.dist(phi), subject.f(weights)
     draw = subject.estimator.propose(dist)

@@ -26,7 +26,8 @@ def _event(subject: Subject) -> tuple[int, ...]:
 
 @condition("f without gradient")
 def without_gradient(subject: Subject) -> Verdict:
-    """A black box will do: value and φ's gradient equal those of the differentiable f, same noise. Else refused."""
+    r"""If the estimator needs no derivative of $f$, value and gradient for $\phi$ equal those with the
+    differentiable $f$ and the same noise. Otherwise the call is refused."""
     if not subject.black_box:
         return refusal(lambda: subject.run(f=lambda x: subject.f(theta())(x.detach())), f"{subject.name} {UNUSED}")
     same(subject.run(f=lambda x: subject.f(theta())(x).detach())[:2], subject.run()[:2])
@@ -46,20 +47,21 @@ def _across(subject: Subject, f: F) -> Verdict:
 
 @condition("a step in f")
 def step(subject: Subject) -> Verdict:
-    """f rounds its points. As above; the refusal names the operation."""
+    """$f$ rounds its points. As above; the refusal names the operation."""
     return _across(subject, lambda x: subject.f(theta())((1.7 * x).round()))
 
 
 @condition("a step beside a path")
 def step_beside_a_path(subject: Subject) -> Verdict:
-    """f of the points times f of the rounded points, so that there is a derivative, and a wrong one. As above."""
+    """$f$ is a function of the points times a function of the rounded points. It therefore has a derivative, but a
+    wrong one. As above."""
     f = subject.f(theta())
     return _across(subject, lambda x: f(x) * f((1.7 * x).round()))
 
 
 @condition("f in numpy")
 def in_numpy(subject: Subject) -> Verdict:
-    """As for f without gradient, with the squares of the points."""
+    """As for $f$ without gradient; $f$ computes squares of the points in numpy."""
     event = _event(subject)
 
     def inside(x: Tensor) -> Tensor:
@@ -77,7 +79,8 @@ def in_numpy(subject: Subject) -> Verdict:
 
 @condition("f ignoring x")
 def ignoring(subject: Subject) -> Verdict:
-    """The value and θ's gradient are exact, φ's gradient is 0 in the mean (z-test), or refused."""
+    r"""The value and the gradient for $\theta$ are exact, and the gradient for $\phi$ has mean 0 (z-test); or the
+    call is refused."""
     weights = theta(torch.float64)
     if not subject.black_box:
         return refusal(
@@ -96,8 +99,9 @@ def ignoring(subject: Subject) -> Verdict:
 
 @condition("f that depends on φ")
 def depends_on_phi(subject: Subject) -> Verdict:
-    """φ's gradient is the estimator's and the direct one together: it equals the sum of both with φ in f and φ in p
-    held apart, same noise; where the states can be summed also the exact one (z-test)."""
+    r"""The gradient for $\phi$ is the sum of the estimator's gradient and the direct one. It equals the sum of two
+    runs with the same noise, in which $f$ and the distribution have separate copies of $\phi$. If the states can be
+    enumerated, it also agrees with the exact gradient (z-test)."""
     f, ndim = subject.f(theta()), subject.kind.shape
 
     def direct(x: Tensor, phi: Tensor) -> Tensor:
@@ -139,31 +143,31 @@ def _reshaped(subject: Subject, change: Callable[[Tensor], Any], fix: str) -> Ve
 
 @condition("costs [k, B, 1]")
 def one_dimension_more(subject: Subject) -> Verdict:
-    """Refused, from `expect` and from `combine`."""
+    """Refused, by `expect` and by `combine`."""
     return _reshaped(subject, lambda costs: costs.unsqueeze(-1), r"return cost\.squeeze\(-1\)")
 
 
 @condition("costs [k]")
 def without_batch(subject: Subject) -> Verdict:
-    """Refused, from `expect` and from `combine`."""
+    """Refused, by `expect` and by `combine`."""
     return _reshaped(subject, lambda costs: costs.mean(1), r"Independent\(q, 1\)\. Or f reduces over the batch")
 
 
 @condition("a scalar cost")
 def scalar(subject: Subject) -> Verdict:
-    """Refused, from `expect` and from `combine`."""
+    """Refused, by `expect` and by `combine`."""
     return _reshaped(subject, lambda costs: costs.mean(), r"Independent\(q, 1\)\. Or f reduces over the batch")
 
 
 @condition("transposed costs")
 def transposed(subject: Subject) -> Verdict:
-    """Refused, from `expect` and from `combine`."""
+    """Refused, by `expect` and by `combine`."""
     return _reshaped(subject, lambda costs: costs.T.contiguous(), "another order: samples come first, then the batch")
 
 
 @condition("broadcastable costs")
 def broadcastable(subject: Subject) -> Verdict:
-    """Costs [k, 1]: refused, from `expect` and from `combine`."""
+    """Costs of shape `[k, 1]` are refused, by `expect` and by `combine`."""
     return _reshaped(subject, lambda costs: costs[:, :1], "nothing is broadcast")
 
 
@@ -176,7 +180,7 @@ def complex_costs(subject: Subject) -> Verdict:
 
 @condition("no cost at all")
 def nothing(subject: Subject) -> Verdict:
-    """f returns a list of tensors, a dict, a string, None: refused, each with what it is."""
+    """$f$ returns a list of tensors, a dict, a string or None. Each is refused; the error names what $f$ returned."""
     wanted = rf"{subject.name} needs the costs as one tensor.*; f returned {{}}.*(Join|Return)"
     verdicts = [
         refusal(partial(subject.run, f=_constant(value)), wanted.format(seen))
@@ -192,10 +196,10 @@ def nothing(subject: Subject) -> Verdict:
 
 @condition("integer samples")
 def integer_samples(subject: Subject) -> Verdict:
-    """Samples of a `Categorical`: value and gradient against the sum over the states (z-test; for a biased
-    estimator: equal to those of the one-hot variables of the same noise); or refused."""
+    """Samples of a `Categorical`. Value and gradient agree with the sum over the states (z-test). For a biased
+    estimator they equal those of one-hot variables with the same noise. Or the call is refused."""
     if subject.structured:
-        return meaningless("tried in the estimator's first row")
+        return meaningless("see the estimator's first row")
     case = Subject(subject.estimator, INTEGERS)
     if not subject.on(INTEGERS):
         return refusal(lambda: case.run(), rf"{case.name} needs .*; got Categorical.* Use ")

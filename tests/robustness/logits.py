@@ -45,8 +45,8 @@ NO_LOGITS = meaningless("takes no logits")
 
 @condition("-inf logits")
 def minus_infinity(subject: Subject) -> Verdict:
-    """f never sees an outcome of probability zero; then value and gradient against the sum over the possible states
-    (z-test; for a biased estimator: equal to the limit of logits of 60, same noise; smoothing: the z-test)."""
+    """$f$ never gets an outcome of probability zero. Value and gradient agree with the sum over the possible states
+    (z-test). For a biased estimator they equal the limit of logits of ±60, with the same noise."""
     for case in subject.logits():
         masked = torch.tensor(MASKED[case.kind], dtype=torch.float64)
         _sees_only_the_possible(case, masked)
@@ -80,8 +80,8 @@ def _sees_only_the_possible(case: Subject, masked: Tensor) -> None:
 
 @condition("a row of -inf")
 def nothing_possible(subject: Subject) -> Verdict:
-    """Refused with the index of the row."""
-    verdict = meaningless("takes no classes; for a bit -inf is p = 0") if subject.logits() else NO_LOGITS
+    """Refused; the error names the index of the row."""
+    verdict = meaningless("takes no classes; for a bit, a logit of -inf is a probability of zero") if subject.logits() else NO_LOGITS
     for case in [subject] if subject.structured else subject.on(CLASSES, ONE_HOTS, INTEGERS):
         phi = case.kind.phi(BATCH).detach()
         phi[1] = -INF
@@ -103,7 +103,8 @@ def _by_probs(kind: Kind, probs: Tensor) -> td.Distribution:
 
 @condition("p in {0, 1}")
 def certain(subject: Subject) -> Verdict:
-    """Without a gradient for p: the value is f at the certain point and θ's gradient is ∇f there, exactly."""
+    r"""The probabilities need no gradient. The value is $f$ at the certain point and the gradient for $\theta$ is
+    $\nabla_\theta f$ there, exactly."""
     if subject.structured:
         return NO_PROBS
     for case in subject.logits():
@@ -125,8 +126,9 @@ def f_at_certainty(case: Subject, weights: Tensor) -> Tensor:
 
 @condition("p in {0, 1}, attached")
 def certain_with_gradient(subject: Subject) -> Verdict:
-    """The gradient with respect to a p of exactly 0 or 1 is NaN, because the score is lost in the number; behind
-    `where`, which erases it, all other gradients are finite, and that of the erased entry is 0."""
+    """The gradient with respect to a probability of exactly 0 or 1 is not defined, so it is NaN. If the probability
+    comes from `where`, this gradient is discarded: all other gradients are finite, and that of the discarded entry
+    is 0."""
     if subject.structured:
         return NO_PROBS
     for case in subject.logits():
@@ -149,7 +151,8 @@ def certain_with_gradient(subject: Subject) -> Verdict:
 
 @condition("logits ±1e4")
 def huge(subject: Subject) -> Verdict:
-    """In float32: the value is f at the certain point, θ's gradient ∇f there, φ's gradient 0 (its exact value)."""
+    r"""In float32, the value is $f$ at the certain point, the gradient for $\theta$ is $\nabla_\theta f$ there, and
+    the gradient for $\phi$ is 0, its exact value."""
     for case in subject.logits():
         phi = (2e4 * torch.tensor([CERTAIN[case.kind]] * BATCH) - 1e4).requires_grad_()
         weights = theta()
@@ -171,9 +174,9 @@ def saturated(subject: Subject) -> Verdict:
 
 @condition("logits that are probabilities")
 def probabilities_as_logits(subject: Subject) -> Verdict:
-    """A number in (0, 1) is a legal logit, so nothing can be seen: right for the distribution as given, by z-test
-    against its states (for a biased estimator: the chain rule through the softmax, exactly). Read `dist.probs` if in
-    doubt."""
+    """A number in (0, 1) is a valid logit, so the mistake cannot be detected. The result is right for the given
+    distribution: it agrees with the sum over the states (z-test). For a biased estimator, the chain rule through the
+    softmax holds exactly. Read `dist.probs` if in doubt."""
     for case in subject.logits():
         numbers = case.kind.phi().detach().double()
         squash = torch.sigmoid if case.kind is BITS else lambda x: x.softmax(-1)

@@ -24,8 +24,8 @@ def _half(subject: Subject, dtype: torch.dtype) -> Verdict:
 
 @condition("float16")
 def float16(subject: Subject) -> Verdict:
-    """Parameters in float16: value and gradient are those of float32 with the same noise, up to the rounding of the
-    gradient to float16 (8 times that where the points are rounded too)."""
+    """With parameters in float16, value and gradient are those of float32 with the same noise, up to the rounding of
+    the gradient to float16. If the points are rounded too, eight times that is allowed."""
     return _half(subject, torch.float16)
 
 
@@ -47,8 +47,9 @@ def float32(subject: Subject) -> Verdict:
 
 @condition("autocast")
 def autocast(subject: Subject) -> Verdict:
-    """f holds a layer that autocast runs in bfloat16: the value stays float32, and value and gradients are those
-    without autocast up to the rounding of f to bfloat16, 16 units of the largest gradient or of a cost near 2."""
+    """$f$ holds a layer that autocast runs in bfloat16. The value stays float32. Value and gradients are those
+    without autocast, up to the rounding of $f$ to bfloat16: 16 units of rounding of the largest gradient, or of a
+    cost near 2."""
     layer = torch.nn.Linear(1, 1)
     with torch.no_grad():
         layer.weight.fill_(0.7)

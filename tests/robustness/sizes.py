@@ -12,7 +12,7 @@ from robustness.subject import BATCH, Subject, same, theta, unchecked
 
 @condition("empty batch")
 def empty_batch(subject: Subject) -> Verdict:
-    """An empty value, an empty gradient for φ, and zero for θ."""
+    r"""The value and the gradient for $\phi$ are empty, and the gradient for $\theta$ is zero."""
     phi = subject.kind.phi(0)
     with unchecked():
         found = subject.run(phi)
@@ -22,7 +22,7 @@ def empty_batch(subject: Subject) -> Verdict:
 
 @condition("no batch")
 def no_batch(subject: Subject) -> Verdict:
-    """Value and gradients equal those of a batch of one, same noise."""
+    """Value and gradients equal those of a batch of one, with the same noise."""
     one = subject.run(subject.kind.phi(1))
     found = subject.run(subject.kind.phi())
     same(found, (one.value[0], one.by_phi[0], one.by_theta))
@@ -41,7 +41,8 @@ EVENTS: dict[Kind, tuple[int, ...]] = {
 
 @condition("empty event")
 def empty_event(subject: Subject) -> Verdict:
-    """Nothing is random: the value is f at the empty point, θ's gradient ∇f there, φ's gradient empty."""
+    r"""Nothing is random. The value is $f$ at the empty point, the gradient for $\theta$ is $\nabla_\theta f$ there,
+    and the gradient for $\phi$ is empty."""
     cases = subject.on(*EVENTS)
     for case in cases[:1]:
         phi, weights = torch.zeros(BATCH, *EVENTS[case.kind], requires_grad=True), theta()
@@ -53,14 +54,14 @@ def empty_event(subject: Subject) -> Verdict:
             found = case.run(phi, f=f, weights=weights)
         expected = weights.detach().sum().expand(BATCH)
         same(found, (expected, torch.zeros_like(phi), torch.full((2,), float(BATCH))))
-    return RIGHT if cases else meaningless("takes single variables only, or structures, which have an item at least")
+    return RIGHT if cases else meaningless("accepts only single variables, or structures, which have at least one item")
 
 
 @condition("one sample where two are needed")
 def one_sample(subject: Subject) -> Verdict:
-    """Refused where it is built; meaningless where one sample will do."""
+    """The constructor of the estimator refuses it. The condition does not apply if one sample is enough."""
     if "samples" not in vars(subject.estimator):
-        return meaningless("has no number of samples")
+        return meaningless("has no argument samples")
     kind = type(subject.estimator)
     if kind().samples_least < 2:
         same_configuration = kind(1)

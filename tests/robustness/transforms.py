@@ -30,7 +30,7 @@ def _quiet(subject: Subject, mode: Callable[[], AbstractContextManager[None]]) -
 
 @condition("no_grad")
 def no_grad(subject: Subject) -> Verdict:
-    """The value equals the one with gradients, same noise, and asks for none."""
+    """The value equals the one with gradients and the same noise, and requires no gradient."""
     return _quiet(subject, torch.no_grad)
 
 
@@ -42,7 +42,8 @@ def inference_mode(subject: Subject) -> Verdict:
 
 @condition("checkpointing")
 def checkpointing(subject: Subject) -> Verdict:
-    """Inside `torch.utils.checkpoint`, which draws twice: value and gradients equal those outside, same noise."""
+    """Inside `torch.utils.checkpoint`, which draws twice, value and gradients equal those outside it, with the same
+    noise."""
     phi, weights = subject.kind.phi(BATCH), theta()
 
     def block(phi: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ def checkpointing(subject: Subject) -> Verdict:
 
 @condition("retain_graph")
 def retain_graph(subject: Subject) -> Verdict:
-    """Two backward passes give the same gradients twice, and add up in `.grad`."""
+    """Two backward passes give the same gradients, and their sum in `.grad`."""
     phi, weights = subject.kind.phi(BATCH), theta()
     expected = subject.run()
     value = subject.value(phi, subject.f(weights))
@@ -73,8 +74,9 @@ def retain_graph(subject: Subject) -> Verdict:
 
 @condition("double backward")
 def double_backward(subject: Subject) -> Verdict:
-    """The derivative of the gradient's sum: right against the sum over all states (z-test), or refused. θθ: right,
-    equal to that of a plain mean over the points in the certificates' own tests."""
+    r"""The derivative of the gradient's sum is right against the sum over all states (z-test), or it is refused. The
+    second derivative with respect to $\theta$ is right; the tests of the certificates show that it equals that of a
+    plain mean over the points."""
     dist = subject.kind.dist(subject.kind.phi(2))
     weights = theta(torch.float64)
     if subject.estimator.order(dist) < 2:
@@ -111,8 +113,8 @@ def _expectation(subject: Subject, phi: Tensor) -> Tensor:
 
 @condition("vmap")
 def mapped(subject: Subject) -> Verdict:
-    """`vmap(grad)` with the same noise in each copy equals a loop over the copies; with different noise it is
-    finite."""
+    """`vmap(grad)` with the same noise in each copy equals a loop over the copies. With different noise, the result
+    is finite."""
     if subject.kind in (GAMMA, POISSON):
         return meaningless("torch's own sampler of this distribution has no rule for vmap")
     phi, f = subject.kind.phi(4).detach(), subject.f(theta().detach())
@@ -133,10 +135,10 @@ def mapped(subject: Subject) -> Verdict:
 
 @condition("compile")
 def compiled(subject: Subject) -> Verdict:
-    """`torch.compile(fullgraph=True, backend="aot_eager")`, torch's settings as they come: value and gradients equal
-    those of the plain call, same noise."""
+    """`torch.compile(fullgraph=True, backend="aot_eager")` with torch's default settings: value and gradients equal
+    those of the plain call, with the same noise."""
     if subject.estimator.compiles is not True:
-        return meaningless(f"says that it does not compile: {subject.estimator.compiles}")
+        return meaningless(f"declares that it does not compile: {subject.estimator.compiles}")
 
     event_ndim, kind, estimator = subject.event_ndim, subject.kind, subject.estimator
 
@@ -162,19 +164,20 @@ def _copied(subject: Subject, other: sp.Estimator[Any, Any]) -> Verdict:
 
 @condition("deepcopy")
 def deepcopied(subject: Subject) -> Verdict:
-    """The copy gives equal numbers, same noise."""
+    """The copy gives equal numbers with the same noise."""
     return _copied(subject, copy.deepcopy(subject.estimator))
 
 
 @condition("pickle")
 def pickled(subject: Subject) -> Verdict:
-    """What comes back gives equal numbers, same noise."""
+    """The unpickled object gives equal numbers with the same noise."""
     return _copied(subject, pickle.loads(pickle.dumps(subject.estimator)))
 
 
 @condition("state_dict")
 def state_dict(subject: Subject) -> Verdict:
-    """Saved, loaded into an estimator whose parameters are others: equal numbers, same noise."""
+    """The state is saved, and loaded into an estimator with other parameters. It then gives equal numbers with the
+    same noise."""
     file = io.BytesIO()
     torch.save(subject.estimator.state_dict(), file)
     file.seek(0)
@@ -188,8 +191,8 @@ def state_dict(subject: Subject) -> Verdict:
 
 @condition("a saved draw")
 def saved_draw(subject: Subject) -> Verdict:
-    """Proposed under no_grad, saved, loaded and combined later: equal to the draw kept in memory; or refused where
-    the path to φ would be lost."""
+    r"""A draw that was proposed under no_grad, saved, loaded and combined later gives the same result as the draw
+    kept in memory. If the path to $\phi$ would be lost, the call is refused."""
     phi, f = subject.kind.phi(BATCH), subject.f(theta())
     dist, estimator = subject.kind.dist(phi), subject.estimator
 
@@ -212,7 +215,8 @@ def saved_draw(subject: Subject) -> Verdict:
 
 @condition("CUDA")
 def cuda(subject: Subject) -> Verdict:
-    """The draw made on the device and combined there equals the same draw combined on the CPU, to 1e-5."""
+    """A draw that is made on the device and combined there gives the same result as when it is combined on the CPU,
+    to 1e-5."""
     if not torch.cuda.is_available():
         return Verdict("skipped", "no CUDA device here")
     return elsewhere(subject, torch.device("cuda"))
