@@ -142,17 +142,25 @@ def test_half_precision_logits_are_normalized_in_single_precision() -> None:
 
 @pytest.mark.parametrize("kind", [td.Bernoulli, td.OneHotCategorical, td.Categorical])
 @pytest.mark.parametrize("k", [2, 40])  # a matrix product from 16 samples and 20,000 numbers on
-def test_weighted_points_are_the_weighted_score_where_the_weights_sum_to_zero(kind: type[Distribution], k: int) -> None:
-    logits = torch.randn(200, 3, generator=Generator().manual_seed(0), dtype=torch.float64)
-    variables = families.recognize(td.Independent(kind(logits=logits.expand(4, 200, 3)), 1))  # type: ignore[call-arg]
+def test_weighted_scores_lead_to_the_gradient_of_the_log_prob_of_torch(kind: type[Distribution], k: int) -> None:
+    leaf = torch.randn(200, 3, generator=Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    dist = td.Independent(kind(logits=leaf.expand(4, 200, 3)), 1)  # type: ignore[call-arg]
+    variables = families.recognize(dist)
     assert isinstance(variables, families.Discrete)
     points = variables.sample(k, Generator().manual_seed(1))
     weights = torch.randn(k, 4, generator=Generator().manual_seed(2), dtype=torch.float64)
-    weights = weights - weights.mean(0)
-    found, expected = variables.weighted_points(points, weights), variables.weighted_score(points, weights)
-    torch.testing.assert_close(found, expected)
-    one = (weights[0] * 0 + 1).unsqueeze(0)
-    torch.testing.assert_close(variables.weighted_score(points[:1], one), variables.score(points[0]))
+    log_prob = dist.log_prob(points)
+
+    def through(gradient: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(variables.logits, leaf, gradient, retain_graph=True)[0]
+
+    def expected(weights: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad((weights * log_prob[: len(weights)]).sum(), leaf, retain_graph=True)[0]
+
+    for each in (weights, weights[:1]):
+        torch.testing.assert_close(through(variables.weighted_score(points[: len(each)], each)), expected(each))
+    centered = weights - weights.mean(0)
+    torch.testing.assert_close(through(variables.weighted_points(points, centered)), expected(centered))
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,10 @@ class Discrete(Enumerable):
         return self.one_hot(points) - self.probs.detach()
 
     def weighted_score(self, points: Tensor, weights: Tensor) -> Tensor:
-        """Σ_k w_k ∇ log p(x_k) with respect to the logits: [*batch, *event] for weights [k, *batch]; attached."""
+        """Σ_k w_k ∇ log p(x_k) for the logits to pass on: [*batch, *event] for weights [k, *batch]; attached.
+
+        For normalized logits it lacks -Σ_k w_k p, which the backward pass of the normalization subtracts.
+        """
         scaled = unsqueeze_to(weights, self.logits.dim() + 1)  # [k, *batch, 1...]
         if weights.shape[0] == 1:
             return (scaled * (self.one_hot(points) - self.probs)).squeeze(0)
@@ -117,6 +120,8 @@ class Discrete(Enumerable):
     def weighted_points(self, points: Tensor, weights: Tensor) -> Tensor:
         """`weighted_score` for weights that sum to 0 over the samples, so that the probabilities drop out."""
         statistics = self.one_hot(points)
+        if len(points) == 1:
+            return (unsqueeze_to(weights, statistics.dim()) * statistics).squeeze(0)
         small = points.numel() < 20_000 or len(points) < 16
         if small or statistics.dim() == weights.dim():  # no event: there is nothing to multiply as a matrix
             return (unsqueeze_to(weights, statistics.dim()) * statistics).sum(0)
@@ -187,6 +192,9 @@ class Classes(Discrete):
     def outcomes(self) -> Tensor:
         return self.logits
 
+    def weighted_score(self, points: Tensor, weights: Tensor) -> Tensor:
+        return self.weighted_points(points, weights)
+
 
 class OneHots(Classes):
     """Categorical variables as one-hot vectors."""
@@ -198,7 +206,8 @@ class OneHots(Classes):
         if self.logits.shape[-1] > FEW:
             return super().sample(k, generator)
         u, upto = _shares(self, k, generator)
-        return ((u < upto) & (u >= F.pad(upto[..., :-1], (1, 0)))).to(self.dtype)
+        reached = (u < upto).to(self.dtype)  # 1 for the class and all later ones
+        return reached - F.pad(reached[..., :-1], (1, 0))
 
     def decide(self, given: Tensor) -> Tensor:
         return one_hot((self.logits.detach() + given).argmax(-1), self.logits.shape[-1], self.dtype)

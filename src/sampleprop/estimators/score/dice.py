@@ -67,7 +67,7 @@ class _Score(Function):
         points: Tensor,
         variables: Discrete,
     ) -> Tensor:
-        return costs.mean(0)
+        return costs[0].clone() if costs.shape[0] == 1 else costs.mean(0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -82,18 +82,43 @@ class _Score(Function):
         again = differentiable_backward()
         to_costs: Any = None
         if again or ctx.needs_input_grad[1]:
-            to_costs = (grad_output / costs.shape[0]).expand_as(costs)
-        if again:
-            kind, event_ndim, dtype = ctx.kind
-            variables: Discrete = kind(logits, event_ndim, dtype)
-            log_prob = variables.log_prob(points)
-            box = (log_prob - log_prob.detach()).exp()
-            to_costs = to_costs * box
-            attached = to_costs * (costs - costs.detach())  # 0, with the gradient of θ
-            to_logits = variables.weighted_score(points, grad_output * box * weights + attached)
-        else:
-            to_logits = unsqueeze_to(grad_output, gradient.dim()) * gradient
-        return to_logits, to_costs, None, None, None, None
+            k = costs.shape[0]
+            to_costs = (grad_output if k == 1 else grad_output / k).expand_as(costs)
+        if not again:
+            return unsqueeze_to(grad_output, gradient.dim()) * gradient, to_costs, None, None, None, None
+        kind, event_ndim, dtype = ctx.kind
+        variables: Discrete = kind(logits, event_ndim, dtype)
+        box = apply(_Box, logits, points, variables)
+        weights = box * (grad_output * weights)
+        if gradient_asked(costs):
+            to_costs = box * to_costs
+            weights = weights + to_costs * (costs - costs.detach())  # 0, with the gradient of θ
+        return variables.weighted_score(points, weights), to_costs, None, None, None, None
+
+
+class _Box(Function):
+    """DiCE's box: 1 for each sample, [k, *batch], and its gradient is the box again, times the score."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, points: Tensor, variables: Discrete) -> Tensor:
+        return logits.new_ones(points.shape[0], *variables.batch_shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        logits, points, variables = inputs
+        ctx.kind = type(variables), variables.event_ndim, variables.dtype
+        ctx.save_for_backward(logits, points)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        logits, points = ctx.saved_tensors
+        kind, event_ndim, dtype = ctx.kind
+        variables: Discrete = kind(logits, event_ndim, dtype)
+        if differentiable_backward():
+            grad_output = grad_output * apply(_Box, logits, points, variables)
+        return variables.weighted_score(points, grad_output), None, None
 
 
 def require_possible(log_prob: Tensor, keep: Tensor | None = None) -> None:
