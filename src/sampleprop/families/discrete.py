@@ -114,12 +114,9 @@ class Discrete(Enumerable):
     def score(self, points: Tensor) -> Tensor:
         return self.one_hot(points) - self.fixed_probs
 
-    def weighted_score(self, points: Tensor, weights: Tensor, probs: Tensor | None = None) -> Tensor:
-        """Σ_k w_k ∇ log p(x_k) with respect to the logits: [*batch, *event] for weights [k, *batch].
-
-        It is attached to what the weights and `probs` are attached to; the probabilities have no graph by default.
-        """
-        probs = self.fixed_probs if probs is None else probs
+    def weighted_score(self, points: Tensor, weights: Tensor) -> Tensor:
+        """Σ_k w_k ∇ log p(x_k) with respect to the logits: [*batch, *event] for weights [k, *batch]; attached."""
+        probs = self.probs if torch.is_grad_enabled() else self.fixed_probs
         scaled = unsqueeze_to(weights, self.logits.dim() + 1)  # [k, *batch, 1...]
         if weights.shape[0] == 1:
             return (scaled * (self.one_hot(points) - probs)).squeeze(0)

@@ -47,7 +47,8 @@ def dice(variables: Variables, points: Tensor, costs: Costs, weights: Tensor, *,
     if centered:
         gradient = variables.weighted_points(points, weights)
     else:
-        gradient = variables.weighted_score(points, weights)
+        with torch.set_grad_enabled(False):
+            gradient = variables.weighted_score(points, weights)
     result: Tensor = apply(_Score, variables.logits, costs.points, gradient, weights, points, variables)
     return result
 
@@ -89,7 +90,7 @@ class _Score(Function):
             box = (log_prob - log_prob.detach()).exp()
             to_costs = to_costs * box
             attached = to_costs * (costs - costs.detach())  # 0, with the gradient of θ
-            to_logits = variables.weighted_score(points, grad_output * box * weights + attached, variables.probs)
+            to_logits = variables.weighted_score(points, grad_output * box * weights + attached)
         else:
             to_logits = unsqueeze_to(grad_output, gradient.dim()) * gradient
         return to_logits, to_costs, None, None, None, None

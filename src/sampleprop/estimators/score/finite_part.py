@@ -47,7 +47,8 @@ def finite_part(name: str, variables: Variables, points: Tensor, costs: Costs) -
     beyond = (exact - (total - exact) / (count - 1)).to(one.dtype)
     weights = torch.where(costs.keep, share * beyond, 0.0)
     if isinstance(variables, Discrete):
-        gradient = variables.weighted_score(points, weights.detach())
+        with torch.no_grad():
+            gradient = variables.weighted_score(points, weights)
         return surrogate(name, value, (variables.logits,), (gradient,))
     log_prob = variables.log_prob(points)
     checks.scored(name, variables, log_prob)

@@ -114,7 +114,8 @@ class UnorderedSet(Estimator[Enumerable, Draw]):
     def estimate(self, variables: Enumerable, draw: Draw, costs: Costs) -> Tensor:
         weights, in_baseline = _weights(draw.log_probs, draw.log_rest)
         baseline = (in_baseline * costs.fixed).sum(1)  # [k, *batch]
-        gradient = variables.weighted_score(draw.points, weights * (costs.fixed - baseline))
+        with torch.no_grad():
+            gradient = variables.weighted_score(draw.points, weights * (costs.points - baseline))
         return surrogate(self.name, (weights * costs.points).sum(0), (variables.logits,), (gradient,))
 
 
