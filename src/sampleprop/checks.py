@@ -546,7 +546,7 @@ def finite(
     if policy == "propagate" or not inspectable(costs):
         return costs, None
     if policy == "raise":
-        if not costs.is_cuda and math.isfinite(costs.detach().sum().item()):
+        if not costs.is_cuda and math.isfinite((costs if costs.numel() == 1 else costs.detach().sum()).item()):
             return costs, None  # a finite sum proves finite terms in one pass
         _raise_nonfinite(name, costs.detach(), variables)
         return costs, None

@@ -135,7 +135,7 @@ def expect(
         costs = checks.costs(name, variables, draw.points, _call(f, _kept(draw.points, keep), name))
     probe_costs = None
     if draw.probes is not None:
-        with torch.no_grad():
+        with torch.set_grad_enabled(False):  # no_grad takes twice as long
             probe_costs = checks.costs(name, variables, draw.probes, _call(f, draw.probes, name, copy=False))
             if nonfinite != "propagate":
                 checks.finite(name, probe_costs, "raise")

@@ -29,6 +29,11 @@ def points_dtype(parameter: Tensor) -> torch.dtype:
     return parameter.dtype if parameter.is_floating_point() else torch.get_default_dtype()
 
 
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` in this dtype. Where it has it already, torch is not asked: its answer would take as long as an addition."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
 def cast_like(x: Tensor, parameter: Tensor) -> Tensor:
     """`x` in the dtype that the points have for this parameter."""
     return x if x.dtype == parameter.dtype else x.to(points_dtype(parameter))

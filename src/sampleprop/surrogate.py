@@ -40,9 +40,8 @@ def surrogate(
     Raises:
         RuntimeError: in a second backward pass, for φφ, φθ and θφ; θθ is right and allowed.
     """
-    counts = len(parameters), len(learned)
-    numbers, slopes = [number for number, _ in learned], [slope for _, slope in learned]
-    result: Tensor = apply(_Surrogate, name, value, counts, *parameters, *numbers, *gradients, *slopes)
+    numbers, slopes = zip(*learned, strict=True) if learned else ((), ())
+    result: Tensor = apply(_Surrogate, name, value, len(numbers), *parameters, *numbers, *gradients, *slopes)
     return result
 
 
@@ -53,7 +52,7 @@ def guarded(name: str, points: Tensor) -> Tensor:
 
 
 def straight_through(name: str, hard: Tensor, soft: Tensor) -> Tensor:
-    """Return `hard`, differentiable once: its derivative is that of `soft`, which may lack its first dimensions."""
+    """Return `hard`, differentiable once: its derivative is that of `soft`, which may lack the first dimension."""
     result: Tensor = apply(_StraightThrough, name, hard, soft)
     return result
 
@@ -82,27 +81,27 @@ class _Surrogate(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(name: str, value: Tensor, counts: tuple[int, int], *tensors: Tensor) -> Tensor:
+    def forward(name: str, value: Tensor, learned: int, *tensors: Tensor) -> Tensor:
         return value.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.name, value, ctx.counts = inputs[:3]
-        ctx.save_for_backward(value, *inputs[3:])
+        ctx.name, value, ctx.learned, *tensors = inputs
+        ctx.save_for_backward(value, *tensors)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
         value, *tensors = ctx.saved_tensors
-        count, both = ctx.counts[0], sum(ctx.counts)
-        ties, gradients, slopes = tensors[:both], tensors[both : both + count], tensors[both + count :]
-        outputs = [unsqueeze_to(grad_output, g.dim()) * g for g in gradients]
-        if slopes:
+        half = len(tensors) // 2
+        ties, gradients = tensors[:half], tensors[half:]
+        outputs = [unsqueeze_to(grad_output, g.dim()) * g for g in gradients[: half - ctx.learned]]
+        if ctx.learned:
             weights = grad_output.abs()
-            outputs += [(weights * slope).sum() for slope in slopes]
+            outputs += [(weights * slope).sum() for slope in gradients[half - ctx.learned :]]
         if differentiable_backward():
             outputs = [apply(_Refuse, ctx.name, g, value, *ties) for g in outputs]
             grad_output = apply(_Refuse, ctx.name, grad_output, *ties)
-        return None, grad_output, None, *outputs, *(None for _ in outputs)
+        return None, grad_output, None, *outputs, *(None,) * half
 
 
 class _Guarded(Function):
@@ -141,7 +140,10 @@ class _StraightThrough(Function):
         (soft,) = ctx.saved_tensors
         if differentiable_backward():
             grad_output = apply(_Refuse, ctx.name, grad_output, soft)
-        return None, None, grad_output.to(soft.dtype).sum_to_size(soft.shape)
+        gradient = grad_output if grad_output.dtype == soft.dtype else grad_output.to(soft.dtype)
+        if gradient.dim() > soft.dim():
+            gradient = gradient.squeeze(0) if len(gradient) == 1 else gradient.sum_to_size(soft.shape)
+        return None, None, gradient
 
 
 class _Train(Function):

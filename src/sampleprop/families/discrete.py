@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ class Discrete(Enumerable):
     # None only in a backward pass, which keeps tensors alone.
     dist: Distribution = None  # type: ignore[assignment]
     base: Distribution = None  # type: ignore[assignment]
+    _fixed_probs: Tensor | None = field(default=None, init=False)  # what `fixed_probs` returned before
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -54,16 +55,22 @@ class Discrete(Enumerable):
         """The shape of the logits of one draw."""
         return self.logits.shape[self.logits.dim() - self.event_ndim :]
 
-    @property
+    @staticmethod
     @abstractmethod
-    def probs(self) -> Tensor:
-        """The probabilities, of the shape of `logits`, attached to φ; the mean of the points, except for integers."""
+    def probs_of(logits: Tensor) -> Tensor:
+        """The probabilities of which these are the logits."""
 
     @property
-    def variance(self) -> Tensor:
-        """p (1 - p) for each of `probs`, without graph."""
-        probs = self.probs.detach()
-        return probs * (1 - probs)
+    def probs(self) -> Tensor:
+        """The probabilities, of the shape of `logits`, attached to φ; the mean of the points, except for integers."""
+        return self.probs_of(self.logits)
+
+    @property
+    def fixed_probs(self) -> Tensor:
+        """`probs` without graph, computed once."""
+        if self._fixed_probs is None:
+            self._fixed_probs = self.probs_of(self.logits.detach())
+        return self._fixed_probs
 
     @property
     def mean(self) -> Tensor:
@@ -76,7 +83,7 @@ class Discrete(Enumerable):
 
     def through_mean(self, direction: Tensor) -> Tensor:
         """The gradient of ⟨direction, probs⟩ with respect to the logits, [*batch, *event], without graph."""
-        probs = self.probs.detach()
+        probs = self.fixed_probs
         return probs * (direction - (probs * direction).sum(-1, keepdim=True))
 
     @abstractmethod
@@ -105,17 +112,18 @@ class Discrete(Enumerable):
         """The samples that this noise decides, for noise that broadcasts with `logits`, detached."""
 
     def score(self, points: Tensor) -> Tensor:
-        return self.one_hot(points) - self.probs.detach()
+        return self.one_hot(points) - self.fixed_probs
 
     def weighted_score(self, points: Tensor, weights: Tensor) -> Tensor:
         """Σ_k w_k ∇ log p(x_k) for the logits to pass on: [*batch, *event] for weights [k, *batch]; attached.
 
         For normalized logits it lacks -Σ_k w_k p, which the backward pass of the normalization subtracts.
         """
+        probs = self.probs if torch.is_grad_enabled() else self.fixed_probs
         scaled = unsqueeze_to(weights, self.logits.dim() + 1)  # [k, *batch, 1...]
         if weights.shape[0] == 1:
-            return (scaled * (self.one_hot(points) - self.probs)).squeeze(0)
-        return (scaled * self.one_hot(points)).sum(0) - scaled.sum(0) * self.probs  # no copy of p for each sample
+            return (scaled * (self.one_hot(points) - probs)).squeeze(0)
+        return (scaled * self.one_hot(points)).sum(0) - scaled.sum(0) * probs  # no copy of p for each sample
 
     def weighted_points(self, points: Tensor, weights: Tensor) -> Tensor:
         """`weighted_score` for weights that sum to 0 over the samples, so that the probabilities drop out."""
@@ -136,14 +144,18 @@ class Discrete(Enumerable):
 class Bernoullis(Discrete):
     """Bernoulli variables with values 0 and 1."""
 
-    @property
-    def probs(self) -> Tensor:
-        return self.logits.sigmoid()
+    _variance: Tensor | None = None  # what `variance` returned before
+
+    @staticmethod
+    def probs_of(logits: Tensor) -> Tensor:
+        return logits.sigmoid()
 
     @property
     def variance(self) -> Tensor:
-        logits = self.logits.detach()
-        return logits.sigmoid() * (-logits).sigmoid()  # 1 - p would cancel near p = 1
+        """p (1 - p), without graph, computed once."""
+        if self._variance is None:
+            self._variance = self.fixed_probs * (-self.logits.detach()).sigmoid()  # 1 - p would cancel near p = 1
+        return self._variance
 
     def through_mean(self, direction: Tensor) -> Tensor:
         return direction * self.variance
@@ -161,13 +173,13 @@ class Bernoullis(Discrete):
         return torch.stack((F.logsigmoid(-self.logits), F.logsigmoid(self.logits)), -1)
 
     def sample(self, k: int, generator: Generator | None = None) -> Tensor:
-        return noise.coins((k, *self.logits.shape), self.logits.detach().sigmoid(), generator).to(self.dtype)
+        return noise.cast(noise.coins((k, *self.logits.shape), self.fixed_probs, generator), self.dtype)
 
     def noise_for(self, k: int, generator: Generator | None = None) -> Tensor:
         return noise.uniform((k, *self.logits.shape), self.logits, generator)
 
     def decide(self, given: Tensor) -> Tensor:
-        return (given < self.logits.detach().sigmoid()).to(self.dtype)
+        return (given < self.fixed_probs).to(self.dtype)
 
     def mode(self) -> Tensor:
         return (self.logits.detach() > 0).to(self.dtype)
@@ -180,9 +192,9 @@ class Bernoullis(Discrete):
 class Classes(Discrete):
     """Categorical variables; `logits` are normalized over the last dimension, the classes."""
 
-    @property
-    def probs(self) -> Tensor:
-        return self.logits.exp()
+    @staticmethod
+    def probs_of(logits: Tensor) -> Tensor:
+        return logits.exp()
 
     @property
     def support_size(self) -> int:
@@ -261,7 +273,7 @@ def one_hot(classes: Tensor, count: int, dtype: torch.dtype) -> Tensor:
 
 def _shares(variables: Discrete, k: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
     """Uniform numbers [k, *batch, *variables, 1], and the distribution function [*batch, *variables, classes]."""
-    upto = variables.probs.detach().cumsum(-1)
+    upto = variables.fixed_probs.cumsum(-1)
     u = noise.uniform((k, *upto.shape[:-1], 1), upto, generator)
     return u * upto[..., -1:], upto  # below its last value, which rounding may leave beside 1
 

@@ -312,7 +312,7 @@ def moves(variables: Variables, x: Tensor) -> Jumps:
     """
     if not isinstance(variables, Discrete):
         return jumps.jumps(variables, x)
-    p = variables.probs.detach()
+    p = variables.fixed_probs
     if isinstance(variables, Bernoullis):
         other = torch.where(x > 0.5, (-variables.logits.detach()).sigmoid(), p) / 2
         return Jumps((1 - x).unsqueeze(-1), other.unsqueeze(-1), (1 - 2 * x).unsqueeze(-1))

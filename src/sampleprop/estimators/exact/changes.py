@@ -33,7 +33,7 @@ def all_changed(variables: Discrete, points: Tensor) -> Tensor:
     classes = _classes(variables, points)  # [k, *batch, *variables]
     shifts = torch.arange(1, count, device=points.device).reshape(-1, *(1,) * classes.dim())
     shifted = (classes + shifts) % count  # [C - 1, k, *batch, *variables]
-    possible = (variables.probs.detach() > 0).expand(*classes.shape, count)
+    possible = (variables.fixed_probs > 0).expand(*classes.shape, count)
     changed = torch.where(possible.gather(-1, shifted.movedim(0, -1)).movedim(-1, 0), shifted, classes)
     return changed if isinstance(variables, Integers) else one_hot(changed, count, points.dtype)
 

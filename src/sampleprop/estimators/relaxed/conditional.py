@@ -233,6 +233,6 @@ def _difference(variables: Discrete, points: Tensor, z: Tensor, y: Tensor) -> Te
     """(1 - ∂z/∂φ)ᵀ y for z given x: what conditioning takes from y, the gradient with respect to z."""
     if isinstance(variables, OneHots):
         weighted = (z - z.amax(-1, keepdim=True)).exp() * y
-        return weighted - variables.probs.detach() * weighted.sum(-1, keepdim=True)
+        return weighted - variables.fixed_probs * weighted.sum(-1, keepdim=True)
     other = ((1 - 2 * points) * variables.logits.detach()).sigmoid()  # P(1 - x)
     return (other + (1 - other) * (-z.abs()).exp()) * y

@@ -97,7 +97,7 @@ class GappedStraightThrough(Tempered[Bernoullis | OneHots]):
             shift = sign * (self._margin(lead.sigmoid()) - lead).clamp_min(0)
         else:
             top = logits.amax(-1, keepdim=True)
-            margin = self._margin((variables.probs.detach() * sampled).sum(-1, keepdim=True))
+            margin = self._margin((variables.fixed_probs * sampled).sum(-1, keepdim=True))
             # A masked class has an infinite difference, which is multiplied by 0 here; therefore it is made finite.
             up = (top - logits).clamp_max(torch.finfo(logits.dtype).max)
             shift = sampled * up - (1 - sampled) * (logits - top + margin).clamp_min(0)

@@ -47,7 +47,7 @@ def dice(variables: Variables, points: Tensor, costs: Costs, weights: Tensor, *,
     if centered:
         gradient = variables.weighted_points(points, weights)
     else:
-        with torch.no_grad():
+        with torch.set_grad_enabled(False):
             gradient = variables.weighted_score(points, weights)
     result: Tensor = apply(_Score, variables.logits, costs.points, gradient, weights, points, variables)
     return result

@@ -118,7 +118,7 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
             stein = variables.sum(score.abs() * (changed - unsqueeze_to(h, score.dim())))  # [k, *batch]
             vector = (unsqueeze_to(stein, score.dim()) - changed) * score
         else:
-            weighted = variables.probs.detach() * changed
+            weighted = variables.fixed_probs * changed
             redrawn = weighted.sum(-1, keepdim=True)  # [k, *batch, *variables, 1]
             stein = variables.sum(redrawn - unsqueeze_to(h, score.dim()))  # [k, *batch]
             vector = unsqueeze_to(stein, score.dim()) * score + weighted - redrawn * points
