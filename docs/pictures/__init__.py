@@ -6,24 +6,26 @@ From the folder `docs`:
     python -m pictures hero              draw one
     python -m pictures hero --measure    measure its numbers again first
 
-The module `thumbnails` draws one small picture for each example.
+The module `outcomes` draws tables of the pages of results, and `thumbnails` one small picture for each example.
 """
 
 import json
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from matplotlib.figure import Figure
 
 FOLDER = Path(__file__).parent
-NOT_PICTURES = ("__init__", "__main__", "style", "measure", "thumbnails")
+NOT_PICTURES = ("__init__", "__main__", "style", "measure", "outcomes", "thumbnails")
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NOT_PICTURES))
 
 
-def module(name: str) -> ModuleType:
-    """The module of a picture."""
-    return import_module(f"pictures.{name}")
+def module(name: str) -> Any:
+    """What has `draw`, and maybe `numbers`, of a picture: a module, or an entry of one that draws several."""
+    if name.startswith("outcomes-"):
+        return module("outcomes").TABLES[name.removeprefix("outcomes-")]
+    return import_module(f"pictures.{'thumbnails' if name.startswith('thumbnail-') else name}")
 
 
 def data_file(name: str) -> Path:
