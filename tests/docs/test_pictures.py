@@ -32,6 +32,7 @@ SMALL: dict[str, dict[str, int]] = {
     "baseline": {"replicates": 6000},
     "certificates": {"step": 40, "replicates": 4000},
     "choose": {"replicates": 128},
+    "digital_option": {"replicates": 4000},
     "equal_time": {},
     "gumbel_max": {"draws": 1000},
     "gumbel_softmax": {"replicates": 20_000},
