@@ -109,6 +109,15 @@ def _elbo(ends: Sequence[float], variances: Sequence[float], label: str) -> tupl
 
 
 TABLES = {
+    "belief_network": Table(
+        "programs",
+        (
+            Panel("ELBO, held out", "Held-out ELBO", f"nats, {ERRORS}", (-26.8, -26.6, -26.4)),
+            Panel("log variance", "Variance", "natural logarithm", (-10, -8, -6)),
+            Panel("ms for a step", "Time", "ms for a step", (1, 3, 5)),
+        ),
+        2.3,
+    ),
     "cartpole": Table(
         "cartpole",
         (
