@@ -65,17 +65,17 @@ def coins(shape: Sequence[int], probs: Tensor, generator: Generator | None = Non
 
 def logistic(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
     """Draw from the standard logistic distribution, log u - log(1 - u)."""
-    return torch.logit(uniform(shape, like, generator))
+    return uniform(shape, like, generator).logit_()
 
 
 def exponential(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
     """Draw from the exponential distribution with rate 1, -log u."""
-    return -uniform(shape, like, generator).log()
+    return uniform(shape, like, generator).log_().neg_()
 
 
 def gumbel(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
     """Draw from the standard Gumbel distribution, -log(-log u)."""
-    return -exponential(shape, like, generator).log()
+    return exponential(shape, like, generator).log_().neg_()
 
 
 def normal(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:

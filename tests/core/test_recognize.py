@@ -148,7 +148,7 @@ def test_weighted_scores_lead_to_the_gradient_of_the_log_prob_of_torch(kind: typ
     variables = families.recognize(dist)
     assert isinstance(variables, families.Discrete)
     points = variables.sample(k, Generator().manual_seed(1))
-    weights = torch.randn(k, 4, generator=Generator().manual_seed(2), dtype=torch.float64)
+    weights = torch.randn(k, *dist.batch_shape, generator=Generator().manual_seed(2), dtype=torch.float64)
     log_prob = dist.log_prob(points)
 
     def through(gradient: torch.Tensor) -> torch.Tensor:

@@ -83,5 +83,5 @@ class MovingAverage(Baseline):
 
     def _move(self, mean: Tensor) -> None:
         with torch.no_grad():
-            moved = self.average.lerp(mean.to(self.average), 1 - self.decay)
-            self.average.copy_(torch.where(mean.isfinite(), moved, self.average))
+            finite = mean - mean == 0  # `isfinite` is four operations
+            self.average.lerp_(torch.where(finite, mean, self.average).to(self.average), 1 - self.decay)
