@@ -86,7 +86,9 @@ def train(value: Tensor, loss: Tensor) -> Tensor:
 def unsqueeze_to(x: Tensor, ndim: int) -> Tensor:
     """Append dimensions of size 1 until `x` has `ndim` of them."""
     missing = ndim - x.dim()
-    return x.unsqueeze(-1) if missing == 1 else x.reshape(x.shape + (1,) * missing)
+    if missing <= 1:
+        return x.unsqueeze(-1) if missing else x
+    return x.reshape(x.shape + (1,) * missing)
 
 
 class _Surrogate(Function):
