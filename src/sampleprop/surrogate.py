@@ -57,6 +57,18 @@ def straight_through(name: str, hard: Tensor, soft: Tensor) -> Tensor:
     return result
 
 
+def refused(name: str, gradient: Tensor, *ties: Tensor) -> Tensor:
+    """Return the gradient, whose own derivative raises.
+
+    Args:
+        name: the estimator, for the refusal.
+        gradient: what a backward pass returns.
+        ties: what it depends on although autograd does not record it.
+    """
+    result: Tensor = apply(_Refuse, name, gradient, *ties)
+    return result
+
+
 def train(value: Tensor, loss: Tensor) -> Tensor:
     """Return `value`; in its backward pass `loss` receives the absolute value of what `value` receives.
 
@@ -74,7 +86,9 @@ def train(value: Tensor, loss: Tensor) -> Tensor:
 def unsqueeze_to(x: Tensor, ndim: int) -> Tensor:
     """Append dimensions of size 1 until `x` has `ndim` of them."""
     missing = ndim - x.dim()
-    return x.unsqueeze(-1) if missing == 1 else x.reshape(x.shape + (1,) * missing)
+    if missing <= 1:
+        return x.unsqueeze(-1) if missing else x
+    return x.reshape(x.shape + (1,) * missing)
 
 
 class _Surrogate(Function):
@@ -99,8 +113,8 @@ class _Surrogate(Function):
             weights = grad_output.abs()
             outputs += [(weights * slope).sum() for slope in gradients[half - ctx.learned :]]
         if differentiable_backward():
-            outputs = [apply(_Refuse, ctx.name, g, value, *ties) for g in outputs]
-            grad_output = apply(_Refuse, ctx.name, grad_output, *ties)
+            outputs = [refused(ctx.name, g, value, *ties) for g in outputs]
+            grad_output = refused(ctx.name, grad_output, *ties)
         return None, grad_output, None, *outputs, *(None,) * half
 
 
@@ -119,7 +133,7 @@ class _Guarded(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[None, Tensor]:
         if differentiable_backward():
-            grad_output = apply(_Refuse, ctx.name, grad_output, *ctx.saved_tensors)
+            grad_output = refused(ctx.name, grad_output, *ctx.saved_tensors)
         return None, grad_output
 
 
@@ -139,7 +153,7 @@ class _StraightThrough(Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[None, None, Tensor]:
         (soft,) = ctx.saved_tensors
         if differentiable_backward():
-            grad_output = apply(_Refuse, ctx.name, grad_output, soft)
+            grad_output = refused(ctx.name, grad_output, soft)
         gradient = grad_output if grad_output.dtype == soft.dtype else grad_output.to(soft.dtype)
         if gradient.dim() > soft.dim():
             gradient = gradient.squeeze(0) if len(gradient) == 1 else gradient.sum_to_size(soft.shape)
@@ -163,7 +177,7 @@ class _Train(Function):
 
 
 class _Refuse(Function):
-    """Identity whose backward raises. `ties` are what the gradient depends on although autograd does not record it."""
+    """Identity whose backward raises."""
 
     generate_vmap_rule = True
 

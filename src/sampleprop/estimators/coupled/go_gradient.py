@@ -13,19 +13,20 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from sampleprop import checks
+from sampleprop import checks, noise
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import jumps
 from sampleprop.estimators.exact import changes
 from sampleprop.families import Integers, Variables
-from sampleprop.surrogate import surrogate
+from sampleprop.surrogate import surrogate, unsqueeze_to
 
 
 class Draw(NamedTuple):
     points: Tensor  # [k, *batch, *event], detached
     probes: Tensor  # [sides * coordinates * k, *batch, *event], detached: each sample with one coordinate moved
+    slopes: Tensor  # [k, *batch, *event, sides], or [..., sides, C] for integers: the gradient for a difference of 1
 
 
 class GOGradient(Estimator[Variables, Draw]):
@@ -59,7 +60,7 @@ class GOGradient(Estimator[Variables, Draw]):
         >>> import torch, sampleprop as sp
         >>> rate = torch.full((2,), 2.0, requires_grad=True)
         >>> q = torch.distributions.Independent(torch.distributions.Poisson(rate), 1)
-        >>> draw = Draw(torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 3.0], [1.0, 4.0]]))
+        >>> draw = Draw(torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 3.0], [1.0, 4.0]]), torch.ones(1, 2, 1))
         >>> loss = sp.GOGradient().combine(q, draw, draw.points.prod(-1), probe_costs=draw.probes.prod(-1))
         >>> loss.backward()
         >>> loss.detach(), rate.grad
@@ -88,15 +89,13 @@ class GOGradient(Estimator[Variables, Draw]):
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
         points = variables.sample(self.draws, generator)
         checks.countable(self.name, variables, points)
-        with torch.no_grad():
-            neighbours, weights, _ = jumps.jumps(variables, points)
-            moved = torch.where(weights > 0, neighbours, points.unsqueeze(-1)).to(points.dtype).movedim(-1, 0)
-            probes = changes.one_at_a_time(points, moved, variables.event_shape, len(variables.batch_shape))
-            return Draw(points, probes)
+        neighbours, weights, directions = jumps.jumps(variables, points)
+        moved = noise.cast(torch.where(weights > 0, neighbours, points.unsqueeze(-1)), points.dtype).movedim(-1, 0)
+        probes = changes.one_at_a_time(points, moved, variables.event_shape, len(variables.batch_shape))
+        return Draw(points, probes, unsqueeze_to(weights, directions.dim()) * directions)
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
-        with torch.no_grad():
-            _, weights, directions = jumps.jumps(variables, draw.points)
-            rises = changes.rises(costs.points, costs.probes, variables.event_shape, weights.shape[-1])
-            gradient = jumps.gradient(weights * rises.movedim(0, -1), directions)
+        sides = draw.slopes.shape[draw.points.dim()]
+        rises = changes.rises(costs.fixed, costs.probes, variables.event_shape, sides)
+        gradient = jumps.gradient(rises.movedim(0, -1), draw.slopes)
         return surrogate(self.name, costs.mean(), (jumps.parameter_of(variables)[1],), (costs.average(gradient),))

@@ -15,13 +15,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from sampleprop import noise
-from sampleprop.families import Discrete, Integers, OneHots, Variables
+from sampleprop.families import Bernoullis, Discrete, Integers, OneHots, Variables
 from sampleprop.surrogate import unsqueeze_to
 
 COUNTS = (td.Poisson, td.Binomial, td.Geometric, td.NegativeBinomial)
 
 
 class Jumps(NamedTuple):
+    """All without graph."""
+
     neighbours: Tensor  # [k, *batch, *event, sides], where each coordinate jumps to; arbitrary where the weight is 0
     weights: Tensor  # [k, *batch, *event, sides], the rate
     directions: Tensor  # [k, *batch, *event, sides], or [..., sides, C] for integers: the gradient for a weight of 1
@@ -55,16 +57,19 @@ def parameter_of(variables: Variables) -> tuple[str, Tensor]:
 
 def gradient(moves: Tensor, directions: Tensor) -> Tensor:
     """Sum the jumps to all sides, [k, *batch, *event, sides], in their directions: the gradient of each sample."""
-    return (unsqueeze_to(moves, directions.dim()) * directions).sum(moves.dim() - 1)
+    each, sides = unsqueeze_to(moves, directions.dim()) * directions, moves.dim() - 1
+    return each.squeeze(sides) if each.shape[sides] == 1 else each.sum(sides)
 
 
 def jumps(variables: Variables, x: Tensor) -> Jumps:
     """The jumps of each coordinate; where both sides have simple rates, from the side with the smaller one."""
     if isinstance(variables, Integers):
         return _next_class(variables, x)
+    if isinstance(variables, Bernoullis):
+        return _rarer_value(variables.logits.detach(), variables.one_hot(x))
     base: Any = variables.base
     name, parameter = parameter_of(variables)
-    x, parameter = x.unsqueeze(-1), noise.promote(parameter).unsqueeze(-1)
+    x, parameter = x.unsqueeze(-1), noise.promote(parameter.detach()).unsqueeze(-1)
     if isinstance(base, td.Poisson):
         ones = torch.ones_like(noise.promote(x))
         return Jumps(x + 1, ones, ones)
@@ -80,7 +85,7 @@ def jumps(variables: Variables, x: Tensor) -> Jumps:
     if isinstance(base, td.NegativeBinomial):
         weights = (x + base.total_count.unsqueeze(-1)) * over_q
         return Jumps(x + 1, weights, torch.ones_like(weights))
-    n = 1 if isinstance(variables, Discrete) else base.total_count.unsqueeze(-1)
+    n = base.total_count.detach().unsqueeze(-1)
     right = p <= q
     step = torch.where(right, 1.0, -1.0).to(p.dtype)
     # To the right (n - x) / q, else x / p. `where` is slow, so it is applied to small tensors only.
@@ -88,9 +93,17 @@ def jumps(variables: Variables, x: Tensor) -> Jumps:
     return Jumps(x + step, weights, step.expand(x.shape))
 
 
+def _rarer_value(logits: Tensor, x: Tensor) -> Jumps:
+    """A bit jumps to its rarer value, with the probability of that value."""
+    rarer = (logits <= 0).to(logits.dtype)
+    weights = (rarer - x).abs() * (-logits.abs()).sigmoid()
+    directions = (2 * rarer - 1).expand(x.shape)
+    return Jumps(rarer.expand(x.shape).unsqueeze(-1), weights.unsqueeze(-1), directions.unsqueeze(-1))
+
+
 def _next_class(variables: Integers, x: Tensor) -> Jumps:
     """To the next possible class on either side, if it is less probable. ∂F/∂logit_c is π_c (1[c is below] - F)."""
-    pi = variables.probs  # [*batch, *variables, C]
+    pi = variables.fixed_probs  # [*batch, *variables, C]
     count, tiny = pi.shape[-1], torch.finfo(pi.dtype).tiny
     classes, x = torch.arange(count, device=x.device), x.unsqueeze(-1)
     upto, onward = pi.cumsum(-1), pi.flip(-1).cumsum(-1).flip(-1)  # both include the class itself

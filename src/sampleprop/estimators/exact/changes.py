@@ -51,6 +51,8 @@ def one_at_a_time(points: Tensor, changed: Tensor, sites: Sequence[int], batch_n
         [m * sites * k, *batch, *event].
     """
     lead, count, m = 1 + batch_ndim, math.prod(sites), changed.shape[0]
+    if count == 1:
+        return changed.flatten(0, 1)
     shape = (*points.shape[:lead], count, *points.shape[lead + len(sites) :])  # the sites as one dimension
     each = points.reshape(shape).expand(m, count, *shape)
     diagonal = changed.reshape(m, *shape).movedim(1 + lead, -1)
@@ -79,7 +81,7 @@ def derivative(variables: Discrete, points: Tensor, rises: Tensor) -> Tensor:
         rises: those of the changes of `all_changed`, [C - 1, k, *batch, *variables].
     """
     if isinstance(variables, Bernoullis):
-        return rises[0] * (1 - 2 * points) * variables.variance
+        return rises.squeeze(0) * (1 - 2 * points) * variables.variance
     # Reorder from the shifts of `all_changed` to the classes; the class of the point itself has the rise 0.
     padded = torch.cat((torch.zeros_like(rises[:1]), rises)).movedim(0, -1)  # [k, *batch, *variables, C]
     count = padded.shape[-1]

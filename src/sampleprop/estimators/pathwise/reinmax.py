@@ -5,13 +5,11 @@ Source: [liu2023bridging], alg. 2. Differences from the paper: Bernoulli variabl
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
 
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Tempered, soften
+from sampleprop.estimators.relaxed.relaxation import Tempered, soften, through_softmax
 from sampleprop.families import Bernoullis, OneHots
-from sampleprop.surrogate import straight_through
 
 
 class ReinMax(Tempered[Bernoullis | OneHots]):
@@ -56,7 +54,7 @@ class ReinMax(Tempered[Bernoullis | OneHots]):
 
     exact_forward = True
     needs = "differentiable"
-    hard = True
+    once = True
     family = "straight-through"
     source = cited("liu2023bridging", "alg. 2")
 
@@ -75,10 +73,5 @@ class ReinMax(Tempered[Bernoullis | OneHots]):
 
     def points_from(self, variables: Bernoullis | OneHots, hard: Tensor) -> Tensor:
         """These samples, with the derivative 2 J((hard + π_τ) / 2) - J(π) / 2 with respect to the logits."""
-        logits = variables.logits
-        halfway = (hard + soften(variables, logits.detach() / self.temperature)) / 2
-        scores = torch.logit(halfway) if isinstance(variables, Bernoullis) else halfway.log()
-        # A soft point at `halfway` has the derivative J(halfway). Where scores or logits are infinite, `halfway` is 0
-        # or 1, and the logits themselves give that point. The shift is 0 there, because ∞ - ∞ would be NaN.
-        shift = (scores - logits.detach()).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        return straight_through(self.name, hard, 2 * soften(variables, logits + shift) - variables.probs / 2)
+        halfway = (hard + soften(variables, variables.logits.detach() / self.temperature)) / 2
+        return through_softmax(self.name, variables, hard, (2.0, halfway), (-0.5, variables.fixed_probs))

@@ -53,7 +53,7 @@ class StraightThrough(Relaxation[Bernoullis | OneHots | LogLinears]):
 
     exact_forward = True
     needs = "differentiable"
-    hard = True
+    once = True
     family = "straight-through"
     aliases = ("STE",)
     source = cited("bengio2013estimating")

@@ -28,7 +28,7 @@ from torch.nn import functional
 from sampleprop import checks, noise
 from sampleprop.costs import Costs, F, Soft, Softening
 from sampleprop.estimators.relaxed.relaxation import harden, perturbation, soften, through_soft
-from sampleprop.families import Discrete, OneHots
+from sampleprop.families import Bernoullis, Discrete, OneHots
 from sampleprop.surrogate import unsqueeze_to
 from sampleprop.tracing import value_and_grad, vjp
 
@@ -110,7 +110,7 @@ def squashed(variables: Discrete, z: Tensor, softening: Softening, c: WithGradie
     scores = softening.scores(finite(variables.logits.detach()), z, temperature)
     relaxed = soften(variables, scores)
     values, gradient = c(relaxed.to(variables.dtype), softening)
-    return values, through_soft(variables, relaxed, gradient) / temperature
+    return values, through_soft(isinstance(variables, Bernoullis), relaxed, gradient) / temperature
 
 
 def correction(variables: Discrete, draw: Draw, score: Tensor, c: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:

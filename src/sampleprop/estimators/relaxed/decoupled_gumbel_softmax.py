@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from sampleprop.bibliography import cited
 from sampleprop.estimators.relaxed.relaxation import Relaxation, harden, perturbation, soften
 from sampleprop.families import Bernoullis, OneHots
+from sampleprop.noise import cast
 from sampleprop.surrogate import straight_through
 
 
@@ -57,7 +58,7 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
     """
 
     needs = "differentiable"
-    hard = True
+    once = True
     family = "straight-through"
     source = cited("shah2024improving", "version 1")
     forward_temperature: Tensor
@@ -87,5 +88,5 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
     def points_from(self, variables: Bernoullis | OneHots, noise: Tensor) -> Tensor:
         """The samples that this noise decides, [k, *batch, *event], with the derivative of the softmax."""
         scores = variables.logits + self.forward_temperature * noise
-        hard = harden(variables, scores).to(variables.dtype)
+        hard = cast(harden(variables, scores), variables.dtype)
         return straight_through(self.name, hard, soften(variables, scores / self.backward_temperature))

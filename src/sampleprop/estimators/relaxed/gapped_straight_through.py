@@ -62,7 +62,7 @@ class GappedStraightThrough(Tempered[Bernoullis | OneHots]):
 
     exact_forward = True
     needs = "differentiable"
-    hard = True
+    once = True
     family = "straight-through"
     aliases = ("GST",)
     source = cited("fan2022training")

@@ -9,10 +9,9 @@ from torch import Generator, Tensor
 
 from sampleprop import checks
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.conditional import finite, latent
-from sampleprop.estimators.relaxed.relaxation import Tempered, soften
+from sampleprop.estimators.relaxed.conditional import latent
+from sampleprop.estimators.relaxed.relaxation import Tempered, soften, through_softmax
 from sampleprop.families import Bernoullis, OneHots
-from sampleprop.surrogate import straight_through
 
 
 class GumbelRao(Tempered[Bernoullis | OneHots]):
@@ -59,7 +58,7 @@ class GumbelRao(Tempered[Bernoullis | OneHots]):
 
     exact_forward = True
     needs = "differentiable"
-    hard = True
+    once = True
     family = "straight-through"
     source = cited("paulus2021rao", "sec. 3")
 
@@ -83,10 +82,5 @@ class GumbelRao(Tempered[Bernoullis | OneHots]):
 
     def points_from(self, variables: Bernoullis | OneHots, hard: Tensor, z: Tensor) -> Tensor:
         """These samples, with the derivative of the relaxation, averaged over noisy logits z [K, k, *batch, *event]."""
-        return straight_through(self.name, hard, self.averaged(variables, z))
-
-    def averaged(self, variables: Bernoullis | OneHots, z: Tensor) -> Tensor:
-        """The mean over K of the relaxed points at noisy logits z, attached to φ: [k, *batch, *event]."""
-        logits = finite(variables.logits)
-        scores = z + (logits - logits.detach())  # φ + noise, with the noise held fixed
-        return soften(variables, scores / self.temperature).mean(0)
+        soft = soften(variables, z / self.temperature)
+        return through_softmax(self.name, variables, hard, (1 / len(z), soft), temperature=self.temperature)

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Generator, Tensor
+from torch.autograd import Function
 
 from sampleprop import checks, noise
 from sampleprop.estimators.through_points import Draw as Draw
 from sampleprop.estimators.through_points import ThroughPoints
 from sampleprop.families import Bernoullis, Discrete, Variables, one_hot
 from sampleprop.softmax import softmax, softmax_backward
-from sampleprop.surrogate import guarded
-from sampleprop.tracing import inspectable
+from sampleprop.surrogate import guarded, refused
+from sampleprop.tracing import apply, differentiable_backward, inspectable
 
 V = TypeVar("V", bound=Variables)
 
@@ -27,7 +28,7 @@ class Relaxation(ThroughPoints[V], ABC):
     """An estimator of first order whose points are a function of the logits and noise."""
 
     unbiased = False
-    hard: ClassVar[bool] = False  # whether `points` come from `straight_through`, which is differentiable once itself
+    once: ClassVar[bool] = False  # whether `points` are differentiable once already
 
     def hold_temperature(self, argument: str, value: float) -> None:
         """Keep a temperature, above 0, as a buffer and not as a float.
@@ -44,9 +45,7 @@ class Relaxation(ThroughPoints[V], ABC):
 
     def draw(self, variables: V, generator: Generator | None) -> Draw:
         points = self.points(variables, generator)
-        if self.hard:
-            return Draw(points)
-        return Draw(guarded(self.name, points if points.dtype == variables.dtype else points.to(variables.dtype)))
+        return Draw(points if self.once else guarded(self.name, noise.cast(points, variables.dtype)))
 
 
 class Tempered(Relaxation[V], ABC):
@@ -84,15 +83,76 @@ def soften(variables: Discrete, scores: Tensor) -> Tensor:
     return scores.sigmoid() if isinstance(variables, Bernoullis) else softmax(scores)
 
 
-def through_soft(variables: Discrete, soft: Tensor, gradient: Tensor) -> Tensor:
+def through_soft(bits: bool, soft: Tensor, gradient: Tensor) -> Tensor:
     """The gradient with respect to the scores, from that with respect to `soft`, which is `soften` of the scores."""
-    gradient = gradient.to(soft.dtype)
-    through: Tensor
-    if isinstance(variables, Bernoullis):
-        through = torch.ops.aten.sigmoid_backward(gradient, soft)  # as autograd does it, in one pass
-    else:
-        through = softmax_backward(gradient, soft)
+    gradient = noise.cast(gradient, soft.dtype)
+    if not bits:
+        return softmax_backward(gradient, soft)
+    through: Tensor = torch.ops.aten.sigmoid_backward(gradient, soft)  # as autograd does it, in one pass
     return through
+
+
+def through_softmax(
+    name: str, variables: Discrete, points: Tensor, *softs: tuple[float, Tensor], temperature: Tensor | None = None
+) -> Tensor:
+    r"""Return the points, differentiable once: their derivative with respect to the logits is given by soft points.
+
+    .. math::
+
+        \frac{\partial x}{\partial \phi} = \frac1\tau \sum_j w_j J(s_j), \qquad J(s) = \operatorname{diag}(s) - s s^T
+
+    Nothing of this is recorded until the backward pass, which multiplies by each J once.
+
+    Args:
+        name: the estimator, for the refusal of a second derivative.
+        variables: Bernoulli or one-hot variables.
+        points: [k, \*batch, \*event], without graph.
+        softs: each w and s, without graph: [k, \*batch, \*event], [\*batch, \*event] for all samples, or
+            [m, k, \*batch, \*event] for a sum over m.
+        temperature: τ; None for 1.
+    """
+    bits, weights = isinstance(variables, Bernoullis), tuple(weight for weight, _ in softs)
+    given = (variables.logits, temperature, *(soft for _, soft in softs))
+    result: Tensor = apply(_ThroughSoftmax, name, bits, weights, points, *given)
+    return result
+
+
+class _ThroughSoftmax(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(name: str, bits: bool, weights: tuple[float, ...], points: Tensor, *given: Tensor | None) -> Tensor:
+        return points.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.name, ctx.bits, ctx.weights, _, *given = inputs
+        ctx.save_for_backward(*given)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
+        logits, temperature, *softs = ctx.saved_tensors
+        total: Any = None
+        for weight, soft in zip(ctx.weights, softs, strict=True):
+            gradient = grad_output
+            if soft.dim() == logits.dim():  # the same for all samples, whose gradients are summed first
+                gradient = _summed(gradient, logits)
+            elif soft.dim() > gradient.dim():
+                gradient = gradient.expand_as(soft)
+            part = _summed(through_soft(ctx.bits, soft, gradient), logits) * weight
+            total = part if total is None else total + part
+        if temperature is not None:
+            total = total / temperature
+        if differentiable_backward():
+            total = refused(ctx.name, total, logits)
+        return None, None, None, None, total, None, *(None for _ in softs)
+
+
+def _summed(x: Tensor, like: Tensor) -> Tensor:
+    """Summed over the first dimensions, which `like` lacks."""
+    if x.dim() == like.dim():
+        return x
+    return x.reshape(like.shape) if x.numel() == like.numel() else x.sum_to_size(like.shape)
 
 
 def harden(variables: Discrete, scores: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from sampleprop.bibliography import cited
 from sampleprop.estimators.relaxed.relaxation import Tempered, harden, perturbation, soften
 from sampleprop.families import Bernoullis, OneHots
+from sampleprop.noise import cast
 from sampleprop.surrogate import straight_through
 
 
@@ -54,7 +55,7 @@ class StraightThroughGumbel(Tempered[Bernoullis | OneHots]):
 
     exact_forward = True
     needs = "differentiable"
-    hard = True
+    once = True
     family = "straight-through"
     source = cited("jang2017categorical", "sec. 2.2")
 
@@ -64,5 +65,5 @@ class StraightThroughGumbel(Tempered[Bernoullis | OneHots]):
     def points_from(self, variables: Bernoullis | OneHots, noise: Tensor) -> Tensor:
         """The samples that this noise decides, [k, *batch, *event], with the derivative of the softmax."""
         scores = variables.logits + noise
-        hard = harden(variables, scores).to(variables.dtype)
+        hard = cast(harden(variables, scores), variables.dtype)
         return straight_through(self.name, hard, soften(variables, scores / self.temperature))

@@ -26,8 +26,8 @@ from torch import Generator, Tensor
 
 from sampleprop.estimators.relaxed.conditional import finite, latent
 from sampleprop.estimators.relaxed.gumbel_rao import GumbelRao
+from sampleprop.estimators.relaxed.relaxation import soften, through_softmax
 from sampleprop.families import Bernoullis, OneHots, recognize, with_parameters
-from sampleprop.surrogate import straight_through
 
 
 class ReinMaxRao(GumbelRao):
@@ -52,16 +52,17 @@ class ReinMaxRao(GumbelRao):
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
         hard = variables.sample(self.draws, generator)
-        halfway = (hard + variables.probs.detach()) / 2  # [k, *batch, *event]
+        halfway = (hard + variables.fixed_probs) / 2  # [k, *batch, *event]
         scores = halfway.logit() if isinstance(variables, Bernoullis) else halfway.log()
-        first = self._averaged(variables, finite(scores), hard, generator)
-        second = self._averaged(variables, finite(variables.logits.detach()).expand_as(hard), hard, generator)
-        return straight_through(self.name, hard, 2 * first - second / 2)
+        first = self._soft(variables, finite(scores), hard, generator)
+        second = self._soft(variables, finite(variables.logits.detach()).expand_as(hard), hard, generator)
+        softs = (2 / self.noises, first), (-0.5 / self.noises, second)
+        return through_softmax(self.name, variables, hard, *softs, temperature=self.temperature)
 
-    def _averaged(
+    def _soft(
         self, variables: Bernoullis | OneHots, scores: Tensor, hard: Tensor, generator: Generator | None
     ) -> Tensor:
-        """The mean of softmax over noise given the sample, of the derivative with respect to the logits."""
+        """Softmax over noise given the sample, [K, k, *batch, *event]."""
         there: Any = recognize(with_parameters(variables.dist, {"logits": scores}))
-        z = latent(there, hard.expand(self.noises, *hard.shape), generator)  # [K, k, *batch, *event]
-        return self.averaged(variables, z)
+        z = latent(there, hard.expand(self.noises, *hard.shape), generator)
+        return soften(variables, z / self.temperature)
