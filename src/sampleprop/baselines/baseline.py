@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from sampleprop.costs import Costs
 from sampleprop.families import Variables
+from sampleprop.families.parameters import asked
 from sampleprop.surrogate import train
-from sampleprop.tracing import gradient_asked
 
 
 class Baseline(nn.Module, ABC):
@@ -91,8 +91,7 @@ def squared_length(scores: Sequence[Tensor], ndim: int) -> Tensor:
 def _weight(variables: Variables, points: Tensor, ndim: int) -> Tensor | float:
     """The squared length of the scores with respect to those parameters whose gradient is asked for, [k, *batch]."""
     try:
-        asked = [gradient_asked(parameter) for parameter in variables.parameters.values()]
+        names = asked(variables.parameters)
     except TypeError:
         return 1.0
-    scores = variables.scores(points)
-    return squared_length([s for s, wanted in zip(scores, asked, strict=True) if wanted] or scores, ndim)
+    return squared_length(variables.scores(points, names), ndim)

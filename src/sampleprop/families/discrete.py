@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from sampleprop import noise
+from sampleprop import noise, sums
 from sampleprop.families.enumerable import Enumerable, digits
 from sampleprop.surrogate import unsqueeze_to
 
@@ -119,22 +119,15 @@ class Discrete(Enumerable):
 
         For normalized logits it lacks -Σ_k w_k p, which the backward pass of the normalization subtracts.
         """
-        probs = self.probs if torch.is_grad_enabled() else self.fixed_probs
-        scaled = unsqueeze_to(weights, self.logits.dim() + 1)  # [k, *batch, 1...]
+        statistics, probs = self.one_hot(points), self.probs if torch.is_grad_enabled() else self.fixed_probs
         if weights.shape[0] == 1:
-            return (scaled * (self.one_hot(points) - probs)).squeeze(0)
-        return (scaled * self.one_hot(points)).sum(0) - scaled.sum(0) * probs  # no copy of p for each sample
+            return sums.over_samples(weights, statistics - probs)
+        # No copy of p for each sample.
+        return sums.over_samples(weights, statistics) - unsqueeze_to(weights.sum(0), self.logits.dim()) * probs
 
     def weighted_points(self, points: Tensor, weights: Tensor) -> Tensor:
         """`weighted_score` for weights that sum to 0 over the samples, so that the probabilities drop out."""
-        statistics = self.one_hot(points)
-        if len(points) == 1:
-            return (unsqueeze_to(weights, statistics.dim()) * statistics).squeeze(0)
-        small = points.numel() < 20_000 or len(points) < 16
-        if small or statistics.dim() == weights.dim():  # no event: there is nothing to multiply as a matrix
-            return (unsqueeze_to(weights, statistics.dim()) * statistics).sum(0)
-        rows = statistics.flatten(weights.dim()).movedim(0, -2)  # [*batch, k, coordinates]
-        return (weights.movedim(0, -1).unsqueeze(-2) @ rows).reshape(self.logits.shape)
+        return sums.over_samples(weights, self.one_hot(points))
 
     def one_hot(self, points: Tensor) -> Tensor:
         """The points as the sufficient statistics of the logits, in the dtype of the logits."""
@@ -185,8 +178,13 @@ class Bernoullis(Discrete):
         return (self.logits.detach() > 0).to(self.dtype)
 
     def log_prob(self, points: Tensor) -> Tensor:
-        # For infinite logits x * logits would be NaN, but ±logits is infinite; `where` with a random mask is slow.
-        return self.sum(F.logsigmoid((2 * points - 1) * self.logits))
+        # Of each bit that of the mode, log σ(|φ|), and |φ| less where it is the other value: no digits cancel. For
+        # infinite logits 0 * |φ| would be NaN, therefore they are made finite, and -inf is put back at the end.
+        mode = (self.logits.detach() > 0).to(self.logits.dtype)
+        most = torch.finfo(self.logits.dtype).max
+        lost = self.inner(points - mode, self.logits.clamp(-most, most))
+        lost = lost.masked_fill(lost <= -most, -math.inf)
+        return lost + self.sum(F.logsigmoid((2 * mode - 1) * self.logits))
 
 
 class Classes(Discrete):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -47,7 +48,7 @@ class Enumerable(Variables):
     def rsample(self, k: int | None, generator: Generator | None = None) -> Tensor:
         raise TypeError("A discrete sample has no derivative.")
 
-    def scores(self, points: Tensor) -> tuple[Tensor, ...]:
+    def scores(self, points: Tensor, names: Sequence[str] | None = None) -> tuple[Tensor, ...]:
         return (self.score(points),)
 
     @abstractmethod

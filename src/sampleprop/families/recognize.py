@@ -7,6 +7,8 @@ Three discrete families are known in full (`discrete.py`), and structures by wha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributions as td
 from torch import Generator, Size, Tensor
@@ -137,13 +139,14 @@ class Other(Variables):
         # Summed here, because Independent reshapes first, which fails for an empty batch.
         return noise.promote(self.sum(result))
 
-    def scores(self, points: Tensor) -> tuple[Tensor, ...]:
-        base = self.base
+    def scores(self, points: Tensor, names: Sequence[str] | None = None) -> tuple[Tensor, ...]:
+        base, named = self.base, self.parameters
+        if names is not None:
+            named = {name: named[name] for name in names}
         if type(base) is td.Normal:  # written out, because it is the commonest
             scale = base.scale.detach()
             steps = (noise.promote(points) - base.loc.detach()) / scale
-            return steps / scale, (steps.square() - 1) / scale
-        named = self.parameters
+            return tuple((steps if name == "loc" else steps.square() - 1) / scale for name in named)
         # Each point gets its own copy of the parameters, so that one backward pass gives every score.
         copies = tuple(p.detach().expand(points.shape[0], *p.shape) for p in named.values())
 

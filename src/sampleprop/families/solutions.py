@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Self
 
 from torch import Generator, Size, Tensor
@@ -77,7 +78,7 @@ class Solutions(Variables):
     def log_prob(self, points: Tensor) -> Tensor:
         raise TypeError("The solution of a solver has no log-probability that is known.")
 
-    def scores(self, points: Tensor) -> tuple[Tensor, ...]:
+    def scores(self, points: Tensor, names: Sequence[str] | None = None) -> tuple[Tensor, ...]:
         raise TypeError("The solution of a solver has no log-probability that is known.")
 
     @property

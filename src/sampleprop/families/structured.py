@@ -291,10 +291,11 @@ class Structures(Enumerable):
         with torch.no_grad():
             return value_and_grad(lambda logits: self._log_prob(logits, points), copies)[1][0]
 
-    def scores(self, points: Tensor) -> tuple[Tensor, ...]:
+    def scores(self, points: Tensor, names: Sequence[str] | None = None) -> tuple[Tensor, ...]:
         named = parameters.named(self.base)
         if len(named) == 1:
             return (self.score(points),)
+        named = named if names is None else {name: named[name] for name in names}
         copies = tuple(noise.promote(p).detach().expand(*points.shape[:1], *p.shape) for p in named.values())
 
         def total(*tensors: Tensor) -> Tensor:

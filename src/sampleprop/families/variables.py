@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 import torch.distributions as td
 from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
 
+from sampleprop import sums
 from sampleprop.families import laws
 
 
@@ -79,6 +81,10 @@ class Variables:
         """Sum over the event: [..., *batch, *event] -> [..., *batch]."""
         return x.sum(tuple(range(-self.event_ndim, 0))) if self.event_ndim else x
 
+    def inner(self, x: Tensor, y: Tensor) -> Tensor:
+        """⟨x_k, y⟩, summed over the event: [k, *batch, *event] and [*batch, *event] to [k, *batch]."""
+        return sums.over_event(x, y, self.event_ndim)
+
     @abstractmethod
     def sample(self, k: int, generator: Generator | None = None) -> Tensor:
         """Draw [k, *batch, *event], detached."""
@@ -92,8 +98,13 @@ class Variables:
         """log p_φ, summed over the event: [..., *batch], attached to φ; float32 at least."""
 
     @abstractmethod
-    def scores(self, points: Tensor) -> tuple[Tensor, ...]:
-        """The gradients of log p_φ with respect to each of `parameters`: [k, *batch, ...] each, without graph."""
+    def scores(self, points: Tensor, names: Sequence[str] | None = None) -> tuple[Tensor, ...]:
+        """The gradients of log p_φ with respect to each of `parameters`: [k, *batch, ...] each, without graph.
+
+        Args:
+            points: [k, *batch, *event].
+            names: with respect to which of the parameters; None for all.
+        """
 
     @abstractmethod
     def mode(self) -> Tensor:

@@ -18,6 +18,7 @@ from torch.distributions import (
     Poisson,
 )
 from torch.func import grad, vmap
+from torch.nn.functional import one_hot
 
 import sampleprop as sp
 from estimators.counts import (
@@ -63,7 +64,8 @@ def every_draw(law: Law) -> tuple[Draw, Tensor]:
     target = torch.where(moves, neighbours, 0).sum(-1).to(points.dtype)
     probes = torch.where(moves.any(-1), target, points)
     joint = probability * (moved * shares).sum((2, 3))
-    draw = Draw(points.expand_as(probes).flatten(0, 1)[None], probes.flatten(0, 1)[None], moved.flatten(0, 1)[None])
+    entries = torch.arange(len(choices)).unsqueeze(-1).expand(joint.shape)
+    draw = Draw(points.expand_as(probes).flatten(0, 1)[None], probes.flatten(0, 1)[None], entries.flatten()[None])
     return draw, joint.flatten()
 
 
@@ -135,8 +137,8 @@ def test_alternatives_are_possible_neighbours_in_one_coordinate(name: str) -> No
         assert (changed.sum(-1) <= 1).all()
         jumped = (probes - points)[changed].abs()
         assert (jumped == 1).all() or "gap" in name
-    assert (draw.moved.flatten(2).sum(-1) == 1).all()
-    assert ((draw.probes != draw.points) <= draw.moved.any(-1)).all()
+    sides = 2 if draw.points.dtype == torch.int64 else 1
+    assert ((draw.probes != draw.points) <= one_hot(draw.moved // sides, draw.points.shape[-1]).bool()).all()
 
 
 def test_a_linear_cost_of_a_poisson_count_leaves_no_noise() -> None:

@@ -292,15 +292,15 @@ def test_the_bound_of_one_sample_is_the_evidence_less_the_divergence() -> None:
 
 def test_mutants_of_the_doubly_reparameterized_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sticking the landing under the logarithm of a mean: w̃ for w̃²."""
-    right = doubly_reparameterized.add_gradient
+    right = doubly_reparameterized.add_through_samples
 
-    def wrong(name: str, value: Tensor, variables: families.Variables, points: Tensor, gradient: Tensor) -> Tensor:
+    def wrong(name: str, value: Tensor, variables: families.Variables, points: Tensor, *terms: Any) -> Tensor:
         q = normal(NORMAL_PHI)
         slopes = -(points.detach() - q.mean) / q.variance
         weights = (gaussian(points.detach(), NORMAL_PHI, NORMAL_THETA) - q.log_prob(points.detach())).softmax(0)
-        return right(name, value, variables, points, -weights * slopes)
+        return right(name, value, variables, points, (-weights, slopes))
 
-    monkeypatch.setattr(doubly_reparameterized, "add_gradient", wrong)
+    monkeypatch.setattr(doubly_reparameterized, "add_through_samples", wrong)
     value, phi, theta = normal_means(DoublyReparameterized(2), gaussian)
     expected_value, expected_phi, expected_theta = normal_exact(gaussian, 2)
     torch.testing.assert_close(value, expected_value, rtol=0, atol=QUADRATURE)

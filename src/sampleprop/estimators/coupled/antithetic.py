@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from sampleprop import noise
 from sampleprop.families import Discrete
+from sampleprop.tracing import transforms_active
 
 
 def pairs(variables: Discrete, samples: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
@@ -19,9 +20,14 @@ def pairs(variables: Discrete, samples: int, generator: Generator | None) -> tup
     """
     logits = variables.logits.detach()
     u = noise.uniform((samples // 2, *logits.shape), logits, generator)  # [samples / 2, *batch, *event]
-    first, second = u > torch.sigmoid(-logits), u < torch.sigmoid(logits)
-    # They become numbers before they are joined, because code compiled for a CPU does not vectorize booleans.
-    return torch.cat([first.to(variables.dtype), second.to(variables.dtype)]), u  # [samples, *batch, *event]
+    if transforms_active():  # u may be shared by the rows that vmap adds to the logits
+        points = torch.cat([(u > (-logits).sigmoid()).to(u.dtype), (u < logits.sigmoid()).to(u.dtype)])
+    else:  # in place, without a tensor of booleans, which is slow to make numbers of
+        points = torch.cat([u, u])
+        first, second = points.chunk(2)
+        first.gt_((-logits).sigmoid())
+        second.lt_(logits.sigmoid())
+    return points.to(variables.dtype), u  # [samples, *batch, *event]
 
 
 def differences(x: Tensor) -> Tensor:

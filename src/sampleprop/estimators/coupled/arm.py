@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from torch import Generator, Tensor
 
-from sampleprop import checks
+from sampleprop import checks, sums
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import antithetic
 from sampleprop.families import Bernoullis
-from sampleprop.surrogate import surrogate, unsqueeze_to
+from sampleprop.surrogate import surrogate
 
 
 class Draw(NamedTuple):
@@ -72,5 +72,5 @@ class ARM(Estimator[Bernoullis, Draw]):
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
         weights = antithetic.weights(costs.points)  # [samples / 2, *batch]
-        gradient = (unsqueeze_to(weights, draw.u.dim()) * (draw.u - 0.5)).sum(0)  # [*batch, *event]
+        gradient = sums.over_samples(weights, draw.u - 0.5)  # [*batch, *event]
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))

@@ -17,14 +17,14 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import jumps
-from sampleprop.families import Variables, one_hot
+from sampleprop.families import Variables
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
 
 class Draw(NamedTuple):
     points: Tensor  # [k, *batch, *event], detached
     probes: Tensor  # [k, *batch, *event], detached: each sample with one coordinate moved to a neighbouring outcome
-    moved: Tensor  # [k, *batch, *event, sides], True for the coordinate that is moved and the side to which it is moved
+    moved: Tensor  # [k, *batch], what is moved: sides * coordinate + side
 
 
 class CoupledPerturbation(Estimator[Variables, Draw]):
@@ -68,7 +68,7 @@ class CoupledPerturbation(Estimator[Variables, Draw]):
         >>> import torch, sampleprop as sp
         >>> rate = torch.full((2,), 2.0, requires_grad=True)
         >>> q = torch.distributions.Independent(torch.distributions.Poisson(rate), 1)
-        >>> draw = Draw(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 4.0]]), torch.tensor([[[False], [True]]]))
+        >>> draw = Draw(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 4.0]]), torch.tensor([1]))
         >>> loss = sp.CoupledPerturbation().combine(q, draw, draw.points.prod(-1), probe_costs=draw.probes.prod(-1))
         >>> loss.backward()
         >>> loss.detach(), rate.grad
@@ -94,21 +94,48 @@ class CoupledPerturbation(Estimator[Variables, Draw]):
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
         points = variables.sample(self.draws, generator)
+        lead = 1 + len(variables.batch_shape)
         with torch.no_grad():
             neighbours, weights, _ = jumps.jumps(variables, points)
-            noisy = weights.log() + noise.gumbel(weights.shape, weights, generator)
-            scores = noisy.flatten(1 + len(variables.batch_shape))  # [k, *batch, sides * coordinates]
-            count = scores.shape[-1]
-            first = one_hot(scores.argmax(-1), count, torch.bool) if count else scores > 0
-            moved = first.reshape(weights.shape)
-            moves = moved & (weights > 0)
-            target = (moves * neighbours).sum(-1) + points * ~moves.any(-1)  # [k, *batch, *event]
-            return Draw(points, target.to(points.dtype), moved)
+            weights, before = weights.flatten(lead), points.unsqueeze(-1).flatten(lead)  # [k, *batch, entries]
+            moved = _one_entry(weights, generator)
+            if not weights.shape[-1]:
+                return Draw(points, points.clone(), moved)
+            entry, coordinate = moved.unsqueeze(-1), moved.unsqueeze(-1) // neighbours.shape[-1]
+            after = neighbours.flatten(lead).gather(-1, entry).to(points.dtype)
+            after = torch.where(weights.gather(-1, entry) > 0, after, before.gather(-1, coordinate))
+            return Draw(points, before.scatter(-1, coordinate, after).reshape(points.shape), moved)
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
+        lead = costs.points.dim()
         with torch.no_grad():
             _, weights, directions = jumps.jumps(variables, draw.points)
-            total = weights.flatten(costs.points.dim()).sum(-1)  # [k, *batch]
-            moves = draw.moved * unsqueeze_to(total * (costs.probes - costs.points), draw.moved.dim())
-            gradient = jumps.gradient(moves, directions)
-        return surrogate(self.name, costs.mean(), (jumps.parameter_of(variables)[1],), (costs.average(gradient),))
+            rise = weights.flatten(lead).sum(-1) * (costs.probes - costs.points)  # [k, *batch]
+            entries = directions.flatten(lead, weights.dim() - 1)  # [k, *batch, entries], or [k, *batch, entries, C]
+            gradient = costs.average(_at_coordinates(rise, draw.moved, entries, weights.shape[-1]))
+            gradient = gradient.reshape((*draw.points.shape[1:], *gradient.shape[lead:]))
+        return surrogate(self.name, costs.mean(), (jumps.parameter_of(variables)[1],), (gradient,))
+
+
+def _at_coordinates(rise: Tensor, moved: Tensor, entries: Tensor, sides: int) -> Tensor:
+    """The product of each rise with the entry that was moved, at its coordinate: [k, *batch, coordinates, ...]."""
+    lead, (count, *classes) = moved.dim(), entries.shape[moved.dim() :]
+    if not count:
+        return entries
+    entry = unsqueeze_to(moved, entries.dim()).expand(*moved.shape, 1, *classes)
+    moves = unsqueeze_to(rise, entries.dim()) * entries.gather(lead, entry)
+    zero = moves.new_zeros(()).expand(*moved.shape, count // sides, *classes)
+    return zero.scatter(lead, entry // sides, moves)
+
+
+def _one_entry(weights: Tensor, generator: Generator | None) -> Tensor:
+    """Draw the number of one entry with probability proportional to its weight: [..., entries] -> [...].
+
+    Where all weights are 0, it is any entry.
+    """
+    if not weights.shape[-1]:
+        return weights.new_zeros(weights.shape[:-1], dtype=torch.int64)
+    upto = weights.cumsum(-1)
+    u = noise.uniform((*weights.shape[:-1], 1), weights, generator)
+    found = torch.searchsorted(upto, u * upto[..., -1:], right=True)  # the first one whose sum lies above
+    return found.clamp_max(weights.shape[-1] - 1).squeeze(-1)

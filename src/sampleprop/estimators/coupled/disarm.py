@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from torch import Generator, Tensor
 
-from sampleprop import checks
+from sampleprop import checks, sums
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import antithetic
 from sampleprop.families import Bernoullis
-from sampleprop.surrogate import surrogate, unsqueeze_to
+from sampleprop.surrogate import surrogate
 
 
 class Draw(NamedTuple):
@@ -71,7 +71,7 @@ class DisARM(Estimator[Bernoullis, Draw]):
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
         weights = antithetic.weights(costs.points)  # [samples / 2, *batch]
-        weighted = unsqueeze_to(weights / 2, draw.points.dim()) * antithetic.differences(draw.points)
+        weighted = sums.over_samples(weights / 2, antithetic.differences(variables.one_hot(draw.points)))
         # Given b ≠ b̃, u is uniform on the outer tails, and the mean of |u - 1/2| there is half of σ(|φ|).
-        gradient = weighted.sum(0) * variables.logits.detach().abs().sigmoid()  # [*batch, *event]
+        gradient = weighted * variables.logits.detach().abs().sigmoid()  # [*batch, *event]
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))

@@ -89,7 +89,8 @@ def jumps(variables: Variables, x: Tensor) -> Jumps:
     right = p <= q
     step = torch.where(right, 1.0, -1.0).to(p.dtype)
     # To the right (n - x) / q, else x / p. `where` is slow, so it is applied to small tensors only.
-    weights = (torch.where(right, n, 0) - step * x) * torch.where(right, over_q, over_p)
+    left = torch.addcmul(torch.where(right, n, 0).to(p.dtype), step, noise.promote(x), value=-1)
+    weights = left * torch.where(right, over_q, over_p)
     return Jumps(x + step, weights, step.expand(x.shape))
 
 

@@ -15,9 +15,8 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.multisample.bound import importance_weighted_bound
-from sampleprop.estimators.pathwise.path_derivative import add_gradient, log_prob_and_gradient
+from sampleprop.estimators.pathwise.path_derivative import add_through_samples, log_prob_and_gradient
 from sampleprop.families import Variables
-from sampleprop.surrogate import unsqueeze_to
 from sampleprop.tracing import inspectable, value_and_grad
 
 
@@ -98,11 +97,11 @@ class DoublyReparameterized(Estimator[Variables, Draw]):
         checks.path(self.name, variables, costs.points, draw.points, self.allow_unused, self.allow_steps)
         log_q, by_log_q = log_prob_and_gradient(variables, draw.points)
         log_weights = costs.points - log_q
-        share = unsqueeze_to(log_weights.detach().softmax(0), by_log_q.dim())  # w̃, [k, *batch, 1...]
+        share = log_weights.detach().softmax(0)  # w̃, [k, *batch]
+        squared = share.square()
         # Through the costs everything gets the weight w̃, which is right for θ; the points are to get w̃² instead.
-        by_f = self._gradient(costs, draw.points)
-        added = (share.square() - share) * by_f - share.square() * by_log_q
-        return add_gradient(self.name, importance_weighted_bound(log_weights), variables, draw.points, added)
+        added = (squared - share, self._gradient(costs, draw.points)), (-squared, by_log_q)
+        return add_through_samples(self.name, importance_weighted_bound(log_weights), variables, draw.points, *added)
 
     def _gradient(self, costs: Costs, points: Tensor) -> Tensor:
         """The gradient of f at the points, [k, *batch, *event], without graph."""

@@ -15,6 +15,7 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.multisample.bound import importance_weighted_bound
+from sampleprop.estimators.pathwise.path_derivative import log_prob_of_samples
 from sampleprop.families import Variables
 from sampleprop.surrogate import guarded
 
@@ -91,4 +92,4 @@ class ImportanceWeighted(Estimator[Variables, Draw]):
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
         checks.path(self.name, variables, costs.points, draw.points, self.allow_unused, self.allow_steps)
-        return importance_weighted_bound(costs.points - variables.log_prob(draw.points))
+        return importance_weighted_bound(costs.points - log_prob_of_samples(variables, draw.points))

@@ -1,4 +1,7 @@
-"""The path derivative of log q: its derivative with respect to the sample alone, at fixed parameters φ."""
+"""The path derivative of log q: its derivative with respect to the sample alone, at fixed parameters φ.
+
+Normal variables, the commonest, are written out: z = μ + σ ε, where ε does not depend on φ.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,29 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from sampleprop import noise
+from sampleprop import noise, sums
 from sampleprop.families import Variables
-from sampleprop.surrogate import surrogate
-from sampleprop.tracing import value_and_grad
+from sampleprop.surrogate import surrogate, unsqueeze_to
+from sampleprop.tracing import gradient_asked, value_and_grad
+
+
+def log_prob_of_samples(variables: Variables, points: Tensor) -> Tensor:
+    """Return log q at its own samples, z = g(φ, ε), [k, *batch], attached to φ in all ways."""
+    base = variables.base
+    if not (type(base) is Normal and variables.attached):
+        return variables.log_prob(points)
+    with torch.no_grad():
+        epsilon = epsilon_of(base, points)
+    return _standard_log_prob(variables, epsilon) - variables.sum(noise.promote(base.scale).log())
 
 
 def log_prob_and_gradient(variables: Variables, points: Tensor) -> tuple[Tensor, Tensor]:
     """Return log q at the points, [k, *batch], and its gradient there, [k, *batch, *event]; both without graph."""
     base = variables.base
     with torch.no_grad():
-        if type(base) is Normal:  # written out, because it is the commonest
-            steps = (noise.promote(points.detach()) - base.loc) / base.scale
-            log_q = -steps.square() / 2 - base.scale.log() - math.log(2 * math.pi) / 2  # [k, *batch, *event]
-            return variables.sum(log_q), -steps / base.scale
+        if type(base) is Normal:
+            scale, epsilon = noise.promote(base.scale), epsilon_of(base, points)
+            return _standard_log_prob(variables, epsilon) - variables.sum(scale.log()), epsilon / -scale
         log_q, (gradient,) = value_and_grad(variables.log_prob, points.detach())
     return log_q, gradient
 
@@ -30,3 +42,39 @@ def add_gradient(name: str, value: Tensor, variables: Variables, x: Tensor, grad
     """Return `value`, [*batch], with `gradient` added to its gradient with respect to x; both [k, *batch, ...]."""
     batch_ndim = len(variables.batch_shape)
     return surrogate(name, value, (x.movedim(0, batch_ndim),), (gradient.movedim(0, batch_ndim),))
+
+
+def add_through_samples(
+    name: str, value: Tensor, variables: Variables, points: Tensor, *terms: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Return `value`, [*batch], with a gradient with respect to its samples added: Σ w g over the terms.
+
+    Args:
+        name: the estimator, for the refusal of a second derivative.
+        value: [*batch].
+        variables: q_φ.
+        points: its samples, [k, *batch, *event], attached to φ.
+        terms: pairs of w, [k, *batch], and g, [k, *batch, *event].
+    """
+    base = variables.base
+    if not (type(base) is Normal and variables.attached):
+        gradient = torch.stack([unsqueeze_to(w, g.dim()) * g for w, g in terms]).sum(0)
+        return add_gradient(name, value, variables, points, gradient)
+    # Summed over the samples at once: ∂z/∂μ is 1 and ∂z/∂σ is ε.
+    parameters, gradients = [base.loc], [sum(sums.over_samples(w, g) for w, g in terms)]
+    if gradient_asked(base.scale):
+        epsilon = epsilon_of(base, points)
+        parameters.append(base.scale)
+        gradients.append(sum(sums.over_samples(w, g * epsilon) for w, g in terms))
+    return surrogate(name, value, tuple(parameters), tuple(gradients))
+
+
+def epsilon_of(base: Normal, points: Tensor) -> Tensor:
+    """The standard noise that made these points, without graph."""
+    return (noise.promote(points.detach()) - base.loc.detach()) / base.scale.detach()
+
+
+def _standard_log_prob(variables: Variables, epsilon: Tensor) -> Tensor:
+    """The log-density of ε, [k, *batch]."""
+    size = math.prod(variables.event_shape)
+    return -sums.squared_length(epsilon, variables.event_ndim) / 2 - size * math.log(2 * math.pi) / 2

@@ -15,9 +15,8 @@ from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.pathwise.path_derivative import add_gradient, log_prob_and_gradient
+from sampleprop.estimators.pathwise.path_derivative import add_through_samples, log_prob_and_gradient
 from sampleprop.families import Variables
-from sampleprop.surrogate import unsqueeze_to
 
 
 class Draw(NamedTuple):
@@ -95,6 +94,5 @@ class StickingTheLanding(Estimator[Variables, Draw]):
         checks.path(self.name, variables, costs.points, draw.points, self.allow_unused, self.allow_steps)
         log_q, gradient = log_prob_and_gradient(variables, draw.points)
         # The costs are attached to the points and bring ∇_z f; that of -log q is added here.
-        shares = unsqueeze_to(costs.shared(torch.ones_like(log_q)), gradient.dim())  # [k, *batch, 1...]
-        value = costs.average(costs.points - log_q)
-        return add_gradient(self.name, value, variables, draw.points, -shares * gradient)
+        value, shares = costs.average(costs.points - log_q), costs.shared(torch.ones_like(log_q))
+        return add_through_samples(self.name, value, variables, draw.points, (-shares, gradient))

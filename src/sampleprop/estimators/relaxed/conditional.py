@@ -25,7 +25,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from sampleprop import checks, noise
+from sampleprop import checks, noise, sums
 from sampleprop.costs import Costs, F, Soft, Softening
 from sampleprop.estimators.relaxed.relaxation import harden, perturbation, soften, through_soft
 from sampleprop.families import Bernoullis, Discrete, OneHots
@@ -204,7 +204,7 @@ def weighted(costs: Costs, weights: Tensor, score: Tensor) -> Tensor:
 
     With the costs for weights this is the plain score-function estimate.
     """
-    return costs.average(unsqueeze_to(weights.to(score.dtype), score.dim()) * score)
+    return sums.over_samples(costs.shared(weights.to(score.dtype)), score)
 
 
 def tuned(

@@ -47,8 +47,8 @@ class QuadraticCritic(nn.Module):
         linear, squares, products = self.linear.to(points), self.squares.to(points), self.products.to(points)
         turned = a @ products
         values = self.constant.to(points) + a @ linear + b @ squares + (turned * a).sum(-1)
-        gradient = (linear + turned + a @ products.T) @ waves.T + 2 * points * (waves @ squares)
-        return values, gradient
+        along = (linear + turned + a @ products.T) @ waves.T
+        return values, torch.addcmul(along, points, waves @ (2 * squares))
 
 
 def critic_with_gradient(

@@ -11,14 +11,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.distributions import Normal
 
-from sampleprop import checks
+from sampleprop import checks, sums
 from sampleprop.baselines.baseline import squared_length
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
+from sampleprop.estimators.pathwise.path_derivative import epsilon_of
 from sampleprop.estimators.relaxed.critic import QuadraticCritic, critic_with_gradient
 from sampleprop.families import Variables, recognize, with_parameters
+from sampleprop.families.parameters import asked
 from sampleprop.families.reparameterized import Reparameterized
 from sampleprop.surrogate import surrogate, train, unsqueeze_to
 from sampleprop.tracing import value_and_grad
@@ -42,8 +45,8 @@ class LAX(Estimator[Variables, Draw]):
     distribution needs `rsample`, and must keep its parameters under their names. Its coordinates must be independent
     given the parameters: Normal, Gamma, Laplace and the like, but not MultivariateNormal.
 
-    The critic learns to minimize the variance of the gradient with respect to the distribution's parameters. For that
-    it must be differentiable twice.
+    The critic learns to minimize the variance of the gradient with respect to those parameters of the distribution that
+    require one. For that it must be differentiable twice.
 
     Args:
         samples: k, at least 1; None for one that adds no dimension in a program.
@@ -118,7 +121,10 @@ class LAX(Estimator[Variables, Draw]):
         return None
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
-        named = variables.parameters
+        named, base = variables.parameters, variables.base
+        if type(base) is Normal:  # written out, because it is the commonest
+            points = variables.sample(self.draws, generator)
+            return Draw(points, (torch.ones_like(base.loc).expand_as(points), epsilon_of(base, points)))
 
         def sample(*tensors: Tensor) -> Tensor:
             moved = with_parameters(variables.dist, dict(zip(named, tensors, strict=True)))
@@ -134,20 +140,22 @@ class LAX(Estimator[Variables, Draw]):
         evaluate = critic_with_gradient(self.name, critic, len(variables.event_shape), costs.context)
         # A plain function has nothing to learn. It may close over θ, so it is evaluated without gradient.
         learn = self.training and isinstance(critic, nn.Module)
+        named = variables.parameters
+        names = asked(named)
+        derivatives = dict(zip(named, draw.derivatives, strict=True))
         with nullcontext() if learn else torch.no_grad():
             c, by_points = evaluate(draw.points)  # [k, *batch] and [k, *batch, *event], attached to ψ
             checks.finite_critic(self.name, c, by_points)
-            excess = unsqueeze_to(costs.fixed - c, by_points.dim())
+            excess = costs.shared(costs.fixed - c)
             gradients = tuple(
                 # A parameter may have further dimensions: the components of a mixture.
-                costs.average(
-                    unsqueeze_to(excess, score.dim()) * score + derivative * unsqueeze_to(by_points, score.dim())
-                )
-                for score, derivative in zip(variables.scores(draw.points), draw.derivatives, strict=True)
+                sums.over_samples(excess, score)
+                + costs.average(derivatives[name] * unsqueeze_to(by_points, score.dim()))
+                for name, score in zip(names, variables.scores(draw.points, names), strict=True)
             )
         if not variables.plain:
             checks.scored(self.name, variables, variables.log_prob(draw.points))
-        parameters = tuple(variables.parameters.values())
+        parameters = tuple(named[name] for name in names)
         result = surrogate(self.name, costs.mean(), parameters, tuple(g.detach() for g in gradients))
         if not learn:
             return result

@@ -5,7 +5,6 @@ Source: [kunes2023gradient]. Differences from the paper: none.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -15,15 +14,14 @@ from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.exact import changes
 from sampleprop.families import Bernoullis
-from sampleprop.surrogate import surrogate, unsqueeze_to
+from sampleprop.surrogate import surrogate
 
 
 class Draw(NamedTuple):
     points: Tensor  # [k, *batch, *event], detached; for UGC the pivots first, then their partners
     probes: Tensor  # [pivots, *batch, *event], detached: each pivot with one bit flipped
-    flipped: Tensor  # [pivots, *batch, *event], whether it is this bit that was chosen
+    flipped: Tensor  # [pivots, *batch], the number of the bit that was chosen
 
 
 class BitFlip(Estimator[Bernoullis, Draw]):
@@ -51,7 +49,7 @@ class BitFlip(Estimator[Bernoullis, Draw]):
         >>> import torch, sampleprop as sp
         >>> logits = torch.zeros(2, requires_grad=True)
         >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> draw = Draw(torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([[False, True]]))
+        >>> draw = Draw(torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
         >>> loss = sp.BitFlip().combine(q, draw, torch.tensor([4.0]), probe_costs=torch.tensor([1.0]))
         >>> loss.backward()
         >>> loss.detach(), logits.grad
@@ -78,22 +76,31 @@ class BitFlip(Estimator[Bernoullis, Draw]):
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
         gradient = by_flip(variables, draw, costs.fixed, costs.probes)
-        return surrogate(self.name, costs.mean(), (variables.logits,), (costs.average(gradient),))
+        return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))
 
 
 def flip(variables: Bernoullis, points: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-    """Return the points with one bit flipped, unless that is impossible, and which bit was chosen."""
-    shape = variables.event_logits_shape
-    bits = math.prod(shape)
-    lead = points.shape[: points.dim() - len(shape)]
-    chosen = torch.randint(max(bits, 1), (*lead, 1), generator=generator, device=points.device)  # [k, *batch, 1]
-    flipped = (torch.arange(bits, device=points.device) == chosen).reshape(points.shape)
-    change = flipped & (variables.variance > 0)
-    return (points - change.to(points.dtype)).abs(), flipped
+    """Return the points with one bit flipped, unless that is impossible, and the number of the bit that was chosen."""
+    rows = _rows(variables, points)
+    chosen = torch.randint(max(rows.shape[-1], 1), rows.shape[:-1], generator=generator, device=points.device)
+    if not rows.shape[-1]:
+        return points.clone(), chosen
+    index = chosen.unsqueeze(-1)
+    bit, variance = rows.gather(-1, index), _rows(variables, variables.variance.expand_as(points)).gather(-1, index)
+    return rows.scatter(-1, index, torch.where(variance > 0, 1 - bit, bit)).reshape(points.shape), chosen
 
 
 def by_flip(variables: Bernoullis, draw: Draw, costs: Tensor, probe_costs: Tensor) -> Tensor:
-    """Return the estimate of BitFlip-1 from each pivot, whose costs are given: [pivots, *batch, *event]."""
-    pivots = draw.points[: draw.probes.shape[0]]
-    rise = (probe_costs - costs) * math.prod(variables.event_logits_shape)
-    return changes.derivative(variables, pivots, unsqueeze_to(rise, pivots.dim())[None]) * draw.flipped
+    """Return the estimate of BitFlip-1 from the pivots, whose costs are given, averaged over them: [*batch, *event]."""
+    pivots = _rows(variables, draw.points[: draw.probes.shape[0]])
+    if not pivots.shape[-1]:
+        return variables.variance
+    index = draw.flipped.unsqueeze(-1)
+    rise = (probe_costs - costs).unsqueeze(-1) * (1 - 2 * pivots.gather(-1, index))  # from 0 to 1, [pivots, *batch, 1]
+    rises = rise.new_zeros(()).expand(pivots.shape).scatter(-1, index, rise * pivots.shape[-1])
+    return rises.mean(0).reshape(variables.logits.shape) * variables.variance
+
+
+def _rows(variables: Bernoullis, x: Tensor) -> Tensor:
+    """[pivots, *batch, *event] -> [pivots, *batch, bits]."""
+    return x.unsqueeze(-1).flatten(x.dim() - variables.event_ndim)

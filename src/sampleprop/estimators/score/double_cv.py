@@ -13,11 +13,10 @@ from torch import Generator, Tensor, nn
 
 from sampleprop import checks
 from sampleprop.bibliography import cited
-from sampleprop.costs import Costs, others
+from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.score.control_variates import tuned, value_and_derivative
 from sampleprop.families import Bernoullis, LogLinears, OneHots
-from sampleprop.surrogate import unsqueeze_to
 
 
 class Draw(NamedTuple):
@@ -90,14 +89,16 @@ class DoubleCV(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
 
     def estimate(self, variables: Bernoullis | OneHots | LogLinears, draw: Draw, costs: Costs) -> Tensor:
         _, derivatives = value_and_derivative(costs.f, draw.points, variables.logits.dtype)  # [k, *batch, *event]
-        score = variables.score(draw.points)
-        tangents = variables.sum(others(derivatives) * variables.centered(draw.points))  # [k, *batch]
-        fixed = _leave_one_out(costs.fixed, score)
-        added = variables.through_mean(derivatives.mean(0)) - _leave_one_out(tangents, score)
+        centered, total = variables.centered(draw.points), derivatives.sum(0)
+        # Of the mean derivative of the others along each sample's way from the mean.
+        tangents = (variables.inner(centered, total) - variables.sum(derivatives * centered)) / (self.draws - 1)
+        with torch.no_grad():
+            fixed = _leave_one_out(variables, draw.points, costs.fixed)
+            slope = variables.through_mean(total / self.draws)
+            added = slope - _leave_one_out(variables, draw.points, tangents)  # [k, *batch]
         return tuned(self.name, costs.mean(), variables, fixed, self.coefficient, added, self.training)
 
 
-def _leave_one_out(costs: Tensor, score: Tensor) -> Tensor:
+def _leave_one_out(variables: Bernoullis | OneHots | LogLinears, points: Tensor, costs: Tensor) -> Tensor:
     """Return the leave-one-out estimate of the gradient, [*batch, *natural]."""
-    costs = costs - costs[:1]  # differences are small numbers, and lose no digits to what all costs share
-    return (unsqueeze_to(costs - others(costs), score.dim()) * score).mean(0)
+    return variables.weighted_score(points, Costs(costs).beyond_others())

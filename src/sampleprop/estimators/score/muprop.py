@@ -17,7 +17,6 @@ from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.score.control_variates import tuned, value_and_derivative
 from sampleprop.families import Bernoullis, LogLinears, OneHots
-from sampleprop.surrogate import unsqueeze_to
 
 
 class Draw(NamedTuple):
@@ -93,10 +92,10 @@ class MuProp(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
             mean = variables.mean.to(variables.dtype).unsqueeze(0)
         at_mean, derivative = value_and_derivative(costs.f, mean, variables.logits.dtype)
         direction = derivative.squeeze(0)  # [*batch, *event]
-        score = variables.score(draw.points)
-        linear = variables.sum(direction * variables.centered(draw.points))  # [k, *batch]
+        linear = variables.inner(variables.centered(draw.points), direction)  # [k, *batch]
         # The gradient is affine in the coefficient: what it is at 0, and what each unit adds.
-        fixed = costs.average(unsqueeze_to(costs.fixed - at_mean, score.dim()) * score)
-        added = variables.through_mean(direction) - costs.average(unsqueeze_to(linear, score.dim()) * score)
+        with torch.no_grad():
+            fixed = variables.weighted_score(draw.points, costs.shared(costs.fixed - at_mean))
+            added = variables.through_mean(direction) - variables.weighted_score(draw.points, costs.shared(linear))
         learn = self.training and self.learn
         return tuned(self.name, costs.mean(), variables, fixed, self.coefficient, added, learn)

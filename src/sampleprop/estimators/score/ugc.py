@@ -10,14 +10,14 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from sampleprop import checks
+from sampleprop import checks, sums
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import antithetic
 from sampleprop.estimators.score.bitflip import Draw, by_flip, flip
 from sampleprop.families import Bernoullis
-from sampleprop.surrogate import surrogate, unsqueeze_to
+from sampleprop.surrogate import surrogate
 
 
 class UGC(Estimator[Bernoullis, Draw]):
@@ -48,7 +48,7 @@ class UGC(Estimator[Bernoullis, Draw]):
         >>> import torch, sampleprop as sp
         >>> logits = torch.tensor([4.0, 1.0]).log().requires_grad_()
         >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> draw = Draw(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.zeros(1, 2), torch.tensor([[True, False]]))
+        >>> draw = Draw(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.zeros(1, 2), torch.tensor([0]))
         >>> loss = sp.UGC().combine(q, draw, torch.tensor([1.0, 4.0]), probe_costs=torch.tensor([0.0]))
         >>> loss.backward()
         >>> loss.detach(), logits.grad
@@ -76,9 +76,9 @@ class UGC(Estimator[Bernoullis, Draw]):
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
         logits = variables.logits.detach()
-        difference = unsqueeze_to(antithetic.differences(costs.fixed), draw.points.dim())
-        pair = difference / 2 * antithetic.differences(draw.points) * logits.abs().sigmoid()
+        weights, points = antithetic.weights(costs.points), variables.one_hot(draw.points)
+        pair = sums.over_samples(weights / 2, antithetic.differences(points)) * logits.abs().sigmoid()
         single = by_flip(variables, draw, costs.fixed.chunk(2)[0], costs.probes)
         edge = (-logits.abs()).sigmoid() < 1 / max(2 * math.prod(variables.event_logits_shape), 1)
-        gradient = torch.where(edge, single, pair).mean(0)
+        gradient = torch.where(edge, single, pair)
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))

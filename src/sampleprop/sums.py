@@ -1,0 +1,43 @@
+"""Sums of products over the samples or over the event: products of matrices where these are faster."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sampleprop.surrogate import unsqueeze_to
+
+
+def over_samples(weights: Tensor, x: Tensor) -> Tensor:
+    """Σ_k w_k x_k: [k, *batch] and [k, *batch, *event] to [*batch, *event]."""
+    if x.shape[0] == 1:
+        return (unsqueeze_to(weights, x.dim()) * x).squeeze(0)
+    if not _as_matrices(weights, x) or x.dim() == weights.dim():  # no event: nothing to multiply as a matrix
+        return (unsqueeze_to(weights, x.dim()) * x).sum(0)
+    rows = x.flatten(weights.dim()).movedim(0, -2)  # [*batch, k, coordinates]
+    return (weights.movedim(0, -1).unsqueeze(-2) @ rows).reshape(x.shape[1:])
+
+
+def over_event(x: Tensor, y: Tensor, event_ndim: int) -> Tensor:
+    """⟨x_k, y⟩ of each sample: [k, *batch, *event] and [*batch, *event] to [k, *batch]."""
+    if not event_ndim:
+        return x * y
+    if not _as_matrices(x, y) or x.shape[1:] != y.shape:
+        return (x * y).sum(tuple(range(-event_ndim, 0)))
+    rows, column = x.flatten(-event_ndim).movedim(0, -2), y.flatten(-event_ndim).unsqueeze(-1)
+    return (rows @ column).squeeze(-1).movedim(-1, 0)  # [*batch, k, 1] -> [k, *batch]
+
+
+def squared_length(x: Tensor, event_ndim: int) -> Tensor:
+    """⟨x, x⟩ over the event: [..., *event] to [...]."""
+    return torch.linalg.vector_norm(x, dim=tuple(range(-event_ndim, 0))).square() if event_ndim else x.square()
+
+
+def _as_matrices(x: Tensor, y: Tensor) -> bool:
+    """Whether a product of matrices is faster than one of numbers and a sum, and as exact.
+
+    Compiled code needs none of the intermediate numbers, and autocast would round them to half precision.
+    """
+    if torch.compiler.is_dynamo_compiling() or max(x.numel(), y.numel()) < 20_000 or x.shape[0] < 16:
+        return False
+    return x.dtype == y.dtype and not torch.is_autocast_enabled(x.device.type)
