@@ -33,6 +33,7 @@ SMALL: dict[str, dict[str, int]] = {
     "certificates": {"step": 40, "replicates": 4000},
     "choose": {"replicates": 128},
     "equal_time": {},
+    "extreme_values": {},
     "gumbel_max": {"draws": 1000},
     "gumbel_softmax": {"replicates": 20_000},
     "hero": {"replicates": 40},
