@@ -34,6 +34,7 @@ SMALL: dict[str, dict[str, int]] = {
     "choose": {"replicates": 128},
     "digital_option": {"replicates": 4000},
     "equal_time": {},
+    "extreme_values": {},
     "gumbel_max": {"draws": 1000},
     "gumbel_softmax": {"replicates": 20_000},
     "hero": {"replicates": 40},
