@@ -31,7 +31,7 @@ def aggregate(
     normalize: Normalize = "draws",
     divisor: Tensor | float | None = None,
 ) -> Tensor:
-    r"""Sum a loss over the steps that exist, and divide: by the draws, by their tokens, or by each one's length first.
+    r"""Sum a loss over the steps that exist, and divide by the number of draws or tokens.
 
     .. math::
 
@@ -39,19 +39,19 @@ def aggregate(
         \frac{1}{\sum_i T_i} \sum_i \sum_t L_{it} \;\text{(tokens)}, \qquad
         \frac{1}{n} \sum_i \frac{1}{T_i} \sum_t L_{it} \;\text{(length)}
 
-    "draws" leaves the mean gradient as it is. "tokens" of the batch itself is biased where lengths are random, because
-    the number of tokens depends on the draws. "length" is biased whatever the number of draws: it changes the
-    objective. See :func:`score_function_loss`.
+    "draws" adds no bias. "tokens" is biased if lengths are random, because the number of tokens in the batch depends on
+    the draws. "length" is biased whatever the number of draws, because it changes the objective. See
+    :func:`score_function_loss`.
 
-    With a `divisor`, which :func:`count` takes of the whole step of the optimizer, the micro-batches and ranks add up
-    to what one call for all draws would give. Without it "tokens" of a micro-batch of one draw is "length".
+    With a `divisor` from :func:`count`, which counts the whole step of the optimizer, micro-batches and ranks add up to
+    the result of one call for all draws. Without it, "tokens" of a micro-batch of one draw is the same as "length".
 
     Args:
         loss: [*draws] with the steps as one more dimension; finite where the mask is True.
         mask: booleans of the shape of `loss`, False for padding; None for all.
         time_dim: the dimension of the steps of one draw.
         normalize: "draws", "tokens" or "length".
-        divisor: what divides in the place of n (draws, length) or of the tokens of this call; above 0.
+        divisor: above 0; replaces n ("draws", "length") or the number of tokens of this call.
 
     Returns:
         A number, in float32 at least.
@@ -59,7 +59,7 @@ def aggregate(
     Raises:
         TypeError: for a loss that is not floating point, and a mask that is not boolean.
         ValueError: for shapes that do not fit, an unknown `normalize`, a divisor that is not above 0, and NaN or
-            infinite losses (not looked at under `torch.compile` and `torch.func`).
+            infinite losses (not checked under `torch.compile` and `torch.func`).
 
     Example:
         >>> import torch, sampleprop as sp
@@ -92,17 +92,18 @@ def count(
     process_group: ProcessGroup | None = None,
     averaged: bool = True,
 ) -> Tensor:
-    """The divisor of a whole step of the optimizer: its draws, or its tokens, over all ranks.
+    """Count the draws or tokens of a whole step of the optimizer, over all ranks, for use as a divisor.
 
-    Take it before the batch is cut into micro-batches, and give it to each call as `divisor`.
+    Call it before you cut the batch into micro-batches, and pass the result to each call as `divisor`.
 
     Args:
         mask: booleans, False for padding. A draw whose steps are all False does not count.
-        time_dim: the dimension of the steps of one draw; None where each entry is a whole draw.
-        normalize: as the calls have it; "draws" and "length" count draws, "tokens" steps.
-        process_group: the ranks that share the step; the call is then a collective.
-        averaged: divide by the number of ranks, for wrappers that average gradients over them (DDP, FSDP). False if
-            yours adds them up.
+        time_dim: the dimension of the steps of one draw; None if each entry is a whole draw.
+        normalize: the same as in the calls that get the divisor. "draws" and "length" count draws, "tokens" counts
+            steps.
+        process_group: the ranks that share the step. All of these ranks must then make the call.
+        averaged: whether to divide by the number of ranks. True for wrappers that average gradients over the ranks
+            (DDP, FSDP), False for those that sum them.
 
     Returns:
         A number in float64, at least one over the number of ranks.

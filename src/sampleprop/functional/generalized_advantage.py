@@ -89,9 +89,9 @@ def generalized_advantage(
         The advantage and the target, without graph, in float32 at least; 0 where nothing was drawn.
 
     Raises:
-        TypeError: for what is not a tensor of real numbers, and flags that are not boolean.
+        TypeError: for an argument that is not a tensor of real numbers, and flags that are not boolean.
         ValueError: for other shapes, attached values, numbers out of range, a truncation without `next_values`, NaN and
-            infinities (values are not looked at under `torch.compile` and `torch.func`).
+            infinities (values are not checked under `torch.compile` and `torch.func`).
 
     Example:
         >>> import torch, sampleprop as sp

@@ -40,34 +40,34 @@ def importance_ratio(
     .. math:: \rho(x) = \frac{\pi_\phi(x)}{\mu(x)}, \qquad
         \mathbb{E}_\mu[\rho\,(c - b)] = \mathbb{E}_\pi[c] - b, \qquad \nabla \rho = \rho \nabla \log \pi_\phi
 
-    So `(ratio * (cost - b)).mean()` is an unbiased loss, to any order, for a detached b that does not depend on the
-    draw (its value is short of the mean cost by b). It needs μ > 0 wherever π > 0; its variance grows exponentially
-    with the length of a draw. The levels, for a draw of steps t:
+    Therefore `(ratio * (cost - b)).mean()` is an unbiased loss, to any order, for a detached b that does not depend on
+    the draw. Its value is the mean cost minus b. It needs μ > 0 wherever π > 0. Its variance grows exponentially with
+    the length of a draw. For draws with steps t, there are four levels:
 
-    - "draw": :math:`\prod_t \pi_t / \mu_t`. Unbiased, for any cost.
-    - "prefix": the product of the ratios up to each step, itself included. Unbiased for a cost at each step, which
-      depends on nothing later.
-    - "step": :math:`\pi_t / \mu_t` alone, as PPO and GRPO have it. Biased off-policy on sequences: it forgets how the
-      policies differ in what led there and in what follows.
-    - "geometric": :math:`(\prod_t \pi_t / \mu_t)^{1/T}`, as GSPO has it. Biased off-policy.
+    - "draw": :math:`\prod_t \pi_t / \mu_t`. Unbiased for any cost.
+    - "prefix": the product of the ratios up to each step, itself included. Unbiased if each step has a cost that does
+      not depend on later steps.
+    - "step": :math:`\pi_t / \mu_t` alone, as in PPO and GRPO. Biased off-policy on sequences, because it ignores how
+      the policies differ in earlier and later steps.
+    - "geometric": :math:`(\prod_t \pi_t / \mu_t)^{1/T}`, as in GSPO. Biased off-policy.
 
-    What lowers the variance is biased too:
+    Two options reduce the variance, at the price of a bias:
 
-    - `clip`: a ratio outside gets the limit's weight, or with `outside="drop"` weight 0, and no gradient. PPO's loss
-      for a cost c is `torch.maximum(ratio * c, clipped * c)`, biased likewise. CISPO and truncated importance sampling
-      detach the clipped ratio.
-    - `self_normalize`: biased by O(1 / n) for n draws, with any b (even none); its weights average to 1.
+    - `clip`: a ratio outside the limits is replaced by the limit, or by 0 with `outside="drop"`, and has no gradient.
+      PPO's loss for a cost c is `torch.maximum(ratio * c, clipped * c)`, which is biased too. CISPO and truncated
+      importance sampling detach the clipped ratio.
+    - `self_normalize`: the ratios are divided by their mean. The bias is O(1 / n) for n draws, whatever b is.
 
     Args:
-        log_prob: log π of what was drawn, attached to the policy; -inf is legal, and gives 0.
-        behaviour_log_prob: log μ of the same, of the same shape, detached, and finite.
-        time_dim: the dimension of the steps of one draw; None where each entry is one ratio.
+        log_prob: log π of the draws, with the policy's graph; -inf is allowed, and gives the ratio 0.
+        behaviour_log_prob: log μ of the same draws, of the same shape, detached and finite.
+        time_dim: the dimension of the steps of one draw; None if each entry is one ratio.
         level: as above; None is "draw" with a `time_dim` and "step" without.
-        mask: booleans of the shape of `log_prob`, False for what was not drawn (padding, observations); the ratio of
-            such a step is 1. With `self_normalize` a draw that is masked whole does not exist: it has weight 0.
-        clip: (low, high), ratios with 0 ≤ low ≤ 1 ≤ high, each may be None; biased. Log ratios are compared, so that
-            nothing overflows.
-        outside: "clip" for the limit's weight, "drop" for 0.
+        mask: booleans of the shape of `log_prob`, False for steps that were not drawn (padding, observations). Their
+            ratio is 1. With `self_normalize`, a draw that is masked completely does not exist and has weight 0.
+        clip: (low, high), limits of the ratio with 0 ≤ low ≤ 1 ≤ high; each may be None. Biased. Logarithms are
+            compared, so nothing overflows.
+        outside: "clip" to use the limit, "drop" to use 0.
         self_normalize: the dimension of `log_prob` of the draws over which the ratios are divided by their mean;
             biased.
 
@@ -75,9 +75,9 @@ def importance_ratio(
         The ratio, without the dimension `time_dim` at the levels "draw" and "geometric"; in float32 at least.
 
     Raises:
-        TypeError: for what is not a tensor of floating-point numbers, and a `clip` that is not two limits.
-        ValueError: for different shapes; an attached behaviour; limits that leave out 1; `clip` and `self_normalize`
-            together; NaN, and without `clip` ratios that are infinite or too large for the dtype (not looked at under
+        TypeError: for an argument that is not a tensor of floating-point numbers, and a `clip` that is not two limits.
+        ValueError: for different shapes; a `behaviour_log_prob` with a graph; limits that do not contain 1; `clip` and
+            `self_normalize` together; NaN, and without `clip` ratios that are infinite or too large (not checked under
             `torch.compile` and `torch.func`).
 
     Example:

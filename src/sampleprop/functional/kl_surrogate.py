@@ -84,7 +84,7 @@ def kl_surrogate(
         The shape of the log-probabilities, without `time_dim`; in float32 at least. Average it over the samples.
 
     Raises:
-        TypeError: for what is not a tensor of real floating-point numbers, and a mask that is not boolean.
+        TypeError: for an argument that is not a tensor of real floating-point numbers, and a mask that is not boolean.
         ValueError: for another direction, for different shapes, and no such dimension.
 
     Example:

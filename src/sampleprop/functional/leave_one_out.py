@@ -32,38 +32,40 @@ def leave_one_out(
     weight: Tensor | None = None,
     process_group: ProcessGroup | None = None,
 ) -> Tensor:
-    r"""For each draw, the mean cost of the others in its group: the baseline that costs nothing.
+    r"""For each draw, return the mean cost of the other draws in its group: a baseline without further evaluations.
 
     .. math:: b_i = \frac{\sum_{j \ne i} w_j\, c_j}{\sum_{j \ne i} w_j}, \qquad w = 1 \text{ without weights}
 
-    Unbiased as a baseline, for draws of a group that are independent given what they share (a prompt, a state): b_i
-    does not depend on draw i. A weight may be any number of 0 or more that depends on its own draw only: its length, or
-    the squared length of its score. The mean of the whole group does depend on draw i; c_i minus that mean is
-    (n - 1) / n times c_i - b_i, so the gradient is right except for that factor. Division by the standard deviation of
-    the group is no such factor: it depends on draw i, and the gradient is biased.
+    This baseline is unbiased, because :math:`b_i` does not depend on draw i. The draws of a group must be independent
+    given what they share, such as a prompt or a state. A weight may be any number of 0 or more that depends on its own
+    draw only, such as the length of the draw, or the squared length of its score.
 
-    The result has no graph. Attached, c - b would cancel the gradient of θ in c.
+    The mean of the whole group does depend on draw i. The cost minus that mean is (n - 1) / n times
+    :math:`c_i - b_i`, so the gradient is right up to this factor. The standard deviation of the group is not such a
+    factor: it depends on draw i, and a gradient that is divided by it is biased.
 
-    Groups are the entries along `dim`, or those entries of dimension 0 that have the same id. Ids allow groups of
-    different sizes and, with `process_group`, groups whose draws are on several ranks. Take the baseline for the whole
-    step of the optimizer, before it is cut into micro-batches.
+    The result has no graph. With a graph, c - b would lose a part of the gradient for θ in c.
+
+    A group consists of the entries along `dim`, or of the entries of dimension 0 that have the same id. Ids allow
+    groups of different sizes. With `process_group`, the draws of a group may be on several ranks. Compute the baseline
+    for the whole step of the optimizer, before you cut it into micro-batches.
 
     Args:
         costs: of any shape, finite.
         dim: the dimension of the draws of one group, of two or more.
-        mask: booleans of the shape of `costs`, False for draws that do not exist; they enter no mean. For costs to go
-            [draws, time] leave it out: those of a draw that has ended are 0, which is right.
-        groups: [N] int64, one id for each entry of dimension 0; in the place of `dim`.
+        mask: booleans of the shape of `costs`, False for draws that do not exist; they enter no mean. Pass no mask for
+            costs to go [draws, time]: after the end of a draw they are 0, which is right.
+        groups: [N] int64, one id for each entry of dimension 0; instead of `dim`.
         weight: of the shape of `costs`, finite, 0 or more; None for equal weights.
-        process_group: the ranks over which the ids hold; needs `groups`. The call is then a collective.
+        process_group: the ranks that share the ids; needs `groups`. All of these ranks must then make the call.
 
     Returns:
-        b, of the shape of `costs`; in float32 at least. It is 0 where all others have weight 0.
+        b, of the shape of `costs`; in float32 at least. It is 0 if all other draws of the group have weight 0.
 
     Raises:
-        TypeError: for what is not a tensor of real numbers, and a mask that is not boolean.
+        TypeError: for an argument that is not a tensor of real numbers, and a mask that is not boolean.
         ValueError: for both or neither of `dim` and `groups`, a group of one, shapes that do not fit, negative weights,
-            and NaN or infinite costs. Values are not looked at under `torch.compile` and `torch.func`; there the only
+            and NaN or infinite costs. Values are not checked under `torch.compile` and `torch.func`; there the only
             draw of a group has b = 0.
 
     Example:

@@ -50,9 +50,9 @@ def reward_to_go(
         R, of the shape of `rewards`; in float32 at least.
 
     Raises:
-        TypeError: for what is not a tensor of real numbers, and a `done` or `mask` that is not boolean.
+        TypeError: for an argument that is not a tensor of real numbers, and a `done` or `mask` that is not boolean.
         ValueError: for other shapes, no such dimension, a discount out of range, NaN or infinite rewards, and a reward
-            where the mask is False (values are not looked at under `torch.compile` and `torch.func`).
+            where the mask is False (values are not checked under `torch.compile` and `torch.func`).
 
     Example:
         >>> import torch, sampleprop as sp

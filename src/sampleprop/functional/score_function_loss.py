@@ -37,9 +37,9 @@ def score_function_loss(
     divisor: Tensor | float | None = None,
     as_weights: bool = False,
 ) -> Tensor:
-    r"""The mean cost, with the score-function gradient: minimize it.
+    r"""Return the mean cost, with the score-function gradient. Minimize it.
 
-    For draws i with log-probabilities ℓ and costs c, and stop for what has no graph,
+    For draws i with log-probabilities ℓ, costs c and baselines b, the gradient is
 
     .. math::
 
@@ -47,63 +47,64 @@ def score_function_loss(
             + \sum_{t \text{ drawn}} (C_{it} - b_{it})\,\nabla \ell_{it} \Bigr],
             \qquad C_{it} = \sum_{s \ge t,\ s \text{ exists}} c_{is}
 
-    C is the whole cost of the draw where there is one cost for each draw, and what it costs from step t on where each
-    step has its cost. The loss is made of boxes
-    :math:`\square_t = \exp \sum_{s \le t} (\ell_s - \operatorname{stop} \ell_s)`, which are 1:
-    :math:`\sum_t c_t \square_t - b_t (\square_t - \square_{t-1})`.
+    If each draw has one cost, :math:`C_{it}` is this cost. If each step has a cost, :math:`C_{it}` is the sum of the
+    costs from step t on. The loss for one draw is :math:`\sum_t c_t \square_t - b_t (\square_t - \square_{t-1})`, with
+    :math:`\square_t = \exp \sum_{s \le t} (\ell_s - \operatorname{stop} \ell_s)`. Each :math:`\square_t` has the value
+    1, because stop removes the gradient and keeps the number.
 
-    There are two masks. `mask` says which steps exist, `drawn` which of them the policy chose. Tool output, prompts and
-    forced tokens exist and are not drawn: a cost that arises there is charged to all earlier draws. A draw whose mask
-    is all False does not exist and does not count in n.
+    There are two masks. `mask` says which steps exist, and `drawn` says which of them the policy drew. Tool output,
+    prompts and forced tokens exist, but are not drawn. A cost at such a step is charged to all earlier steps that were
+    drawn. A draw whose mask is all False does not exist, and n does not count it.
 
-    Unbiased, to any order, for draws from the distribution that `log_prob` describes and a baseline that does not
-    depend on the step it is for, or on later ones; θ in the cost gets its own gradient. For draws from another
-    distribution see :func:`importance_ratio`. Rewards are costs with a minus sign; the KL to a reference, if there is
-    one, is part of the cost.
+    The gradient is unbiased, to any order, under two conditions: the draws come from the distribution that `log_prob`
+    describes, and a baseline does not depend on its own step or on later steps. θ in the cost gets its own gradient.
+    For draws from another distribution see :func:`importance_ratio`. A cost is a reward with a minus sign. A KL penalty
+    is a part of the cost.
 
-    What divides the gradient (without a divisor the value is the mean cost, whatever it is):
+    `normalize` says by what the gradient is divided. Without a `divisor`, the value is the mean cost in each case:
 
-    - "draws": the number of draws, as above. Unbiased; no draw counts less for being long (as in "Dr. GRPO", which
-      divides by a constant).
-    - "tokens": the number of steps that were drawn. Biased where lengths are random, for the number then depends on
-      the draws; the bias vanishes as the batch grows, up to a constant factor.
-    - "length": each draw's own length, then the number of draws, as in GRPO. Biased, whatever the number of draws: with
-      one cost for a draw it is the gradient of E[(c - b) / length], b held fixed. Long draws are charged less for their
-      errors.
+    - "draws": the number of draws, as in the formula. Unbiased. A long draw has the same weight as a short one, as in
+      "Dr. GRPO", which divides by a constant.
+    - "tokens": the number of steps that were drawn. Biased if lengths are random, because this number depends on the
+      draws. Up to a constant factor, the bias vanishes as the batch grows.
+    - "length": each draw's own length, and then the number of draws, as in GRPO. Biased, whatever the number of draws.
+      With one cost for each draw, it is the gradient of E[(c - b) / length], with b held fixed. Long draws are charged
+      less for their errors.
 
-    With a `divisor`, which :func:`count` takes of the whole step of the optimizer, value and gradient are sums over it:
-    then micro-batches and ranks add up to what one call for all draws gives. "draws" and "tokens" differ in that number
-    only.
+    With a `divisor`, value and gradient are sums divided by it. Compute it by :func:`count` for the whole step of the
+    optimizer. The parts of a step, such as micro-batches and ranks, then add up to the result of one call for all
+    draws. With a divisor, "draws" and "tokens" differ only in this number.
 
     Args:
-        log_prob: [*draws], or with one more dimension, that of the steps of one draw: log-probabilities of what was
-            drawn, attached to the policy.
-        cost: [*draws], the cost of each draw; or of the shape of `log_prob`, the cost that arises at each step.
-        time_dim: the dimension of `log_prob` that holds the steps of one draw; None where each entry is a whole draw.
-            It has no default: a dimension of steps that is taken for one of draws loses every delayed cost.
-        baseline: [*draws], or of the shape of `log_prob`, detached; or "leave-one-out" for the mean of the others in
-            the group (step by step, over those that have not ended, where each step has its cost); None for 0.
+        log_prob: the log-probabilities of the draws, with the policy's graph: [*draws], or with one more dimension for
+            the steps of one draw.
+        cost: [*draws], the cost of each draw; or the cost of each step, of the shape of `log_prob`.
+        time_dim: the dimension of `log_prob` that holds the steps of one draw; None if each entry is a whole draw.
+            It has no default, because every delayed cost would be lost if steps were taken for draws.
+        baseline: [*draws], or of the shape of `log_prob`, detached; None for 0. "leave-one-out" is the mean of the
+            other costs in the group. If each step has a cost, this mean is taken at each step, over the draws that have
+            not ended.
         group_dim: the dimension of `log_prob` that holds the draws of one group, for "leave-one-out".
-        mask: booleans of the shape of `log_prob`, False for what does not exist: padding, steps after the end of an
-            episode, whole draws. The cost there is 0 or not finite, and counts for nothing.
-        drawn: booleans of the shape of `log_prob`, True for what the policy chose; None for `mask`. Log-probability
-            and baseline count for nothing elsewhere, and may be anything.
-        normalize: "draws", "tokens" or "length". The biased two need `time_dim`, and are right to the first order only.
-        divisor: what divides in the place of the number of draws (draws, length) or tokens of this call; above 0.
-        as_weights: take `cost` for what is to be multiplied with each ∇ℓ, as it stands: an advantage, or
-            `reward_to_go`, whose steps are not to be added up again. The first order only, and no gradient for θ. The
-            value is their sum over the drawn steps, averaged over the draws, which says little: log the cost itself.
+        mask: booleans of the shape of `log_prob`, False for entries that do not exist: padding, steps after the end of
+            an episode, whole draws. A cost there must be 0 or not finite, and is ignored.
+        drawn: booleans of the shape of `log_prob`, True for the steps that the policy drew; None for `mask`. Elsewhere
+            log-probability and baseline are ignored.
+        normalize: "draws", "tokens" or "length". The last two need `time_dim`, and have first derivatives only.
+        divisor: above 0; replaces the number of draws ("draws", "length") or tokens of this call.
+        as_weights: whether `cost` holds the factors of ∇ℓ themselves, such as an advantage or `reward_to_go`. They are
+            then not summed over the steps. There are first derivatives only, and no gradient for θ. The value is the
+            sum of the factors over the drawn steps, averaged over the draws. It says little, so log the cost itself.
 
     Returns:
         A number, in float32 at least.
 
     Raises:
-        TypeError: for what is not a tensor of real numbers, and where `time_dim` is not given.
-        ValueError: for shapes that would be broadcast; an attached baseline or weight; a group of one; no draw that
-            exists; a cost where nothing exists; a drawn step that does not exist; NaN and infinities where they would
-            count. Values are not looked at under `torch.compile` and `torch.func`.
-        RuntimeError: for a `log_prob` without graph, where the gradient would be zero (use `torch.no_grad()` if only
-            the value is wanted); and in a second backward pass, where the first order is all there is.
+        TypeError: for an argument that is not a tensor of real numbers, and without `time_dim`.
+        ValueError: for shapes that would be broadcast; a baseline or weight that has a graph; a group of one; no draw
+            that exists; a cost where nothing exists; a drawn step that does not exist; a NaN or an infinity that is not
+            masked. Values are not checked under `torch.compile` and `torch.func`.
+        RuntimeError: for a `log_prob` without graph, because the gradient would be zero (use `torch.no_grad()` if you
+            need the value only); and for a second derivative, if there are first derivatives only.
 
     Example:
         >>> import torch, sampleprop as sp

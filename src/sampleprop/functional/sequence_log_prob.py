@@ -58,7 +58,7 @@ def sequence_log_prob(
     Raises:
         TypeError: for what is not floating point, and tokens that are not int64.
         ValueError: for shapes that do not fit; a token outside the vocabulary; a row without a possible token, or with
-            NaN (values are not looked at under `torch.compile` and `torch.func`); a temperature or chunk out of range.
+            NaN (values are not checked under `torch.compile` and `torch.func`); a temperature or chunk out of range.
 
     Example:
         >>> import torch, sampleprop as sp

@@ -30,7 +30,7 @@ def shrinkage(
     groups: Tensor | None = None,
     process_group: ProcessGroup | None = None,
 ) -> Tensor:
-    r"""A baseline for few draws of each of many prompts: leave-one-out, drawn towards the other prompts.
+    r"""Return a baseline for few draws of each of many prompts: leave-one-out, pulled towards the other prompts.
 
     .. math::
 
@@ -41,27 +41,27 @@ def shrinkage(
     of the means of the other groups, :math:`W_{-i}` their mean variance within a group, and :math:`B_{-i}` the variance
     between their means that this does not explain, or 0. A group of one has λ = 1.
 
-    Unbiased: λ and M see other groups only, and the groups are independent; m does not see draw j. With 0/1 costs and a
-    few draws the variance is usually smaller than that of :func:`leave_one_out`. It can be larger: the four variances
-    of a few prompts are estimates themselves.
+    This baseline is unbiased: λ and M depend on other groups only, the groups are independent, and m does not depend on
+    draw j. With 0/1 costs and a few draws, the variance is usually smaller than that of :func:`leave_one_out`. With few
+    prompts it can be larger, because W and B are estimates themselves.
 
     The result has no graph.
 
     Args:
-        costs: one for each draw, finite: [N] with `groups`, any shape with `dim`, whose other dimensions are then
-            groups.
+        costs: one for each draw, finite: [N] with `groups`, or any shape with `dim`. In the second case, each index of
+            the other dimensions is a group.
         dim: the dimension of the draws of one group.
         mask: booleans of the shape of `costs`, False for draws that do not exist.
-        groups: [N] int64, one id for each draw; in the place of `dim`.
-        process_group: the ranks over which the ids hold; needs `groups`. The call is then a collective.
+        groups: [N] int64, one id for each draw; instead of `dim`.
+        process_group: the ranks that share the ids; needs `groups`. All of these ranks must then make the call.
 
     Returns:
         b, of the shape of `costs`; in float32 at least; 0 for draws that do not exist.
 
     Raises:
-        TypeError: for what is not a tensor of real numbers, and a mask that is not boolean.
+        TypeError: for an argument that is not a tensor of real numbers, and a mask that is not boolean.
         ValueError: for both or neither of `dim` and `groups`, fewer than four groups, shapes that do not fit, and NaN
-            or infinite costs. Values are not looked at under `torch.compile` and `torch.func`.
+            or infinite costs. Values are not checked under `torch.compile` and `torch.func`.
 
     Example:
         >>> import torch, sampleprop as sp

@@ -45,7 +45,7 @@ def token_log_prob(logits: Tensor, tokens: Tensor, *, temperature: float = 1.0, 
     Raises:
         TypeError: for logits that are not floating point, and tokens that are not int64.
         ValueError: for another shape; a token outside the vocabulary; a row that is all -inf or has a NaN (values are
-            not looked at under `torch.compile` and `torch.func`); a temperature that is not above 0.
+            not checked under `torch.compile` and `torch.func`); a temperature that is not above 0.
 
     Example:
         >>> import torch, sampleprop as sp

@@ -71,7 +71,7 @@ def token_terms(
     Raises:
         TypeError: for logits that are not floating point, and tokens that are not int64.
         ValueError: for another shape; an attached reference; a token outside the vocabulary; a row that is all -inf or
-            has a NaN, and an infinite divergence (values are not looked at under `torch.compile` and `torch.func`); a
+            has a NaN, and an infinite divergence (values are not checked under `torch.compile` and `torch.func`); a
             temperature that is not above 0.
 
     Example:

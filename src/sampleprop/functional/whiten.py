@@ -24,25 +24,25 @@ def whiten(
 
     .. math:: \frac{x - \bar x}{\sqrt{\frac{1}{n - 1} \sum_i (x_i - \bar x)^2}}
 
-    As weights of scores these are biased: mean and deviation contain the own draw, and the deviation is a random number
-    that divides. Over one group of two draws the mean gradient was off by up to 59 % after the best factor, over
-    two prompts by 17 to 47 %; it shrinks as more draws enter. Unbiased instead: divide by a running root mean square of
-    *past* steps, which is a constant for this one.
+    As weights of scores, these numbers are biased. The mean and the standard deviation contain the own draw, and the
+    gradient is divided by a random number. For one group of two draws, the mean gradient was off by up to 59 % after
+    the best constant factor. For two prompts it was off by 17 to 47 %. The bias shrinks as more draws enter. To avoid
+    it, divide by a running root mean square of *past* steps, which is a constant for the present step.
 
-    Without variation the result is 0 (with `center`), or x itself.
+    If all entries are equal, the result is 0 with `center`, and x itself without.
 
     Args:
         x: any shape, finite where the mask is True.
         mask: booleans of the shape of `x`, False for what does not exist.
         center: subtract the mean. False only divides.
-        process_group: the ranks over which mean and deviation are taken; the call is then a collective.
+        process_group: the ranks over which mean and deviation are computed. All of these ranks must then make the call.
 
     Returns:
         The shape of `x`, without graph, in float32 at least; 0 where the mask is False.
 
     Raises:
-        TypeError: for what is not a tensor of real numbers, and a mask that is not boolean.
-        ValueError: for another shape of the mask, and NaN or infinite numbers (not looked at under `torch.compile` and
+        TypeError: for an argument that is not a tensor of real numbers, and a mask that is not boolean.
+        ValueError: for another shape of the mask, and NaN or infinite numbers (not checked under `torch.compile` and
             `torch.func`).
 
     Example:
