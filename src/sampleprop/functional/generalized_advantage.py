@@ -20,11 +20,11 @@ NAME = "generalized_advantage"
 
 
 class Advantage(NamedTuple):
-    """What one step was worth beyond the critic's forecast.
+    """The result of :func:`generalized_advantage`.
 
     Attributes:
-        advantage: of the shape of the rewards; what each score is to be multiplied with.
-        target: of the same shape; what the critic is to learn.
+        advantage: of the shape of the rewards; the weight of each score.
+        target: of the same shape; the value that the critic should learn.
     """
 
     advantage: Tensor
@@ -46,41 +46,43 @@ def generalized_advantage(
     ratio: Tensor | None = None,
     clip: tuple[float, float] = (1.0, 1.0),
 ) -> Advantage:
-    r"""Advantages and targets from rewards and a critic's values.
+    r"""Return advantages, and targets for the critic, from rewards and the critic's values.
 
     .. math::
 
         A_t = \rho_t \delta_t + \gamma \lambda\, (1 - \text{end}_t)\, \kappa_t\, A_{t+1}, \qquad
-        \delta_t = r_t + \gamma\, (1 - \text{terminated}_t)\, V'_t - V_t, \qquad \text{target}_t = V_t + A_t
+        \text{target}_t = V_t + A_t
 
-    An episode *terminates* where nothing follows: its last value is 0. It is *truncated* where a time limit cut it off:
-    it would have gone on, from a state whose value :math:`V'_t` counts. Both end the trace (end). Taking one for the
-    other is a bias.
+        \delta_t = r_t + \gamma\, (1 - \text{terminated}_t)\, V'_t - V_t
 
-    Without `ratio` this is GAE, ρ = κ = 1. With the ratios π / μ of each step it is V-trace: ρ and κ are the ratios
-    limited to `clip`, and the advantage is :math:`\rho_t (\delta_t + \gamma (1 - \text{end}_t) (\text{target} -
-    V)_{t+1})`.
+    An episode *terminates* if nothing follows: the value of the next state is 0. It is *truncated* if a time limit cut
+    it off. Then it would have gone on, and the value :math:`V'_t` of the next state counts. Both are ends of the trace
+    (:math:`\text{end}_t = 1`). If you mix them up, the gradient is biased.
 
-    With `trace=1`, on-policy and undiscounted, the advantage is the return less a baseline, and unbiased as a weight of
-    the score. With a smaller trace it is biased by the critic's error. There is no factor :math:`\gamma^t`, as in
-    practice; see :func:`reward_to_go`.
+    Without `ratio` this is GAE, with ρ = κ = 1. With the ratios π / μ of each step it is V-trace. Then ρ and κ are the
+    ratios, limited by `clip`, and the advantage is
+    :math:`\rho_t (\delta_t + \gamma (1 - \text{end}_t) (\text{target} - V)_{t+1})`.
 
-    In a language model the steps of the clock are the tokens that the policy drew. Rewards and ends of the observations
-    after a token belong to it, and such rewards are not discounted.
+    With `trace=1`, on-policy and without discount, the advantage is the return minus a baseline. It is then unbiased as
+    a weight of the score. With a smaller trace, the critic's error causes a bias. The factor :math:`\gamma^t` is left
+    out, as most implementations do; see :func:`reward_to_go`.
+
+    In a language model, only the tokens that the policy drew are steps of time. Rewards and ends at the observations
+    after a token belong to this token. Such rewards are not discounted.
 
     Args:
         rewards: any shape with the steps along `dim`; finite where they exist.
         values: V of the state before each step, of the shape of `rewards`, detached.
-        next_values: V' of the state after each step, of the same shape, detached: of the state in which the policy
-            draws next; after a truncation of the final observation, which environments that reset themselves put
-            elsewhere. None: the value of the next drawn step where `mask` or `drawn` is given, 0 after the last one;
-            otherwise that of the next step, where all episodes terminate at the last one.
+        next_values: V' of the state after each step, of the same shape, detached. After a truncation, this is the value
+            of the final observation, which environments that reset themselves return separately. None for the value of
+            the next step; with `mask` or `drawn`, that of the next drawn step, and 0 after the last one. None is
+            refused with `truncated`. Without `mask` and `drawn`, all episodes must then terminate at the last step.
         dim: the dimension of the steps.
         discount: γ, from 0 to 1.
         trace: λ, from 0 to 1.
-        terminated: booleans of the shape of `rewards`; None for nowhere.
-        truncated: the same, for the ends that are no ends of the task.
-        mask: booleans of the same shape, False for padding, whose rewards are 0 or not finite.
+        terminated: booleans of the shape of `rewards`, True if nothing follows the step; None for no such step.
+        truncated: booleans of the same shape, True if the episode was cut off after the step; None for no such step.
+        mask: booleans of the same shape, False for padding. The rewards there must be 0 or not finite.
         drawn: booleans of the same shape, the steps that the policy drew; None for `mask`.
         ratio: π / μ of each step, of the same shape, detached.
         clip: the upper limits of ρ and κ, above 0.
@@ -90,8 +92,8 @@ def generalized_advantage(
 
     Raises:
         TypeError: for an argument that is not a tensor of real numbers, and flags that are not boolean.
-        ValueError: for other shapes, attached values, numbers out of range, a truncation without `next_values`, NaN and
-            infinities (values are not checked under `torch.compile` and `torch.func`).
+        ValueError: for other shapes, values with a graph, numbers out of range, a truncation without `next_values`, NaN
+            and infinities (values are not checked under `torch.compile` and `torch.func`).
 
     Example:
         >>> import torch, sampleprop as sp

@@ -20,14 +20,14 @@ NAME = "in_chunks"
 
 
 def in_chunks(f: Callable[..., Any], *tensors: Tensor, dims: int, chunk: int = 512) -> Any:
-    r"""Call f on `chunk` positions at a time, so that what it makes of them exists for these only.
+    r"""Call f on `chunk` positions at a time, so that its intermediate results exist for these positions only.
 
-    f may be any head, or two: one with a soft cap, a scale, a bias, an adapter. :func:`sequence_log_prob` is cheaper
-    where the head is one weight matrix and nothing else; elsewhere its numbers are not the model's.
+    f may be any head, or several: with a soft cap, a scale, a bias or an adapter. If the head is one weight matrix and
+    nothing else, :func:`sequence_log_prob` is faster.
 
-    Where a gradient is recorded, f is called again in the backward pass (checkpointing), with the random numbers that
-    it had. Gradients reach all that f uses, to any order. Under `torch.func` there is no recomputation, so nothing is
-    spared there.
+    If a gradient is needed, the backward pass calls f again (checkpointing), with the same random numbers. All
+    parameters that f uses get their gradient, to any order. Under `torch.func` nothing is computed again, so no memory
+    is saved.
 
     Args:
         f: from one tensor [n, ...] for each of `tensors` to a tensor [n, ...], or to a tuple of tensors and None.

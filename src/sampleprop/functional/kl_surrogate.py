@@ -39,25 +39,23 @@ def kl_surrogate(
         \mathbb{E}_s[\nabla S] = \mathbb{E}_s[(\log s - \log r) \nabla \log s - \nabla \log r]
             = \nabla\, \mathrm{KL}(s \| r)
 
-    The -1 removes the score's own term, whose mean is zero. For draws of several steps, with the log-probabilities of
-    each step and `time_dim`, each step's log-ratio is charged to the draws up to it only, which has less variance than
-    the sum:
+    The -1 removes a term whose mean is zero. If a draw has several steps, pass the log-probabilities of each step and
+    `time_dim`. The log-ratio of each step is then charged only to the draws up to this step, which has less variance:
 
     .. math:: S = \sum_t \square_t\,(\log s_t - \log r_t) - (\square_T - 1), \qquad
         \square_t = \prod_{u \le t} s_u / \operatorname{stop}(s_u)
 
-    The 1 is taken out once for the draw. Taken out once for each step, it would charge for the length, which is random.
-    A sum over the steps of the value without `time_dim` is another gradient than that of the divergence of whole draws.
+    The 1 is subtracted once for each draw. If it were subtracted once for each step, the gradient would also charge for
+    the length, which is random. If you call the function for each step without `time_dim` and sum the results, the
+    gradient is not that of the divergence of whole draws.
 
-    Where the whole vocabulary is at hand, the exact divergence of each step, attached, inside the cost has less
-    variance still: see :func:`token_terms`.
+    If you have the logits of the whole vocabulary, the exact divergence of each step inside the cost has even less
+    variance: see :func:`token_terms`.
 
-    Reparameterized samples already carry the gradient of s. Then log s - log r, attached through them, is enough, and
-    the score must not be added. Log-probabilities do not show how the samples were drawn, therefore say it by
-    `reparameterized`.
+    Reparameterized samples already carry the gradient of s. Then log s - log r is enough, and the score must not be
+    added. Log-probabilities do not show how the samples were drawn, so you have to say it with `reparameterized`.
 
-    Why not differentiate an estimate of the value? At samples of q, with r = p / q, whose numbers depend on q's
-    parameters through log q only:
+    Why not differentiate an estimate of the value? This table shows what happens with samples of q and r = p / q:
 
     ====  ==============================  ==============  ==============================================================
     name  loss                            value           mean of its gradient with respect to q's parameters
@@ -67,18 +65,18 @@ def kl_surrogate(
     k3    r - 1 - log r                   unbiased        E[(1 - r) ∇log q] = -E_p[∇log q] = ∇KL(p ‖ q), the forward one
     ====  ==============================  ==============  ==============================================================
 
-    With respect to p's parameters, k1 has the right gradient and k2 has not. Inside :func:`expect` none of this is
-    needed, because its estimator adds the score: there `log_q - log_p`, attached, is right. A penalty inside a cost
-    that is detached must be k1: k3 would give the difference of the two gradients.
+    With respect to p's parameters, k1 has the right gradient and k2 has not. Inside :func:`expect` you need none of
+    this, because its estimator adds the score: put `log_q - log_p` into the cost, without detach. A penalty inside a
+    cost that is detached must be k1, because k3 would give the difference of the two gradients.
 
     Args:
-        log_q: log q(x) at each sample, attached to q's parameters: summed over all that is one draw (the tokens of a
-            sequence, say), or of each step, with `time_dim`.
-        log_p: log p(x) at the same samples, of the same shape; detached or not.
+        log_q: log q(x) at each sample, with the graph of q's parameters. It is the sum over all parts of one draw, such
+            as the tokens of a sequence; or, with `time_dim`, the log-probability of each step.
+        log_p: log p(x) at the same samples, of the same shape; with or without a graph.
         direction: "reverse" for samples of q, "forward" for samples of p.
-        time_dim: the dimension of the steps of one draw; None where each entry is a whole draw.
-        mask: booleans of the same shape, False for what was not drawn; it counts for nothing, and may be anything.
-        reparameterized: whether the samples are attached to the parameters of the distribution they were drawn from.
+        time_dim: the dimension of the steps of one draw; None if each entry is a whole draw.
+        mask: booleans of the same shape, False for entries that were not drawn; they are ignored.
+        reparameterized: whether the samples carry the gradient of the distribution from which they were drawn.
 
     Returns:
         The shape of the log-probabilities, without `time_dim`; in float32 at least. Average it over the samples.

@@ -23,27 +23,27 @@ FEW = 50  # steps, below which a pattern is chance
 
 @dataclass(frozen=True)
 class Mismatch:
-    """How the learner's log-probabilities differ from those that were recorded; NaN for what was not asked for.
+    """How the learner's log-probabilities log π differ from the recorded ones, log μ; NaN for what was not measured.
 
     Attributes:
-        steps: how many were compared.
-        draws: how many.
-        mean: of log π - log μ over the steps; its expectation is -KL(μ ‖ π).
-        rms: the root mean square of it.
-        worst: the largest absolute value of it.
+        steps: the number of steps that were compared.
+        draws: the number of draws.
+        mean: the mean of log π - log μ over the steps, in nats; its expectation is -KL(μ ‖ π).
+        rms: the root mean square of log π - log μ, in nats.
+        worst: the largest absolute value of log π - log μ, in nats.
         above: the share of steps with log π > log μ.
-        ratio: the mean of π / μ over the steps. Its expectation is the probability that π gives to what μ can draw: 1,
-            or less where μ was truncated. Only a distribution that has seen the token exceeds it.
+        ratio: the mean of π / μ over the steps. Its expectation is the probability under π of the tokens that μ can
+            draw. This is 1, or less if μ was truncated. It is larger only if π has seen the token.
         ratio_z: how many standard errors `ratio` is above 1.
-        correlation: of log π and log μ over the steps.
-        slope: of log π - log μ on log μ.
-        step_size: the effective share of the steps, (Σw)² / (n Σw²).
-        draw_size: the same of whole draws.
+        correlation: the correlation of log π and log μ over the steps.
+        slope: the slope of a regression of log π - log μ on log μ.
+        step_size: the effective sample size of the steps with the weights w = π / μ, as a share: (Σw)² / (n Σw²).
+        draw_size: the same for whole draws.
         outside: the share of steps with a ratio outside (0.8, 1.25).
-        fitting: the share of draws without a gap of their own.
-        surprise: the mean of -log π less the entropy, in nats a step; 0 for draws of π.
+        fitting: the share of draws in which log π and log μ agree.
+        surprise: the mean of -log π minus the entropy, in nats for each step; its expectation is 0 for draws of π.
         surprise_z: the same in standard errors over the draws.
-        hints: what the numbers look like, in words.
+        hints: the patterns in the numbers, in words.
     """
 
     steps: int
@@ -79,31 +79,31 @@ def mismatch(
     mask: Tensor | None = None,
     entropy: Tensor | None = None,
 ) -> Mismatch:
-    r"""Compare the learner's log-probabilities of the draws with those that the sampler recorded, and say what differs.
+    r"""Compare the learner's log-probabilities of the draws with those that the sampler recorded.
 
-    An inference server that samples at another temperature, truncates (top-k, top-p), pads on the other side or holds
-    an older policy makes on-policy gradients wrong without an error. Each of these leaves another pattern in the
-    numbers; `hints` names it. The hints are rules of thumb, tuned on a tiny model: where a hint and the
-    numbers disagree, believe the numbers.
+    An inference server may sample at another temperature, truncate the distribution (top-k, top-p), pad on the other
+    side, or hold an older policy. On-policy gradients are then wrong, without an error. Each of these mistakes leaves
+    its own pattern in the numbers, and `hints` names it. The hints are rules of thumb, which were tuned on a tiny model.
+    If a hint and the numbers disagree, trust the numbers.
 
-    With the entropy of each step the draws are tested without the sampler's numbers, which finds what no comparison
-    can: log-probabilities that were recorded before temperature and truncation. About 350 draws are needed to see a
-    temperature of 0.9.
+    If you pass the entropy of each step, the draws themselves are tested too. This finds a mistake that no comparison
+    can find: log-probabilities that were recorded before temperature and truncation. About 350 draws are needed to see
+    a temperature of 0.9.
 
-    Call it before training, and on a batch from time to time. It looks at values, so it is not for `torch.compile`.
+    Call it before training, and on a batch from time to time. It reads values, so it does not work in `torch.compile`.
 
     Args:
-        log_prob: the learner's, of what was drawn, [*draws] with the steps as one more dimension.
-        behaviour_log_prob: the sampler's, of the same shape; None to test the draws alone.
+        log_prob: the learner's log-probabilities of the draws, [*draws] with the steps as one more dimension.
+        behaviour_log_prob: those of the sampler, of the same shape; None to test the draws alone.
         time_dim: the dimension of the steps.
-        mask: booleans of the same shape, the steps that were drawn; None for all.
-        entropy: of the learner's distribution at each step, of the same shape; `token_terms` has it.
+        mask: booleans of the same shape, True for the steps that were drawn; None for all.
+        entropy: the entropy of the learner's distribution at each step, of the same shape; `token_terms` computes it.
 
     Returns:
-        A `Mismatch`; print it.
+        A `Mismatch`, which you can print.
 
     Raises:
-        TypeError: for what is not floating point.
+        TypeError: for an argument that is not floating point.
         ValueError: for other shapes, neither `behaviour_log_prob` nor `entropy`, no step, and NaN or infinities.
 
     Example:

@@ -21,30 +21,32 @@ def reward_to_go(
     done: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    r"""For each step, the discounted sum of the rewards from it to the end of its episode.
+    r"""For each step, return the discounted sum of the rewards from this step to the end of its episode.
 
     .. math:: R_t = r_t + \gamma\,(1 - d_t)\,R_{t+1} = \sum_{s \ge t} \gamma^{s - t} r_s
 
-    Linear and differentiable in the rewards; costs do as well as rewards. Steps are joined in pairs, then in fours, and
-    so on: the number of operations grows with log2 of the length, nothing is divided by a power of γ, and rounding
-    errors do not pile up along the episode. A discount for each step makes this any recurrence
-    R_t = r_t + γ_t R_{t+1}.
+    where :math:`d_t` is 1 at the last step of an episode, and 0 elsewhere. You can pass costs instead of rewards. The
+    result is linear and differentiable in the rewards. Steps are joined in pairs, then in fours, and so on. The number
+    of tensor operations therefore grows with the logarithm of the length, nothing is divided by a power of γ, and
+    rounding errors do not accumulate along the episode. With a tensor of discounts this computes any recurrence
+    :math:`R_t = r_t + \gamma_t R_{t+1}`.
 
-    R_t weighs the scores of an undiscounted objective. The gradient of :math:`\mathbb{E}[\sum_t \gamma^t r_t]` has
-    :math:`\gamma^t R_t` in the place of R_t; without that factor, as practice has it, it is biased, and the gradient of
-    no objective (Nota and Thomas, 2020, "Is the policy gradient a gradient?").
+    :math:`R_t` is the right weight of a score if the objective is not discounted. For the objective
+    :math:`\mathbb{E}[\sum_t \gamma^t r_t]` the right weight is :math:`\gamma^t R_t`. Most implementations leave out the
+    factor :math:`\gamma^t`. Their gradient is then biased, and it is the gradient of no objective (Nota and Thomas,
+    2020, "Is the policy gradient a gradient?").
 
-    An episode that a time limit cut short is not done; it goes on. Add γ times the value of the state it would go on
-    from to its last reward, and mark it done there; or take :func:`generalized_advantage`, which is told the two ends
-    apart.
+    If a time limit cuts an episode short, the episode is not done. You have two choices. Either add γ times the value
+    of the next state to the last reward, and mark the episode done there. Or use :func:`generalized_advantage`, which
+    takes both kinds of ends.
 
     Args:
         rewards: [time, batch], or any shape with the steps along `dim`; finite.
-        discount: γ, from 0 to 1; or a tensor of the shape of `rewards`, γ_t, of any size.
+        discount: γ, from 0 to 1; or one discount for each step, a tensor of the shape of `rewards` with any values.
         dim: the dimension of the steps.
         done: booleans of the shape of `rewards`, True at the last step of an episode; None for one episode.
-        mask: booleans of the shape of `rewards`, False for padding, whose rewards are 0 or not finite and count as 0.
-            Observations that the policy did not draw exist: their rewards count.
+        mask: booleans of the shape of `rewards`, False for padding. The rewards there must be 0 or not finite, and
+            count as 0. Observations that the policy did not draw are not padding, so their rewards count.
 
     Returns:
         R, of the shape of `rewards`; in float32 at least.

@@ -32,15 +32,15 @@ def sequence_log_prob(
 
     .. math:: \log \pi(x_t) = \frac{\phi_{t, x_t}}{\tau} - \log \sum_c e^{\phi_{tc} / \tau}, \qquad \phi_t = W h_t + a
 
-    The logits of `chunk` positions are made, used and forgotten; the backward pass makes them again. So the memory is
-    that of chunk · vocabulary numbers, however long the sequences are, for one more product with the head (a third more
-    than the three of an ordinary pass). The product has the precision of `hidden` and `weight` (or of autocast), all
-    after it is in float32 at least, and so is the sum of the chunks' gradients of the head. Right to any order; a
-    second derivative keeps what the first one spares.
+    The logits exist for `chunk` positions at a time, and the backward pass computes them again. The memory is therefore
+    that of chunk · vocabulary numbers, however long the sequences are. The price is one more product with the head,
+    beside the three of an ordinary forward and backward pass. The product has the precision of `hidden` and `weight`,
+    or of autocast. All later numbers, and the sum of the gradients of the head, are in float32 at least. Derivatives
+    are right to any order, but a second derivative needs the full memory.
 
-    Hidden states at step t must be those from which token t was drawn; a causal model's come one step earlier:
-    `hidden[:, :-1]` with `tokens[:, 1:]`. For the gradient of an expectation, pass the temperature that the tokens were
-    drawn with.
+    The hidden states at step t must be those from which token t was drawn. In a causal model, they stand one step
+    earlier: `hidden[:, :-1]` with `tokens[:, 1:]`. For the gradient of an expectation, pass the temperature with which
+    the tokens were drawn.
 
     Args:
         hidden: [batch, time, width], or any [..., width].
@@ -48,15 +48,15 @@ def sequence_log_prob(
         tokens: [batch, time], int64, from 0 to the size of the vocabulary.
         bias: a, [vocabulary]; -inf for tokens that are never drawn.
         temperature: τ, above 0.
-        mask: booleans, [batch, time], False for padding: there the result is 0, no gradient flows, and the token may be
-            anything (-100, say).
+        mask: booleans, [batch, time], False for padding. There the result is 0, no gradient flows, and the token may
+            have any value, such as -100.
         chunk: how many positions at a time, at least 1.
 
     Returns:
         [batch, time], in float32 at least.
 
     Raises:
-        TypeError: for what is not floating point, and tokens that are not int64.
+        TypeError: for numbers that are not floating point, and tokens that are not int64.
         ValueError: for shapes that do not fit; a token outside the vocabulary; a row without a possible token, or with
             NaN (values are not checked under `torch.compile` and `torch.func`); a temperature or chunk out of range.
 

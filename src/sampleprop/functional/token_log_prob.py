@@ -24,20 +24,20 @@ def token_log_prob(logits: Tensor, tokens: Tensor, *, temperature: float = 1.0, 
 
     .. math:: \log \pi(x) = \frac{\phi_x}{\tau} - \log \sum_c e^{\phi_c / \tau}
 
-    Computed in float32 at least, a few rows at a time where nothing is compiled. The logits are all of their size that
-    the backward pass keeps, in the precision they came in: no log-softmax and no float32 copy. Right to any order.
-    :func:`token_terms` has the entropy and a divergence from the same pass.
+    The result is computed in float32 at least; without compilation, a few rows at a time. The backward pass keeps only
+    the logits themselves, in their own precision: no log-softmax and no float32 copy. Derivatives are right to any
+    order. :func:`token_terms` also computes the entropy and a divergence in the same pass.
 
-    Logits at step t must be those from which token t was drawn; a causal model's come one step earlier than its inputs.
-    For the gradient of an expectation, pass the temperature (and the mask of top-k or top-p, as logits of -inf) that
-    the tokens were drawn with: other log-probabilities are those of another policy.
+    The logits at step t must be those from which token t was drawn. In a causal model, they stand one step earlier than
+    the token. For the gradient of an expectation, pass the temperature with which the tokens were drawn. If they were
+    drawn by top-k or top-p, set the excluded logits to -inf. Otherwise the result belongs to another policy.
 
     Args:
-        logits: [..., vocabulary]; -inf is legal.
+        logits: [..., vocabulary]; -inf is allowed.
         tokens: [...], int64, from 0 to the size of the vocabulary.
         temperature: τ, above 0.
-        mask: booleans, [...], False for padding: there the result is 0, no gradient flows, and the token may be
-            anything (-100, say).
+        mask: booleans, [...], False for padding. There the result is 0, no gradient flows, and the token may have any
+            value, such as -100.
 
     Returns:
         [...], in float32 at least; -inf for a token whose logit is.

@@ -19,7 +19,7 @@ NAME = "token_terms"
 
 
 class TokenTerms(NamedTuple):
-    """What one step of a language model has to say about its token.
+    """The result of :func:`token_terms`.
 
     Attributes:
         log_prob: [...], log π of the token.
@@ -40,38 +40,38 @@ def token_terms(
     temperature: float = 1.0,
     mask: Tensor | None = None,
 ) -> TokenTerms:
-    r"""The log-probability of each token, and the exact entropy and divergence of each step.
+    r"""Return the log-probability of each token, and the exact entropy and KL divergence of each step.
 
     .. math::
 
         \log \pi_t(x_t), \qquad H_t = -\sum_v \pi_t(v) \log \pi_t(v), \qquad
         \mathrm{KL}_t = \sum_v \pi_t(v) \log \frac{\pi_t(v)}{\pi^{\text{ref}}_t(v)}
 
-    All three are attached to the logits, to any order. The logits (and those of the reference) are all of their size
-    that the backward pass keeps, in the precision they came in; float32 numbers exist for a few rows at a time.
+    All three have a gradient for the logits, to any order. The backward pass keeps only the logits and those of the
+    reference, in their own precision. Float32 copies exist for a few rows at a time.
 
-    A KL penalty belongs into the cost of each step, attached: `cost + beta * terms.kl`. That is the gradient of the KL
-    of whole sequences; so is an entropy bonus, `cost - alpha * terms.entropy`. As terms of the loss, beside it, both
-    are biased, because a step also decides which states follow.
+    Put a KL penalty into the cost of each step, without detach: `cost + beta * terms.kl`. The gradient is then that of
+    the KL divergence of whole sequences. The same holds for an entropy bonus, `cost - alpha * terms.entropy`. If they
+    are added to the loss instead, their gradient is biased, because a step also decides which states follow.
 
-    Logits at step t must be those from which token t was drawn. With a temperature, entropy and divergence are those of
-    the distributions at that temperature, that of the reference included.
+    The logits at step t must be those from which token t was drawn. With a temperature, entropy and divergence are
+    those of the distributions at that temperature; this includes the reference.
 
     Args:
-        logits: [..., vocabulary]; -inf is legal.
+        logits: [..., vocabulary]; -inf is allowed.
         tokens: [...], int64, from 0 to the size of the vocabulary.
         reference: [..., vocabulary], detached; -inf only where the logits have it too.
         temperature: τ, above 0.
-        mask: booleans, [...], False for what was not drawn: there all results are 0, no gradient flows, and the token
-            may be anything (-100, say).
+        mask: booleans, [...], False for tokens that were not drawn. There all results are 0, no gradient flows, and the
+            token may have any value, such as -100.
 
     Returns:
         `TokenTerms` of shape [...], in float32 at least.
 
     Raises:
         TypeError: for logits that are not floating point, and tokens that are not int64.
-        ValueError: for another shape; an attached reference; a token outside the vocabulary; a row that is all -inf or
-            has a NaN, and an infinite divergence (values are not checked under `torch.compile` and `torch.func`); a
+        ValueError: for another shape; a reference with a graph; a token outside the vocabulary; a row that is all -inf
+            or has a NaN, and an infinite divergence (values are not checked under `torch.compile` and `torch.func`); a
             temperature that is not above 0.
 
     Example:
