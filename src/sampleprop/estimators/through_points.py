@@ -26,9 +26,9 @@ class ThroughPoints(Estimator[V, Draw], ABC):
     """An estimator that differentiates f through its points: its result is the mean of the costs.
 
     Args:
-        samples: k, at least 1; None for one that adds no dimension in a program.
-        allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
-        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
+        samples: k, at least 1; None for one sample without a sample dimension in a program.
+        allow_unused: accept a cost without a path to x; its gradient for φ is then zero.
+        allow_steps: accept a cost with a step (round, sign) on its path to x; the gradient for φ ignores the step.
     """
 
     def __init__(self, samples: int | None = 1, *, allow_unused: bool = False, allow_steps: bool = False) -> None:

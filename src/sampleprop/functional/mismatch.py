@@ -83,8 +83,8 @@ def mismatch(
 
     An inference server may sample at another temperature, truncate the distribution (top-k, top-p), pad on the other
     side, or hold an older policy. On-policy gradients are then wrong, without an error. Each of these mistakes leaves
-    its own pattern in the numbers, and `hints` names it. The hints are rules of thumb, which were tuned on a tiny model.
-    If a hint and the numbers disagree, trust the numbers.
+    its own pattern in the numbers, and `hints` names it. The hints are rules of thumb, which were tuned on a tiny
+    model. If a hint and the numbers disagree, trust the numbers.
 
     If you pass the entropy of each step, the draws themselves are tested too. This finds a mistake that no comparison
     can find: log-probabilities that were recorded before temperature and truncation. About 350 draws are needed to see

@@ -34,7 +34,7 @@ class ARM(Estimator[Bernoullis, Draw]):
 
     Unbiased, averaged over the pairs. f may be a black box; the variables are Bernoulli with logits φ. One evaluation
     of f for each sample. :class:`DisARM` averages u out, for the same evaluations, and its variance is never larger.
-    Where a probability is 0 or 1, its gradient is zero, and this one is not.
+    If a probability is 0 or 1, the exact gradient for its logit is zero, but this estimate is not.
 
     Args:
         samples: evaluations of f, two for each pair: an even number, at least 2.

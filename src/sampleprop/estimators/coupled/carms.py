@@ -40,10 +40,10 @@ class CARMS(Estimator[OneHots, Draw]):
     with probability :math:`\beta_c = p_c / \sum_{c' \ge c} p_{c'}`. For each stick the k samples follow the copula.
 
     Unbiased, because P is positive for every two different classes of positive probability. A coupling without this
-    property is silently biased: antithetic inverse transforms in a fixed order, or sticks in descending order. In
-    ascending order β is at most one over the number of classes left, so every weight r is less than 2. f may be a black
-    box. k evaluations of f. With two classes it is :class:`ARMS`. What is gained over leave-one-out shrinks as the
-    classes and the variables become more.
+    property is biased, without an error. Examples are antithetic inverse transforms in a fixed order, and sticks in
+    descending order. In ascending order β is at most one over the number of classes left, so every weight r is less
+    than 2. f may be a black box. k evaluations of f. With two classes it is :class:`ARMS`. The gain over leave-one-out
+    shrinks as the numbers of classes and of variables grow.
 
     Args:
         samples: k, at least 2.

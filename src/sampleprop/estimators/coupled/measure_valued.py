@@ -40,8 +40,9 @@ class MeasureValued(Estimator[Variables, Draw]):
         \nabla_{\phi_j} p_\phi = c_j\,(p_j^+ - p_j^-), \qquad \nabla_{\phi_j} L \approx
             \frac1k \sum_i c_j \bigl(f(x_i \text{ with } x_{i,j}^+) - f(x_i \text{ with } x_{i,j}^-)\bigr)
 
-    Unbiased. f may be a black box, with jumps. Both points of a pair are made from the same noise, so what f does not
-    tell apart cancels. For each sample one evaluation of f, and for each coordinate further ones by parameter:
+    Unbiased. f may be a black box, with jumps. Both points of a pair are made from the same noise. Their costs cancel
+    if f does not distinguish them. For each sample one evaluation of f, and for each coordinate further ones by
+    parameter:
 
     ============================  ==========  ===========================  ===========================  ===========
     parameter                     c           x⁺                           x⁻                           evaluations
@@ -70,7 +71,7 @@ class MeasureValued(Estimator[Variables, Draw]):
         ValueError: for a number of samples below 1, and when `combine` is not given the costs of the replaced points.
         TypeError: for another distribution, and for a trained parameter that is not in the table. Also for a
             MultivariateNormal with a covariance that is not diagonal, or with a trained matrix that was not built by
-            `torch.diag_embed`, because its entries off the diagonal would have gradients, too.
+            `torch.diag_embed`, because its entries off the diagonal would have gradients too.
 
     Example, for a Normal with μ = 0 and σ = 1/√(2π), so that c = 1: x = 1 and x± = ±3/2 give 27/8 - (-27/8) for f = x³:
 

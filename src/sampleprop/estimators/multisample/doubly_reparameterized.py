@@ -35,18 +35,18 @@ class DoublyReparameterized(Estimator[Variables, Draw]):
         w(z) = \frac{p_\theta(x, z)}{q_\phi(z)}, \qquad \tilde w_k = \frac{w(z_k)}{\sum_j w(z_j)}
 
     f returns :math:`\log p_\theta(x, z)`, without log q, and the result is to be maximized. Unbiased for the bound, for
-    f that is continuous in z. The gradient has no variance once q is the posterior. θ gets the ordinary
-    :math:`\sum_k \tilde w_k \nabla_\theta \log p_\theta(x, z_k)`, and so does φ where f depends on it not only through
-    z. The distribution needs `rsample` and a support that does not move.
+    f that is continuous in z. The gradient has no variance once q is the posterior. θ gets the ordinary :math:`\sum_k
+    \tilde w_k \nabla_\theta \log p_\theta(x, z_k)`, and so does φ if f also depends on it directly. The distribution
+    needs `rsample` and a support that does not move.
 
-    K evaluations of f and 2K backward passes: one of the two stops at the points, which get other weights than θ.
-    Inside `torch.compile` and `torch.func` the graph of the costs is out of reach. There f is called a second time
-    instead, and must give the same.
+    K evaluations of f and 2K backward passes: one of the two ends at the points, because they have other weights than
+    θ. Inside `torch.compile` and `torch.func` the graph of the costs is out of reach. There f is called a second time
+    instead, and must return the same costs.
 
     Args:
         samples: K, at least 1.
-        allow_unused: let a cost pass that has no path to z.
-        allow_steps: let a cost pass that has a step on its path to z (round, sign); the gradient for φ leaves it out.
+        allow_unused: accept a cost without a path to z.
+        allow_steps: accept a cost with a step (round, sign) on its path to z; the gradient for φ ignores the step.
 
     Raises:
         TypeError: for a distribution without `rsample`, a discrete one, and one whose support moves with φ.

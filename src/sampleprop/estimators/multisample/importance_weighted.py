@@ -40,8 +40,8 @@ class ImportanceWeighted(Estimator[Variables, Draw]):
 
     Args:
         samples: K, at least 1.
-        allow_unused: let a cost pass that has no path to z.
-        allow_steps: let a cost pass that has a step on its path to z (round, sign); the gradient for φ leaves it out.
+        allow_unused: accept a cost without a path to z.
+        allow_steps: accept a cost with a step (round, sign) on its path to z; the gradient for φ ignores the step.
 
     Raises:
         TypeError: for a distribution without `rsample`, and for a discrete one.

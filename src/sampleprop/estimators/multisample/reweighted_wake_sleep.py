@@ -39,12 +39,12 @@ class ReweightedWakeSleep(Estimator[Variables, Draw]):
     lowers :math:`\mathrm{KL}(p \| q)`. The gradient for φ does not fade as K grows, and q covers the whole posterior
     instead of one of its modes.
 
-    f returns :math:`\log p_\theta(x, z)`, without log q, and may be a black box. Where it depends on φ not only through
-    z, φ gets the bound's gradient for that. z may be discrete: the distribution needs a log-probability that is
+    f returns :math:`\log p_\theta(x, z)`, without log q, and may be a black box. If f also depends on φ directly, φ
+    gets the bound's gradient for that part. z may be discrete: the distribution needs a log-probability that is
     differentiable in φ and a support that does not move. K evaluations of f.
 
     Args:
-        samples: K, at least 2: one alone has the weight 1, and its gradient has mean zero.
+        samples: K, at least 2, because a single sample has the weight 1, and its gradient has mean zero.
 
     Raises:
         TypeError: for a distribution whose support moves with φ.

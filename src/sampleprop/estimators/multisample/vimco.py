@@ -39,7 +39,7 @@ class VIMCO(Estimator[Variables, Draw]):
 
     f may be a black box, and z discrete: the distribution needs a log-probability that is differentiable in φ and a
     support that does not move. θ gets :math:`\sum_k \tilde w_k \nabla_\theta \log p_\theta(x, z_k)` with
-    :math:`\tilde w_k = w_k / \sum_j w_j`, and so does φ where f depends on it not only through z. K evaluations of f.
+    :math:`\tilde w_k = w_k / \sum_j w_j`, and so does φ if f also depends on it directly. K evaluations of f.
 
     Args:
         samples: K, at least 2.

@@ -24,14 +24,15 @@ class Pathwise(ThroughPoints[Variables]):
         \nabla_\phi L \approx \frac1k \sum_i \nabla_\phi f(g(\phi, \varepsilon_i)),
             \qquad \varepsilon_i \sim p(\varepsilon)
 
-    Unbiased for f that is continuous in x and differentiable almost everywhere. A jump in f makes it silently biased:
-    `check` finds that. The distribution needs `rsample`. k evaluations of f and k backward passes through it. Second
-    derivatives are right where `rsample` is an explicit formula (Normal, for instance); otherwise they raise (Gamma).
+    Unbiased for f that is continuous in x and differentiable almost everywhere. A jump in f causes a bias without an
+    error; `check` finds it. The distribution needs `rsample`. k evaluations of f and k backward passes through it.
+    Second derivatives are right where `rsample` is an explicit formula (Normal, for instance); otherwise they raise
+    (Gamma).
 
     Args:
-        samples: k, at least 1; None for one that adds no dimension in a program.
-        allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
-        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
+        samples: k, at least 1; None for one sample without a sample dimension in a program.
+        allow_unused: accept a cost without a path to x; its gradient for φ is then zero.
+        allow_steps: accept a cost with a step (round, sign) on its path to x; the gradient for φ ignores the step.
 
     Raises:
         ValueError: for a number of samples below 1.

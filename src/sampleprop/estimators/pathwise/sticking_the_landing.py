@@ -34,8 +34,8 @@ class StickingTheLanding(Estimator[Variables, Draw]):
             \nabla_z \big(\log p_\theta(x, z_i) - \log q_\phi(z_i)\big)
 
     f returns :math:`\log p_\theta(x, z)`, without log q. The result is to be maximized: it is the average of k
-    one-sample bounds. Unbiased for f that is continuous in z. Where f depends on φ not only through z, that gradient is
-    kept. The gradient has no variance once q is the posterior. Away from there the full pathwise gradient
+    one-sample bounds. Unbiased for f that is continuous in z. If f also depends on φ directly, that part of the
+    gradient is kept. The gradient has no variance once q is the posterior. Away from there the full pathwise gradient
     (:class:`ImportanceWeighted` with one sample) may be less noisy.
 
     k evaluations of f and k backward passes. The distribution needs `rsample` and a support that does not move. With
@@ -44,8 +44,8 @@ class StickingTheLanding(Estimator[Variables, Draw]):
 
     Args:
         samples: k, at least 1.
-        allow_unused: let a cost pass that has no path to z.
-        allow_steps: let a cost pass that has a step on its path to z (round, sign); the gradient for φ leaves it out.
+        allow_unused: accept a cost without a path to z.
+        allow_steps: accept a cost with a step (round, sign) on its path to z; the gradient for φ ignores the step.
 
     Raises:
         TypeError: for a distribution without `rsample`, a discrete one, and one whose support moves with φ.

@@ -21,8 +21,9 @@ class QuadraticCritic(nn.Module):
     .. math:: c(s) = c_0 + \langle a, A\rangle + \langle b, B \rangle + A^\top Q A, \qquad
         A_j = \sum_i \omega_{ji} s_i, \quad B_j = \sum_i \omega_{ji} s_i^2
 
-    ω are the first eight cosines of the event, flattened. For an event of up to eight coordinates every quadratic
-    function is of this form; for a longer one, those that vary slowly along it. All coefficients start at 0.
+    ω are the first eight cosines along the flattened event. For an event of up to eight coordinates, every quadratic
+    function has this form. For a longer one, these are the quadratic functions that vary slowly along it. All
+    coefficients start at 0.
     """
 
     def __init__(self) -> None:

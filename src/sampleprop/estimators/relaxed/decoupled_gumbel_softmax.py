@@ -17,7 +17,7 @@ from sampleprop.surrogate import straight_through
 
 
 class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
-    r"""Straight-through Gumbel-softmax with one temperature for how random x is and one for how soft the gradient is.
+    r"""Straight-through Gumbel-softmax with one temperature for the samples and another one for the gradient.
 
     .. math::
 
@@ -32,11 +32,11 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
     the discrete points. k evaluations of f and k backward passes.
 
     Args:
-        samples: k, at least 1; None for one that adds no dimension in a program.
+        samples: k, at least 1; None for one sample without a sample dimension in a program.
         forward_temperature: τ_f, above 0; 1 for exact samples.
         backward_temperature: τ_b, above 0. Both are buffers that :class:`ExponentialTemperature` can lower, by name.
-        allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
-        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
+        allow_unused: accept a cost without a path to x; its gradient for φ is then zero.
+        allow_steps: accept a cost with a step (round, sign) on its path to x; the gradient for φ ignores the step.
 
     Raises:
         ValueError: for arguments out of range.

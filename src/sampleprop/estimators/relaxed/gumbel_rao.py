@@ -15,7 +15,7 @@ from sampleprop.families import Bernoullis, OneHots
 
 
 class GumbelRao(Tempered[Bernoullis | OneHots]):
-    r"""Passes the gradient to the logits through the relaxation, averaged over the noise given the sample.
+    r"""Passes the gradient to the logits through the relaxation, and averages it over the noise, given the sample.
 
     .. math::
 
@@ -26,15 +26,15 @@ class GumbelRao(Tempered[Bernoullis | OneHots]):
     σ is the softmax with Gumbel noise, or the sigmoid with logistic noise. Here the noise given x is not differentiated
     with respect to φ; in REBAR it is. Averaged over the samples.
 
-    Biased, as straight-through Gumbel-softmax is and by the same amount, with a variance that falls as K grows. f sees
+    Biased, by the same amount as straight-through Gumbel-softmax. The variance falls as K grows. f sees
     only true samples, and must be differentiable there. k evaluations of f, and k backward passes.
 
     Args:
-        samples: k, at least 1; None for one that adds no dimension in a program.
-        temperature: τ, above 0; a buffer, which :class:`ExponentialTemperature` can lower in the course of training.
+        samples: k, at least 1; None for one sample without a sample dimension in a program.
+        temperature: τ, above 0; a buffer, which :class:`ExponentialTemperature` can lower during a training.
         noises: K, draws of the noise for each sample, at least 1. They cost no evaluations of f.
-        allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
-        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
+        allow_unused: accept a cost without a path to x; its gradient for φ is then zero.
+        allow_steps: accept a cost with a step (round, sign) on its path to x; the gradient for φ ignores the step.
 
     Raises:
         ValueError: for arguments out of range.

@@ -35,10 +35,10 @@ class InvertibleGaussian(Tempered[Bernoullis | OneHots]):
     be defined and differentiable between the discrete points. k evaluations of f and k backward passes.
 
     Args:
-        samples: k, at least 1; None for one that adds no dimension in a program.
-        temperature: τ, above 0; a buffer, which :class:`ExponentialTemperature` can lower in the course of training.
-        allow_unused: let a cost pass that has no path to x, whose gradient for φ is then zero.
-        allow_steps: let a cost pass that has a step on its path to x (round, sign); the gradient for φ leaves it out.
+        samples: k, at least 1; None for one sample without a sample dimension in a program.
+        temperature: τ, above 0; a buffer, which :class:`ExponentialTemperature` can lower during a training.
+        allow_unused: accept a cost without a path to x; its gradient for φ is then zero.
+        allow_steps: accept a cost with a step (round, sign) on its path to x; the gradient for φ ignores the step.
 
     Raises:
         ValueError: for arguments out of range.

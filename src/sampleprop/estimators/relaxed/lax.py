@@ -34,7 +34,7 @@ class Draw(NamedTuple):
 
 
 class LAX(Estimator[Variables, Draw]):
-    r"""Subtracts a learned function of the sample, scored, and adds it back through the reparameterization.
+    r"""Subtracts a learned critic from the cost, and adds the critic's reparameterized gradient back.
 
     .. math::
 
@@ -49,11 +49,11 @@ class LAX(Estimator[Variables, Draw]):
     require one. For that it must be differentiable twice.
 
     Args:
-        samples: k, at least 1; None for one that adds no dimension in a program.
+        samples: k, at least 1; None for one sample without a sample dimension in a program.
         critic: c, from points [k, \*batch, \*event], and the context [\*batch, ...] if one is given, to [k, \*batch].
-            It learns if it is a module; any other function stays as it is. None for a quadratic function that starts
-            at 0, with the same coefficients for every event shape. It is complete for up to eight coordinates, and
-            smooth along the event beyond.
+            It learns if it is a module; any other function stays as it is. None for a quadratic function that starts at
+            0, with the same coefficients for every event shape. For up to eight coordinates it can be any quadratic
+            function; for more, its coefficients vary slowly along the event.
 
     Raises:
         ValueError: for arguments out of range, and when the critic returns another shape.

@@ -29,7 +29,7 @@ from sampleprop.surrogate import surrogate, train
 
 
 class REBAR(Estimator[Bernoullis | OneHots, Draw]):
-    r"""Subtracts f at a relaxed sample, scored, and adds it back through the relaxation.
+    r"""Subtracts f at a relaxed sample from the cost, and adds its reparameterized gradient back.
 
     .. math::
 
@@ -37,17 +37,18 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
             + \eta \nabla_\phi f(s) - \eta \nabla_\phi f(\tilde s), \qquad
         s = \sigma(z / \tau), \quad \tilde s = \sigma(\tilde z / \tau)
 
-    z are the noisy logits of which x is the sign or the maximum. z̃ are drawn again given x, with a derivative of their
-    own. σ is the sigmoid or the softmax. Averaged over the samples.
+    z are the noisy logits of which x is the sign or the maximum. z̃ are drawn anew, given x, and are also
+    differentiated with respect to φ. σ is the sigmoid or the softmax. Averaged over the samples.
 
-    Unbiased for every η and τ. f must be defined and differentiable between the discrete points, but need not be right
-    there. Three evaluations of f for each sample and two backward passes for φ. With `coupled`, z serves as z̃ too: two
-    evaluations and one backward pass; that saves cost, not variance. η (`eta`) and log τ (`log_temperature`) learn to
-    minimize the variance of the gradient with respect to the logits. Learning τ takes second derivatives of f,
-    finite ones, and an f that does not use τ itself; `log_temperature.requires_grad_(False)` saves both.
+    Unbiased for every η and τ. f must be defined and differentiable between the discrete points, but its values there
+    change only the variance. Three evaluations of f for each sample and two backward passes for φ. With `coupled`, z serves as z̃
+    too: two evaluations and one backward pass. This saves time, but does not reduce the variance. η (`eta`) and log τ
+    (`log_temperature`) learn to minimize the variance of the gradient with respect to the logits. To train τ, f must
+    have finite second derivatives, and must not use τ itself. `log_temperature.requires_grad_(False)` removes both
+    conditions.
 
     Args:
-        samples: k, at least 1; None for one that adds no dimension in a program.
+        samples: k, at least 1; None for one sample without a sample dimension in a program.
         coupled: whether z is used as z̃.
         mean_field: whether s = σ(z / τ + φ τ / (τ + 1)), which becomes the mean as τ grows, and not 1/2; s̃ likewise
             (appendix of the paper, on MuProp).
@@ -56,15 +57,15 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
         temperature: τ at the start, above 0.
         eta: η at the start; with 0 this is the score function.
         learn: whether η, τ and the baseline are trained.
-        allow_steps: let a cost pass that has a step (round, sign) between the outcomes. The derivative leaves it out,
-            which is a bias.
+        allow_steps: accept a cost with a step (round, sign) between the outcomes. The derivative ignores the step,
+            which causes a bias.
 
     Raises:
         TypeError: for a baseline of another kind.
         ValueError: for arguments out of range, when `combine` is not given f, and for a second derivative that is not
             finite.
         RuntimeError: for a cost with no path to x, with a step on it unless `allow_steps`, and for an f that uses the
-            temperature that learns. None is seen under `torch.compile` and `torch.func`.
+            temperature that learns. None of these is checked under `torch.compile` and `torch.func`.
 
     Example, for p = 1/2, τ = η = 1, f = 4x² and x = 1. z = 0: s = 1/2, and ds/dz = 1/4 gives the path 4 · 1/4 = 1.
     z̃ = log 3: s̃ = 3/4, f = 9/4, ds̃/dz̃ = 3/16 and dz̃/dφ = 1 - (1/2) / (3/4) = 1/3 give 6 · 3/16 · 1/3 = 3/8. With

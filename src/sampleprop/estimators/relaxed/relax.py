@@ -27,7 +27,7 @@ from sampleprop.surrogate import surrogate, train
 
 
 class RELAX(Estimator[Bernoullis | OneHots, Draw]):
-    r"""Subtracts a learned function of the relaxed sample, scored, and adds it back through the relaxation.
+    r"""Subtracts a learned critic at a relaxed sample from the cost, and adds its reparameterized gradient back.
 
     .. math::
 
@@ -42,22 +42,22 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
     the critic alone f may be a black box, and is evaluated once for each sample.
 
     The critic, η (`eta`) and log τ (`log_temperature`) learn to minimize the variance of the gradient with respect to
-    the logits. The critic must be differentiable in the points; to train it, twice. Learning τ takes finite second
-    derivatives of f, and an f that does not use τ itself, as in :class:`REBAR`.
+    the logits. The critic must be differentiable in the points, and twice differentiable if it is trained. To train τ,
+    f must have finite second derivatives and must not use τ itself, as in :class:`REBAR`.
 
     Args:
-        samples: k, at least 1; None for one that adds no dimension in a program.
-        critic: r, from relaxed points [m, \*batch, \*event], and the context [\*batch, ...] if one is given, to
-            [m, \*batch]. It learns if it is a module; any other function stays as it is. None for a quadratic function
-            that starts at 0, with the same coefficients for every event shape. It is complete for up to eight
-            coordinates, and smooth along the event beyond.
+        samples: k, at least 1; None for one sample without a sample dimension in a program.
+        critic: r, from relaxed points [m, \*batch, \*event], and the context [\*batch, ...] if one is given, to [m,
+            \*batch]. It learns if it is a module; any other function stays as it is. None for a quadratic function that
+            starts at 0, with the same coefficients for every event shape. For up to eight coordinates it can be any
+            quadratic function; for more, its coefficients vary slowly along the event.
         use_f: whether f is part of the control variate.
         coupled: whether z is used as z̃.
         temperature: τ at the start, above 0.
         eta: η at the start.
         learn: whether η, τ and the critic are trained.
-        allow_steps: let a cost pass that has a step (round, sign) between the outcomes. The derivative leaves it out,
-            which is a bias.
+        allow_steps: accept a cost with a step (round, sign) between the outcomes. The derivative ignores the step,
+            which causes a bias.
 
     Raises:
         ValueError: for arguments out of range, when `combine` is not given f and needs it, and when the critic returns

@@ -37,11 +37,11 @@ class MuProp(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
     k + 1 evaluations of f and one backward pass through it, however large k is.
 
     Args:
-        samples: k, at least 1; None for one that adds no dimension in a program.
+        samples: k, at least 1; None for one sample without a sample dimension in a program.
         coefficient: a, finite; 0 leaves f(μ) as a constant baseline, 1 is the paper's.
         learn: whether a is trained, from `coefficient` on, to minimize the variance of the gradient.
-        allow_steps: let a cost pass that has a step (round, sign) between the outcomes. The derivative leaves it out,
-            so that the control variate is worse, but no bias comes of it.
+        allow_steps: accept a cost with a step (round, sign) between the outcomes. The derivative ignores the step. The
+            control variate is then worse, but the gradient stays unbiased.
 
     Raises:
         ValueError: for fewer samples than 1, a coefficient that is not finite, and by `combine` without f.

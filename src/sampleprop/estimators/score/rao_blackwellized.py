@@ -39,8 +39,8 @@ class RaoBlackwellized(Estimator[Enumerable, Draw]):
     :math:`b_i = \sum_T p_c f(c) + (1 - p(T))\,\overline{f(x_j)}_{j \ne i}`, with one
     :math:`b = \sum_T p_c f(c) / p(T)`.
 
-    Unbiased. Only the scores of both parts together have mean zero, therefore the same baseline must be subtracted from
-    both. The variance is low where few states carry most of the probability, and zero where T holds all possible ones.
+    Unbiased. The scores have mean zero only if both parts are taken together. Therefore the same baseline is subtracted
+    from both. The variance is low if few states have most of the probability, and zero if T holds all possible states.
     f may be a black box. k evaluations of f; the probabilities of all joint states are enumerated, f is not.
 
     Args:

@@ -50,8 +50,8 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
 
     Args:
         samples: k, at least 2.
-        allow_steps: let a cost pass that has a step (round, sign) between the outcomes. The derivative leaves it out,
-            so that the control variate is worse, but no bias comes of it.
+        allow_steps: accept a cost with a step (round, sign) between the outcomes. The derivative ignores the step. The
+            control variate is then worse, but the gradient stays unbiased.
 
     Raises:
         ValueError: for fewer samples than 2, and by `combine` without f.

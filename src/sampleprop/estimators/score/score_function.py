@@ -39,7 +39,7 @@ class ScoreFunction(Estimator[Variables, Draw]):
     φ and a support that does not move with φ. k evaluations of f, and those of the baseline.
 
     Args:
-        samples: k, at least 1; None for one that adds no dimension in a program.
+        samples: k, at least 1; None for one sample without a sample dimension in a program.
         baseline: b; None for :class:`LeaveOneOut` with two samples or more (those of a program's other particles and of
             other ranks counted), and for none with one.
 

@@ -32,8 +32,8 @@ class UGC(Estimator[Bernoullis, Draw]):
 
     with D bits, and x, x̃ an antithetic pair; averaged over the pairs. :class:`BitFlip` flips a bit of x, any of the D.
 
-    Unbiased, as both are, because φ alone decides which of them a bit uses, and the sample does not. f may be a black
-    box. Three evaluations of f for each pair; a flip of probability zero is not shown to f.
+    Unbiased, because both are unbiased, and the choice between them depends on φ but not on the sample. f may be a
+    black box. Three evaluations of f for each pair; a flip of probability zero is not shown to f.
 
     Args:
         samples: the number of samples, two for each pair: even, at least 2.

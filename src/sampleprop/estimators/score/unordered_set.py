@@ -44,7 +44,7 @@ class UnorderedSet(Estimator[Enumerable, Draw]):
     where P(S) is the probability of drawing S in any order without replacement; :math:`P^{\setminus s}` and
     :math:`R^{\setminus s}` are P and R when s cannot be drawn, with :math:`R^{\setminus s}(S, s) = 1`.
 
-    Unbiased. No state is evaluated twice, which pays where few states carry most of the probability. Exact where S
+    Unbiased. No state is evaluated twice. This helps if few states have most of the probability. Exact where S
     covers every possible state. One sample is the score function without a baseline; from two on the baseline is built
     in. The value is the mean of f(s) with the weights p_s R(S, s), which sum to 1.
 

@@ -17,7 +17,7 @@ from sampleprop.estimators.smoothing.perturbation import PerturbedParameters
 
 
 class EvolutionStrategies(PerturbedParameters):
-    r"""Moves all parameters along a random direction and back, and follows it as far as the cost changed.
+    r"""Moves all parameters along a random direction and back, and weights the direction by the change of the cost.
 
     .. math::
 
@@ -34,9 +34,9 @@ class EvolutionStrategies(PerturbedParameters):
     parameters under the names in its `arg_constraints` and can be sampled. Only parameters that require a gradient are
     moved. 3 k evaluations of f, two thirds of them without gradient, whatever the number of parameters.
 
-    The variance grows with the number of parameters. Where x is discrete, or has jumps, it also grows with 1/σ. It
-    grows with 1/σ² where sampling rejects, so that the same noise does not stay the same (Gamma, Beta, Poisson on the
-    CPU).
+    The variance grows with the number of parameters. If x is discrete, or f has jumps, it also grows with 1/σ. It grows
+    with 1/σ² if samples are drawn by rejection, because the two sides then use different noise (Gamma, Beta, Poisson on
+    the CPU).
 
     Args:
         samples: k, at least 1, each with its own direction.

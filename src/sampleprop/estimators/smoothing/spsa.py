@@ -16,7 +16,7 @@ from sampleprop.estimators.smoothing.perturbation import PerturbedParameters
 
 
 class SPSA(PerturbedParameters):
-    r"""Moves every parameter one step up or down by the toss of a coin, and back, and divides by the moves.
+    r"""Moves every parameter by a random step up or down, and divides the change of the cost by each step.
 
     .. math::
 
