@@ -16,13 +16,13 @@ from sampleprop.surrogate import train
 
 
 class Baseline(nn.Module, ABC):
-    """What is subtracted from the cost. It may depend on anything but the sample that it is subtracted for.
+    """A number that is subtracted from the cost of a sample. It may depend on anything except this sample.
 
     Attributes:
         samples_least: how many samples of one batch element it needs. The samples of a group's other particles and
             ranks are counted.
         probe_count: how many further evaluations of f it asks for.
-        moves: whether it changes by itself in training mode, without an optimizer.
+        moves: whether it changes in training mode without an optimizer.
     """
 
     samples_least: ClassVar[int] = 1

@@ -28,8 +28,8 @@ class KnownMean(Baseline):
 
         \nabla_\phi L = \mathbb{E}[(f(x) - b(x)) \nabla_\phi \log p_\phi(x)] + \nabla_\phi \mathbb{E}[b(x)]
 
-    b is taken as a constant function. What it and its expectation use besides the points and the distribution, such as
-    coefficients or θ, gets no gradient from here.
+    b is treated as a fixed function. Other tensors that b and its expectation use, such as coefficients or θ, get no
+    gradient.
 
     Args:
         b: from points [k, \*batch, \*event] to [k, \*batch]; evaluated without gradient.

@@ -19,10 +19,9 @@ class LearnedBaseline(Baseline):
 
     .. math:: \mathbb{E}\bigl[\tfrac12 (f(x) - b(\text{context}))^2 \|\nabla_\phi \log p_\phi(x)\|^2\bigr]
 
-    is least at the mean cost weighted by the squared length of the score. The context is detached, so the prediction
-    trains the network and nothing before it. On several ranks its gradient
-    must be averaged with all others. Therefore let the estimator be a part of the module that
-    `DistributedDataParallel` wraps.
+    is minimized. Its minimum is the mean cost, weighted by the squared length of the score. The context is detached, so
+    only the network is trained, and nothing before it. On several ranks, the gradient of the network must be averaged
+    like all others. Therefore make the estimator a part of the module that `DistributedDataParallel` wraps.
 
     Args:
         network: from context [\*batch, ...] to [\*batch]; None for one trained number (then no context is needed).

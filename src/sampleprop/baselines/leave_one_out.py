@@ -17,7 +17,7 @@ class LeaveOneOut(Baseline):
 
     The samples are those of one batch element, because only their costs are independent draws from one distribution.
     The samples of a program's other particles, and of the other ranks of a process group, are counted among them. For
-    two samples with scores s the gradient is :math:`\frac12 (f(x_1) - f(x_2)) (s_1 - s_2)`. Where no other sample has a
+    two samples with scores s the gradient is :math:`\frac12 (f(x_1) - f(x_2)) (s_1 - s_2)`. If no other sample has a
     finite cost, b is 0.
 
     Example, for costs (3, 1, 2): the means of the others are (1 + 2) / 2, (3 + 2) / 2 and (3 + 1) / 2:

@@ -19,20 +19,20 @@ from sampleprop.tracing import after_backward, transforms_active
 
 
 class MovingAverage(Baseline):
-    r"""The average cost of earlier steps, which moves by itself.
+    r"""The average cost of earlier steps.
 
     .. math:: m \leftarrow d\, m + (1 - d)\, \bar f
 
-    with the mean cost :math:`\bar f` of all samples and batch elements. In training mode m moves at the end of the
-    first backward pass through the estimate, thus after its own use: an average that contains the current cost would
-    shrink the gradient. With gradients accumulated over parts of a batch it moves once for each part. It is a buffer:
-    `state_dict` has it, an optimizer does not. It stays as it is in eval mode, without gradients, under `torch.func`,
-    and where the mean cost is not finite. A compiled step moves it in the forward pass, after its use. Activation
-    checkpointing needs ``use_reentrant=False``, as torch advises: the other one ends a backward pass within another.
+    with the mean cost :math:`\bar f` of all samples and batch elements. In training mode, m is updated at the end of
+    the first backward pass through the estimate. This is after its use, because an average that contains the current
+    cost would shrink the gradient. If gradients are accumulated over parts of a batch, m is updated once for each part.
+    It is a buffer, so `state_dict` contains it. It does not change in eval mode, without gradients, under `torch.func`,
+    and if the mean cost is not finite. A compiled step updates it in the forward pass, after its use. Activation
+    checkpointing needs ``use_reentrant=False``, as torch recommends.
 
-    On several ranks each one follows its own costs. `DistributedDataParallel` copies the buffers of rank 0 to all
-    before each forward pass, so that all subtract the average of rank 0's costs. Where the ranks share their samples
-    (`process_group`), m follows the costs of all. The gradient is unbiased each time.
+    On several ranks, m follows the costs of its own rank. But `DistributedDataParallel` copies the buffers of rank 0 to
+    all ranks before each forward pass, so that all subtract the average of rank 0's costs. If the ranks share their
+    samples (`process_group`), m follows the costs of all ranks. The gradient is unbiased in each case.
 
     Args:
         start: the first guess of the cost, finite.

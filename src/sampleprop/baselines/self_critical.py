@@ -13,7 +13,7 @@ from sampleprop.families import Variables
 
 
 class SelfCritical(Baseline):
-    """The cost of the most probable point: one more evaluation of f, but no learning and no second sample.
+    """The cost of the most probable point. It takes one more evaluation of f, but no training and no second sample.
 
     Raises:
         ValueError: when `combine` is not given the cost of that point.

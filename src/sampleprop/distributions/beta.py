@@ -28,10 +28,10 @@ class Beta(Reparameterized, td.Beta):
             \operatorname{logit} x = \log X_a - \log X_b, \quad
             X_a \sim \mathrm{Gamma}(a, 1),\ X_b \sim \mathrm{Gamma}(b, 1)
 
-    Each Gamma variable moves with its concentration as its quantile does. For a = b = 10⁻³ nearly every sample is so
-    close to 0 or 1 that it is rounded to it. This is right for E f(x) and its pathwise gradient. But the density of
-    such a point is lost, and `log_prob` refuses it. `rsample_logit` and `log_prob_of_logit` are accurate at both ends.
-    The second derivative through a sample raises.
+    The derivative of each Gamma variable for its concentration is that of its quantile. For a = b = 10⁻³ nearly every
+    sample is so close to 0 or 1 that it is rounded to it. This is right for E f(x) and its pathwise gradient. But the
+    density of such a point is lost, and `log_prob` refuses it. `rsample_logit` and `log_prob_of_logit` are accurate at
+    both ends. The second derivative through a sample raises.
 
     Args:
         concentration1: a > 0; tested down to 10⁻⁴.

@@ -23,10 +23,10 @@ class Dirichlet(Reparameterized, td.Dirichlet):
         p(x) = \frac{\Gamma(\sum_c a_c)}{\prod_c \Gamma(a_c)} \prod_c x_c^{a_c - 1}, \qquad
             \log x = \operatorname{log\,softmax}(\log X_1, \dots, \log X_C), \quad X_c \sim \mathrm{Gamma}(a_c, 1)
 
-    Each Gamma variable moves with its concentration as its quantile does. For concentrations of 10⁻³ nearly every
-    sample is rounded to a one-hot vector. This is right for E f(x) and its pathwise gradient. But the density of such a
-    point is lost, and `log_prob` refuses it. `rsample_log` and `log_prob_of_log` never compute x. The second derivative
-    through a sample raises.
+    The derivative of each Gamma variable for its concentration is that of its quantile. For concentrations of 10⁻³
+    nearly every sample is rounded to a one-hot vector. This is right for E f(x) and its pathwise gradient. But the
+    density of such a point is lost, and `log_prob` refuses it. `rsample_log` and `log_prob_of_log` never compute x. The
+    second derivative through a sample raises.
 
     Args:
         concentration: a > 0, [\*batch, C]; tested down to 10⁻⁴.

@@ -20,7 +20,7 @@ from sampleprop.families.reparameterized import Reparameterized
 
 
 class GeneralizedExtremeValue(Reparameterized):
-    r"""The distribution of the largest of many: Gumbel at shape 0, Fréchet above, reversed Weibull below.
+    r"""The distribution of the largest of many numbers: Gumbel for shape 0, Fréchet above 0, reversed Weibull below 0.
 
     .. math::
 

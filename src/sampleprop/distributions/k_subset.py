@@ -28,7 +28,7 @@ class KSubset(LogLinear):
         \qquad x \in \{0, 1\}^n, \quad \sum_i x_i = k
 
     This is the distribution of n independent Bernoulli variables, given that their sum is k. It is *not* that of the k
-    largest perturbed logits (`gumbel_top_k`, :class:`PlackettLuce`), whose inclusion probabilities are others. Adding a
+    largest perturbed logits (`gumbel_top_k`, :class:`PlackettLuce`), which has other inclusion probabilities. Adding a
     constant to all logits changes nothing. With k = 1 it is a `OneHotCategorical`.
 
     The log-normalizer takes O(n k) memory and log₂ n steps. Its derivative is `mean`, the inclusion probabilities,
@@ -37,11 +37,11 @@ class KSubset(LogLinear):
     Args:
         logits: θ, [\*batch, n], finite or -inf; an item of -inf is never chosen.
         k: the number of chosen items, from 0 to n.
-        validate_args: whether to look for NaN, +inf, rows with fewer than k finite logits, and values outside of the
+        validate_args: whether to check for NaN, +inf, rows with fewer than k finite logits, and values outside the
             support in `log_prob`.
 
     Raises:
-        TypeError: for logits that are no floating-point tensor.
+        TypeError: for logits that are not a floating-point tensor.
         ValueError: for a k out of range, and for logits as above.
 
     Example, for the weights 1, 2 and 3. The subsets {0, 1}, {0, 2} and {1, 2} have the weights 2, 3 and 6, so that the

@@ -24,20 +24,20 @@ class LinearChain(LogLinear):
 
     .. math:: p(y) \propto \exp\Bigl(\sum_{t=1}^T u_t(y_t) + \sum_{t=1}^{T-1} m_t(y_t, y_{t+1})\Bigr)
 
-    A point holds a one-hot row for each place. The log-normalizer is the forward algorithm, samples come from its
-    filter backwards, `mode` is the path of Viterbi. `mean` holds the probabilities of the labels at each place;
-    `moments` those of the pairs too. Without transitions the places are independent; with log-probabilities for both
-    scores this is the posterior of a hidden Markov model.
+    A point holds a one-hot row for each place. The log-normalizer comes from the forward algorithm, and samples are
+    drawn backwards from its results. `mode` is the path of the Viterbi algorithm. `mean` holds the probabilities of the
+    labels at each place; `moments` those of the pairs too. Without transitions the places are independent; with
+    log-probabilities for both scores this is the posterior of a hidden Markov model.
 
     Args:
         unary: u, [\*batch, T, C], finite or -inf.
         transitions: m, [\*batch, T - 1, C, C], or [\*batch, 1, C, C] for the same at each place; from the label in the
             row to the label in the column. A transition of -inf is forbidden.
-        validate_args: whether to look for NaN, +inf, rows in which every path is forbidden, and values outside of the
+        validate_args: whether to check for NaN, +inf, rows in which every path is forbidden, and values outside the
             support in `log_prob`.
 
     Raises:
-        TypeError: for what is no floating-point tensor.
+        TypeError: for an argument that is not a floating-point tensor.
         ValueError: for shapes that do not fit, and for scores as above.
 
     Example, for two places, two labels and the weights 1, 2, 3 and 4 of the pairs: label 0 comes first with

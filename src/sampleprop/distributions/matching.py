@@ -34,11 +34,11 @@ class Matching(LogLinear):
 
     Args:
         scores: X, [\*batch, n, n], finite or -inf; a pair of -inf is forbidden.
-        validate_args: whether to look for NaN, +inf, rows of the batch without a possible matching, and values outside
-            of the support in `log_prob`.
+        validate_args: whether to check for NaN, +inf, rows of the batch without a possible matching, and values outside
+            the support in `log_prob`.
 
     Raises:
-        TypeError: for scores that are no floating-point tensor.
+        TypeError: for scores that are not a floating-point tensor.
         ValueError: for other shapes, for n above 14, and for scores as above.
 
     Example, for the weights [[1, 2], [3, 4]]: the identity has 1 · 4 of 1 · 4 + 2 · 3:

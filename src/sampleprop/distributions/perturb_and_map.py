@@ -41,12 +41,12 @@ class PerturbAndMAP(Solved):
         scale: σ, above 0. A larger one smooths more, and lowers the variance of :class:`PerturbedScore` as 1 / σ².
         event_ndim: how many trailing dimensions of the scores belong to one problem.
         event_shape: the shape of one solution; None for that of its scores.
-        numpy: whether the solver is to get numpy arrays, on the CPU.
+        numpy: whether the solver gets numpy arrays, on the CPU.
         workers: how many processes of joblib share the rows, if more than 1.
 
     Raises:
-        TypeError: for scores that are no floating-point tensor, and a solver that cannot be called. When sampled, for
-            solutions that are no numbers.
+        TypeError: for scores that are not a floating-point tensor, and a solver that cannot be called. When sampled,
+            for solutions that are not numbers.
         ValueError: for other arguments out of range. When sampled, for solutions of another shape or that are not
             finite.
 

@@ -23,8 +23,8 @@ class PlackettLuce(Structured):
     .. math:: p(b) = \prod_{i=1}^k \frac{e^{\theta_{b_i}}}{\sum_{j \notin \{b_1, \dots, b_{i-1}\}} e^{\theta_j}}
 
     A point holds the item at each rank, as integers. With k = n it is a permutation, with k = 1 a `Categorical`. The
-    score of two items is the Bradley-Terry model. The set of the k items does not follow :class:`KSubset`. log p takes
-    O(n + k) after sorting out which items are left.
+    score of two items is the Bradley-Terry model. The set of the k items does not follow :class:`KSubset`. Computing
+    log p takes O(n + k) operations.
 
     The marginals have no closed form, so estimators that use the mean refuse it: take :class:`KSubset` where only the
     set matters.
@@ -32,11 +32,11 @@ class PlackettLuce(Structured):
     Args:
         logits: θ, [\*batch, n], finite or -inf; an item of -inf is never chosen.
         k: the number of ranks, from 1 to n; None for n.
-        validate_args: whether to look for NaN, +inf, rows with fewer than k finite logits, and values outside of the
+        validate_args: whether to check for NaN, +inf, rows with fewer than k finite logits, and values outside the
             support in `log_prob`.
 
     Raises:
-        TypeError: for logits that are no floating-point tensor.
+        TypeError: for logits that are not a floating-point tensor.
         ValueError: for a k out of range, and for logits as above.
 
     Example, for the weights 1, 2 and 3: the third item first has 3/6, and then the second one 2/3:

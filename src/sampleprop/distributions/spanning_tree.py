@@ -30,11 +30,11 @@ class SpanningTree(LogLinear):
 
     Args:
         logits: θ, [\*batch, n (n - 1) / 2], finite or -inf; an edge of -inf does not exist.
-        validate_args: whether to look for NaN, +inf, graphs that are not connected, and values outside of the support
+        validate_args: whether to check for NaN, +inf, graphs that are not connected, and values outside the support
             in `log_prob`.
 
     Raises:
-        TypeError: for logits that are no floating-point tensor.
+        TypeError: for logits that are not a floating-point tensor.
         ValueError: for a number of logits that is not n (n - 1) / 2 for any n, and for logits as above.
 
     Example, a triangle with the weights 1, 2 and 3. Every two edges are a tree, so that the first edge is in a tree

@@ -30,9 +30,9 @@ class TruncatedNormal(Reparameterized):
         z = \mu + \sigma\, \Phi^{-1}\!\big((1-u)\,\Phi(\alpha) + u\,\Phi(\beta)\big), \qquad
             \alpha = \tfrac{a-\mu}{\sigma},\ \beta = \tfrac{b-\mu}{\sigma},\ u \sim U(0, 1)
 
-    `rsample` is right to any order, in the bounds too. The score function does not see moving bounds, and refuses them.
-    Everything is computed in logarithms, on the side where Φ is small. Therefore intervals far in a tail, such as
-    [10, 11], lose no accuracy.
+    `rsample` is right to any order, in the bounds too. The score function cannot differentiate with respect to the
+    bounds, and refuses it. Everything is computed in logarithms, on the side where Φ is small. Therefore intervals far
+    in a tail, such as [10, 11], lose no accuracy.
 
     Args:
         loc: μ, of the normal variable before truncation.

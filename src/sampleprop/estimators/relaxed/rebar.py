@@ -41,7 +41,8 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
     differentiated with respect to φ. σ is the sigmoid or the softmax. Averaged over the samples.
 
     Unbiased for every η and τ. f must be defined and differentiable between the discrete points, but its values there
-    change only the variance. Three evaluations of f for each sample and two backward passes for φ. With `coupled`, z serves as z̃
+    change only the variance. Three evaluations of f for each sample and two backward passes for φ. With `coupled`, z
+    serves as z̃
     too: two evaluations and one backward pass. This saves time, but does not reduce the variance. η (`eta`) and log τ
     (`log_temperature`) learn to minimize the variance of the gradient with respect to the logits. To train τ, f must
     have finite second derivatives, and must not use τ itself. `log_temperature.requires_grad_(False)` removes both
