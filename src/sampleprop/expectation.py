@@ -40,38 +40,38 @@ def expect(
 ) -> Tensor:
     r"""Estimate L(θ, φ) = E_{x ~ p_φ}[f_θ(x)], with gradients for θ and φ.
 
-    The value estimates L; its backward pass gives ∇_θ L as the average of ∇_θ f over true samples, and ∇_φ L by the
-    estimator.
+    The value is an estimate of L. Its backward pass estimates ∇_θ L by the average of ∇_θ f over true samples, and ∇_φ
+    L by the estimator.
 
     Args:
-        f: from points [k, \*batch, \*event] to costs [k, \*batch]; the cost of a point may depend on that point only.
-            Called once for all points (and once for the estimator's further points, if it has any).
-        dist: p_φ, any `torch.distributions` object; batch dimensions are separate expectations, and
-            `Independent(q, n)` makes n of them parts of one draw.
-        estimator: how to estimate ∇_φ L. None chooses one that is unbiased: enumeration for up to 16 joint states,
-            else `Pathwise` where the distribution has `rsample` and f is seen to be differentiable in x, else
-            `ScoreFunction` with its leave-one-out baseline (`PerturbedScore` for a solver), and f is called again. An f
-            that leaves torch is not differentiable, nor one with an operation on the way from x that has no derivative
-            (round, sign). A jump in f that is made otherwise, by a comparison, cannot be seen: `check` finds it.
+        f: from points [k, \*batch, \*event] to costs [k, \*batch]. The cost of a point may depend on that point only. f
+            is called once for all points, and once more if the estimator has further points.
+        dist: p_φ, any `torch.distributions` object. Each batch element is an expectation of its own. `Independent(q,
+            n)` makes n batch dimensions parts of one draw.
+        estimator: how to estimate ∇_φ L. None chooses an unbiased one: `Enumerate` for up to 16 joint states; else
+            `Pathwise` if the distribution has `rsample` and f is differentiable in x; else `ScoreFunction` with its
+            leave-one-out baseline, or `PerturbedScore` for a solver, and f is called a second time. f counts as not
+            differentiable if it leaves torch, or has an operation without a useful derivative (round, sign) on the path
+            from x. A jump that comes from a comparison cannot be seen here; `check` finds it.
         context: [\*batch, ...], given to learned baselines and critics.
         generator: the source of all noise; the same state gives the same result.
-        nonfinite: what to do with NaN and infinite costs. "raise" names the index (on CUDA at the next call, so that
-            the host need not wait). "propagate" lets them through. "drop" leaves them out and estimates
-            E[f | f is finite], value and gradient: for `ScoreFunction` with its leave-one-out baseline, which needs two
-            finite costs of each batch element, and for `Enumerate`. Costs are not looked at under `torch.compile` and
-            `torch.func`.
-        process_group: ranks that draw further samples of the same batch elements, as many each and from noise of their
-            own: their costs are in one leave-one-out group, and the average over the ranks, of the result as of the
-            gradients, is what one process would have with all samples. For `ScoreFunction`; other estimators need no
-            word to be right on several ranks. Each rank needs a finite cost for each batch element.
-        chunk: the most points that f gets at once, at least 1; None for all. With it f's memory does not grow with the
-            number of points: nothing of f is kept, and the backward pass evaluates f again, piece by piece, with the
-            same random numbers of torch's own generator. That is one more forward pass of f where f has a gradient. On
-            the CPU the C library may hold on to freed blocks below 32 MB; larger chunks help, or its setting
-            ``MALLOC_MMAP_THRESHOLD_``.
+        nonfinite: what to do with NaN and infinite costs. "raise" raises an error with the index (on CUDA at the next
+            call, so that the host need not wait). "propagate" accepts them, and the result is not finite. "drop" leaves
+            them out, and estimates the value and gradient of E[f | f is finite]. This works for `Enumerate`, and for
+            `ScoreFunction` with its leave-one-out baseline, which needs two finite costs of each batch element. Costs
+            are not checked under `torch.compile` and `torch.func`.
+        process_group: ranks that draw further samples of the same batch elements. Each draws the same number, with its
+            own noise. Their costs form one leave-one-out group. The average over the ranks, of the results and of the
+            gradients, is what one process would have with all samples. For `ScoreFunction` only; other estimators are
+            right on several ranks without it. Each rank needs a finite cost for each batch element.
+        chunk: the largest number of points that f gets at once, at least 1; None for all. The memory of f then does not
+            grow with the number of points. The intermediate results of f are not kept, and the backward pass evaluates
+            f again, piece by piece, with the same random numbers of torch's own generator. If f has a gradient, this
+            costs one more forward pass. On the CPU the C library may hold on to freed blocks below 32 MB; larger chunks
+            help, or its setting ``MALLOC_MMAP_THRESHOLD_``.
 
     Returns:
-        [\*batch]. Reduce it as the loss wants, `expect(...).mean()`.
+        [\*batch]. Reduce it to a loss, for example by `expect(...).mean()`.
 
     Raises:
         TypeError: when the estimator does not take the distribution, or no process group.

@@ -27,8 +27,8 @@ def rank_generator(
 
     Args:
         seed: any whole number.
-        process_group: the ranks that need different noise; all of them if None. Ranks that must draw the same (those
-            that hold parts of one tensor, say) are told apart by giving the group of the others. Without
+        process_group: the ranks that need different noise; all of them if None. If some ranks must draw the same noise,
+            such as those that hold parts of one tensor, give the group of ranks that must differ. Without
             `torch.distributed` set up, this is rank 0.
         device: where the noise is drawn.
 
@@ -50,9 +50,10 @@ def check_streams(
     process_group: ProcessGroup | None = None,
     device: torch.device | str = "cpu",
 ) -> None:
-    """Refuse ranks that are about to draw the same noise; call it on every rank of the group.
+    """Raise an error if two ranks are about to draw the same noise. Call it on every rank of the group.
 
-    What each rank would draw next is compared, from a copy of its generator. `expect` does so for its `process_group`.
+    It compares the next random numbers of all ranks, from copies of their generators. `expect` does this for its
+    `process_group`.
 
     Args:
         generator: this rank's source of noise; the default one of `device` if None.

@@ -17,9 +17,9 @@ class ExponentialTemperature:
     .. math:: \tau_t = \max(\tau_{\text{end}},\; \tau_{\text{start}}\, e^{-r t'}), \qquad
         t' = t \text{ rounded down to a multiple of } n
 
-    The temperature is written into the estimator's buffer, which does not make `torch.compile` start again. Call
-    `step` after the backward pass: a graph made before it needs the temperature that it was made with. For any other
-    rule, write into the buffer yourself: `estimator.temperature.fill_(0.7)`.
+    The temperature is written into the estimator's buffer, so `torch.compile` need not compile again. Call `step` after
+    the backward pass, because the backward pass needs the temperature of the forward pass. For any other rule, write
+    into the buffer yourself: `estimator.temperature.fill_(0.7)`.
 
     Source: Jang, Gu and Poole (2017), "Categorical reparameterization with Gumbel-softmax", sec. 4.
 
@@ -29,7 +29,7 @@ class ExponentialTemperature:
         end: the floor, above 0 and at most `start`.
         rate: r, per step, above 0.
         every: n, the number of steps between changes, at least 1.
-        argument: which temperature, where the estimator has several.
+        argument: the name of the temperature, if the estimator has several.
 
     Raises:
         TypeError: for an estimator that has no such temperature, or learns it.

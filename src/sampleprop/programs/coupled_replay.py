@@ -37,17 +37,20 @@ BLOCK = 64  # counts whose probabilities are summed at a time
 
 
 class CoupledReplay:
-    """A setting for `program.using`: the gradient from runs with one outcome changed, under common noise.
+    """A setting for `program.using`: estimates the gradient from runs with one changed outcome and common noise.
 
-    Unbiased for Bernoulli, categorical and count variables, whose paths may part afterwards, and for continuous
-    variables with `rsample`, which are differentiated through. The cost may be a black box of the discrete ones. Each
-    call runs the program once more for each alternative, without gradients. The number of parameters does not matter.
+    Unbiased for Bernoulli, categorical and count variables, and for continuous variables with `rsample`, which are
+    differentiated through. After a changed outcome, the program may take another path. The cost may be a black box of
+    the discrete variables. Each call runs the program once more for each alternative, without gradients. The number of
+    runs does not depend on the number of parameters.
 
-    It has less variance per run of the program than score functions with baselines where few decisions carry the
-    parameters and much noise follows. It has more where every variable carries them and its effect is soon forgotten.
-    Where a batch of particles costs little more than one run, score functions win by the clock.
+    For the same number of runs, it has less variance than score functions with baselines if few decisions depend on the
+    parameters and much noise follows. It has more variance if every variable depends on them and the effect of one
+    variable soon fades. If a batch of particles takes little more time than one run, score functions are better for
+    equal time.
 
-    Give sites a `name` where paths part: the noise is kept by name, and by order of call among sites of one name.
+    If different paths have different sites, give the sites a `name`. The noise is kept by name, and by order of call
+    among sites of the same name.
 
     Args:
         alternatives: how many outcomes are changed, one in each further run; at least 1.

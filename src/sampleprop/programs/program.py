@@ -38,24 +38,25 @@ class Setting:
 
 
 class program(Generic[P]):
-    r"""Make a function that samples a function that returns its expected cost, with gradients.
+    r"""Turn a function that samples into a function that returns its expected cost, with gradients.
 
     Inside, at any depth of the call stack, `sample(dist)` draws a random variable and `charge(cost)` adds a cost. The
-    returned tensor is the last cost. Each variable is charged for what is charged after it, and for nothing before it:
+    tensor that the function returns is the last cost. Each variable is charged with the costs that come after it, and
+    with no cost before it:
 
     .. math:: L = \mathbb{E}_{x_1}\big[c_1 + \mathbb{E}_{x_2 | x_1}[c_2 + \dots]\big]
 
-    Shapes: a site has the batch shape of what comes before it, and a cost the batch shape at its place. A site whose
-    estimator draws one sample adds no dimension, so modules and loops need not know of it.
+    A call of `sample` is a site. A site must have the batch shape of the sites before it, and a cost the batch shape at
+    its place. A site whose estimator draws one sample adds no dimension, so modules and loops need no change.
 
     A function or module that samples and is called inside is a part of the program. A *program* that is called inside
-    is an inner expectation: its sites end with it, and its value is a tensor to the outer one. `program.__wrapped__` is
-    the plain function. Methods of modules can be programs.
+    is an inner expectation. Its sites belong to it alone, and the outer program sees its value as a tensor.
+    `program.__wrapped__` is the plain function. Methods of modules can be programs.
 
-    Branches and loops may depend on what was drawn, if all rows of the batch take the same branch; see `using(apart=)`.
+    Branches and loops may depend on samples, if all rows of the batch take the same branch; see `using(apart=)`.
 
     Raises:
-        TypeError: for a generator function, and for costs that are no tensors.
+        TypeError: for a generator function, and for costs that are not tensors.
         ValueError: for a distribution or cost of another shape, for a variable with no cost after it, and for costs
             that are not finite.
 
@@ -81,10 +82,10 @@ class program(Generic[P]):
         return self._run(None, args, kwargs)
 
     def sample(self, *args: P.args, **kwargs: P.kwargs) -> tuple[Tensor, dict[Key, Tensor]]:
-        """The expected cost, and what each site drew, detached, for logging.
+        """Return the expected cost, and the detached samples of each site, for logging.
 
-        The keys are the names of the sites, or their numbers where they have none. A name that comes again gets its
-        count: "new", "new[1]", "new[2]".
+        The keys are the names of the sites, or their numbers if they have no names. A repeated name gets a count:
+        "new", "new[1]", "new[2]".
         """
         if self._setting.apart is not None or self._setting.replay is not None:
             raise ValueError("sample needs one run of the program; got one with apart or CoupledReplay. Leave it out.")
@@ -100,25 +101,25 @@ class program(Generic[P]):
         apart: int | None = None,
         process_group: ProcessGroup | None = None,
     ) -> program[P]:
-        r"""The same program with other settings; those not given stay as they are.
+        r"""Return the same program with other settings. Settings that are not given stay as they are.
 
         Args:
-            estimator: one for every site, or a dict of them by the names of sites, in place of those that the program
-                names; or `CoupledReplay`.
-            generator: the source of the noise of its sites; a program that is called inside has its own.
-            particles: K, at least 1: K independent copies of everything. The batch of each tensor argument, its first
-                dimension, is repeated, so that all inside has [K \* B, ...] rows; the result is the mean, [B, ...].
-                Tensors without dimensions and parameters are not repeated; what else has no batch comes by a closure.
-                Score functions leave one copy out: their baseline is the mean of what the others cost from there on. At
-                the first site, an estimator with `samples=K` draws the copies together.
-            apart: K, at least 1: K runs one after the other, each on a path of its own. The baseline of a site is the
-                mean of what the other runs cost from their site of the same number on. For score functions without a
-                baseline, and pathwise and straight-through estimators.
-            process_group: ranks that run the same program on the same batch elements: score functions leave one out
-                over the samples of all of them. The value and gradient of each rank are those of its share.
+            estimator: one for every site, or a dict from names of sites to estimators. They replace the estimators in
+                the program. Or `CoupledReplay`.
+            generator: the source of noise for its sites. A program that is called inside has its own.
+            particles: K, at least 1, the number of independent copies. The first dimension of each tensor argument is
+                the batch. It is repeated, so that the function sees [K \* B, ...] rows. The result is the mean over the
+                copies, [B, ...]. Parameters and tensors without dimensions are not repeated. Pass other tensors without
+                a batch through a closure. The baseline of a score function is the mean of the later costs of the other
+                copies. At the first site, an estimator with `samples=K` draws the copies together.
+            apart: K, at least 1, the number of runs, one after the other, each on its own path. The baseline of a site
+                is the mean of the costs of the other runs from their site of the same number on. For score functions
+                without a baseline of their own, and for pathwise and straight-through estimators.
+            process_group: ranks that run the same program on the same batch elements. The baselines of score functions
+                then use the samples of all ranks. Each rank returns the value and gradient of its own samples.
 
         Raises:
-            TypeError: for what is no estimator.
+            TypeError: for an object that is not an estimator.
             ValueError: for numbers below 1, and for `apart` together with `particles` or `process_group`.
         """
         replay = estimator if isinstance(estimator, CoupledReplay) else None

@@ -68,29 +68,30 @@ def sample(
     context: Tensor | None = None,
     name: str | None = None,
 ) -> Tensor:
-    r"""Draw a random variable inside of a running program, anywhere down the call stack.
+    r"""Draw a random variable inside a running program, at any depth of the call stack.
 
     An estimator that draws one sample (``samples=1`` or ``None``) adds no dimension: the value is [\*batch, \*event],
-    as `dist.sample()` gives it. One that needs several points adds them on the left, [k, \*batch, \*event], and
-    everything computed from the value has that dimension too.
+    as from `dist.sample()`. An estimator that needs several points adds a dimension on the left,
+    [k, \*batch, \*event]. Everything that is computed from the value then has this dimension too.
 
-    Outside of a program this is a true sample, without gradient, where gradients are off or the parameters need none.
-    Otherwise the pathwise, straight-through and relaxed estimators give attached points, as
-    `torch.nn.functional.gumbel_softmax` does, and all others are refused, because nobody would know their costs.
+    Outside a program, if gradients are off or the parameters need none, this is a true sample without gradient. With
+    gradients, pathwise, straight-through and relaxed estimators return samples that carry a gradient, as
+    `torch.nn.functional.gumbel_softmax` does. All other estimators are refused, because their costs are not known
+    there.
 
     Args:
         dist: any `torch.distributions` object, of the batch shape of the program at this place.
-        estimator: how its gradient is estimated. None for `Pathwise`, where that takes the distribution, else
-            `ScoreFunction`. `program.using` may put another one in its place.
+        estimator: how its gradient is estimated. None for `Pathwise` if that accepts the distribution, and otherwise
+            for `ScoreFunction`. `program.using` can replace it.
         context: [\*batch, ...], for baselines and critics that learn.
-        name: for `program.using` and `program.sample`, and for keeping the noise of `CoupledReplay` where it belongs
-            when paths part.
+        name: the name of the site, for `program.using` and `program.sample`. `CoupledReplay` keeps noise by name, so
+            that different paths use the same noise at the same site.
 
     Raises:
         TypeError: for an estimator that does not take the distribution.
         ValueError: for a distribution of another batch shape than that of the sites before it.
-        RuntimeError: outside of a program, where the gradient would be zero; in a backward pass, see `checkpointed`;
-            and under `torch.no_grad()` in a program that began with gradients.
+        RuntimeError: outside a program, if the gradient would be zero; in a backward pass (see `checkpointed`); and
+            under `torch.no_grad()` in a program that began with gradients.
 
     Example:
         >>> import torch, sampleprop as sp
@@ -128,14 +129,14 @@ def sample(
 
 
 def charge(cost: Tensor) -> None:
-    r"""Add a cost to the running program: it is charged to the variables that were drawn before it, and to no other.
+    r"""Add a cost to the running program. It is charged to the variables that were drawn before it, and to no others.
 
     Args:
         cost: of the batch shape at this place, [\*batch], with the dimensions that sites before it have added.
 
     Raises:
-        RuntimeError: outside of a program, for a cost with a gradient, which would be lost.
-        TypeError: for what is no tensor.
+        RuntimeError: outside a program, for a cost with a gradient, because the gradient would be lost.
+        TypeError: for an object that is not a tensor.
         ValueError: for another shape.
 
     Example:
@@ -161,10 +162,10 @@ def charge(cost: Tensor) -> None:
 
 
 def checkpointed() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """The `context_fn` for `torch.utils.checkpoint.checkpoint`, for a region with sites.
+    """The `context_fn` for `torch.utils.checkpoint.checkpoint`, if the checkpointed function has sites.
 
-    The backward pass runs the region a second time, and its sites then get the values that they had. What the region
-    itself reads, such as its parameters, must be the same in both passes.
+    The backward pass runs the function a second time, and its sites then return the same values. Everything else that
+    the function reads, such as its parameters, must be the same in both passes.
 
     Example:
         >>> import torch, sampleprop as sp
