@@ -17,19 +17,19 @@ Verdict = Literal["right", "wrong", "biased", "no bias"]
 
 @dataclass(frozen=True, repr=False)
 class Certification:
-    """What `certify` found.
+    """The result of `certify`.
 
     Attributes:
         estimator: the configuration that was certified.
         unbiased: whether it claims an unbiased gradient.
         exact_forward: whether it claims that f sees only true samples, so that the value and the gradient with respect
             to θ are unbiased.
-        certificates: one for each problem that decides.
-        undecided: the problems that do not, with the reason.
+        certificates: one for each problem that was decided.
+        undecided: the problems that were not decided, with the reason.
         threshold: a comparison is rejected when the absolute value of its z is larger.
         detectable: the relative bias that was to be seen with a probability of 99 %.
         false_alarm: the probability that a right estimator is rejected.
-        comparisons: how many there were in all problems.
+        comparisons: the number of comparisons in all problems.
         seed: of all noise.
     """
 
@@ -48,9 +48,9 @@ class Certification:
     def ok(self) -> bool | None:
         """Whether the estimator is what it claims to be.
 
-        False where a comparison rejects a claim. True for an estimator that claims to be unbiased, when every problem
-        decided and none rejected it. None in all other cases: a problem that does not decide, or an estimator that
-        claims no unbiased gradient, which therefore cannot be proven right.
+        False if a comparison rejects a claim. True for an estimator that claims to be unbiased, if every problem was
+        decided and none rejected it. None in all other cases: if a problem was not decided, or if the estimator does
+        not claim an unbiased gradient.
         """
         if any(self.verdict(certificate) == "wrong" for certificate in self.certificates):
             return False
@@ -62,9 +62,9 @@ class Certification:
         return max((certificate.sees for certificate in self.certificates), default=float("inf"))
 
     def verdict(self, certificate: Certificate) -> Verdict:
-        """What the problem says of the estimator.
+        """The result for one problem.
 
-        "wrong" where a claim is rejected. Otherwise "right" for an estimator that claims an unbiased gradient; for
+        "wrong" if a claim is rejected. Otherwise "right" for an estimator that claims an unbiased gradient; for
         another one, "biased" or "no bias", which says whether a bias was seen.
         """
         if self._rejected(certificate):

@@ -53,26 +53,28 @@ def certify(
     `false_alarm` over all comparisons of this call. With this n, a bias of b or more along g is rejected with a
     probability of 99 %.
 
-    The estimator needs its class only: `refusal` says which problems it takes, and its facts say what it claims. An
-    estimator that claims to be `unbiased` is right or wrong. Of another one the bias is measured, and with
-    `exact_forward` its value and its gradient with respect to θ are right or wrong.
+    Nothing but the estimator's class is needed: `refusal` says which problems it accepts, and its facts say what it
+    claims. If it claims to be `unbiased`, it is right or wrong. If it does not, its bias is measured. With
+    `exact_forward`, its value and its gradient with respect to θ are right or wrong.
 
     It is tested as a copy, in evaluation mode, on the CPU, in float64 and in one thread; the global random state and
-    the number of threads are left as they were. With the default arguments this takes some seconds, and up to a minute
-    for a large variance: the time is proportional to one over the square of `detectable`. Ctrl-C keeps what is done.
+    the number of threads do not change. With the default arguments this takes some seconds, and up to a minute for a
+    large variance: the time is proportional to one over the square of `detectable`. After Ctrl-C, the finished results
+    are returned.
 
     Args:
-        estimator: of the register, or your own. Its estimates for different batch elements must be independent.
+        estimator: one of the library, or your own. Its estimates for different batch elements must be independent.
         problems: names, as the result lists them, or :class:`~sampleprop.certificates.Problem` objects; None for every
-            built-in problem that the estimator takes.
-        detectable: the relative bias along the exact gradient that is to be seen, between 0 and 1.
+            built-in problem that the estimator accepts.
+        detectable: the relative bias along the exact gradient that must be seen, between 0 and 1.
         false_alarm: the probability that a right estimator is rejected, between 0 and 1.
-        most_replicates: a problem for which the variance asks for more is not decided; at least 30,000.
+        most_replicates: the largest number of estimates, at least 30,000. A problem that needs more is not decided.
         seed: of all noise.
-        progress: called with the name of the problem, how many are done, and how many there are.
+        progress: a function that is called with the name of the problem, the number of finished problems, and the
+            number of all problems.
 
     Raises:
-        TypeError: for what is no estimator object.
+        TypeError: for an object that is not an estimator.
         ValueError: for an unknown problem, for one that the estimator does not take, for an estimator that takes none
             of the built-in problems, and for estimates that have the wrong shape or are not finite.
 

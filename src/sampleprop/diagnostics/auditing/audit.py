@@ -20,18 +20,19 @@ NOTHING = 1e-9  # of a gradient; smaller errors are rounding
 
 @dataclass(frozen=True)
 class Row:
-    """One policy and one group size.
+    """The numbers for one policy and one group size.
 
     Attributes:
         world: the policy.
-        group: how many draws of each prompt.
-        error: what is left of the mean update after the best constant factor, relative to the exact gradient: the sine
-            of the angle between them. 0 is unbiased, 1 is no better than nothing.
-        factor: what the mean update is, along the gradient, as a multiple of it. Negative is uphill.
-        variance: of one estimate after the best factor, over that of leave-one-out on the same draws.
-        mse: the same with the squared bias.
-        nearest: the objective whose gradient the mean update is nearest to.
-        distance: the error to that.
+        group: the number of draws of each prompt.
+        error: the error of the mean update after the best constant factor, relative to the exact gradient. This is the
+            sine of the angle between them. 0 is unbiased, and 1 means that they are orthogonal.
+        factor: the component of the mean update along the gradient, as a multiple of it. A negative factor increases
+            the cost.
+        variance: the variance of one estimate after the best factor, relative to leave-one-out on the same draws.
+        mse: the same for the mean squared error.
+        nearest: the objective whose gradient is nearest to the mean update.
+        distance: the error relative to the gradient of `nearest`.
     """
 
     world: str
@@ -46,15 +47,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Audit:
-    """What a function is the gradient of.
+    """The result of `audit`.
 
     Attributes:
-        name: of the function.
+        name: the name of the function.
         rows: one for each policy and group size.
-        curl: how far the mean update is from being the gradient of anything, 0 to 1. None off-policy, where it is 0 for
-            every function, and for several prompts.
-        weights: (p, h(p)/h(½)): with 0/1 rewards of one step the mean update is h(p) ∇p. Empty where curl is None.
-        utility: the function of the success rate p whose gradient that is nearest to; "" where curl is None.
+        curl: from 0 to 1, how far the mean update is from being the gradient of any objective. None for several
+            prompts, and off-policy, where it is 0 for every function.
+        weights: pairs (p, h(p)/h(½)). With 0/1 rewards of one step, the mean update is h(p) ∇p for the success rate p.
+            Empty if `curl` is None.
+        utility: the function of the success rate p whose gradient is nearest to h(p) ∇p; "" if `curl` is None.
     """
 
     name: str
@@ -119,34 +121,35 @@ def audit(
     arguments: Mapping[str, Any] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Audit:
-    """Say what an advantage or a loss is the gradient of, and how noisy, by listing every group of draws.
+    """Measure the exact bias and variance of an advantage or a loss, by listing every group of draws.
 
-    The function is called on all groups of draws of small policies, and what it says is added up with their
-    probabilities. Nothing is sampled, so an unbiased one has an error of 0 to rounding, and any other number is a fact
-    about the function. The policies are tiny (7 draws of one or two steps): the numbers show what can happen, not what
-    will.
+    The function is called on all groups of draws of small policies, and its results are summed with the probabilities
+    of the groups. Nothing is sampled, so an unbiased function has an error of 0 up to rounding. The policies are tiny
+    (7 possible draws of one or two steps). The numbers therefore show what can happen, not what will happen in a large
+    model.
 
     Args:
         function: called with keyword arguments by their usual names (rewards, token_level_rewards, response_mask,
             index, old_log_probs, ...; the refusal of an unknown name lists them), or with one `Batch` if its only
             parameter is `batch`. It returns advantages, [B] or [B, T], for *rewards*; or a loss, a number attached to
-            log_prob. The first of several results counts.
-        group_sizes: how many draws of each prompt; each 2 or more. 8 takes tens of seconds.
-        prompts: how many prompts one call holds. 2 shows what couples them; the prompts have different policies.
+            log_prob. If it returns several results, the first one counts.
+        group_sizes: the numbers of draws of each prompt, each 2 or more. 8 takes tens of seconds.
+        prompts: the number of prompts in one call. 2 shows whether prompts influence each other; they have different
+            policies.
         worlds: the policies, with equally many draws if there are several prompts. `sampleprop.diagnostics.TOOLS` has
             observations that the policy did not draw.
-        reduce: how a trainer averages the advantages: over "draws", each over its "length" first, or over "tokens". A
-            loss does this itself.
-        off_policy: draw from another policy, whose log-probabilities are old_log_prob.
-        arguments: values by name for what the function wants besides; those that are callable get the `Batch`.
-        progress: called with a line, the number of rows that are finished, and that of all.
+        reduce: how the trainer averages: over "draws", over each "length" and then over the draws, or over "tokens".
+            Ignored for a loss.
+        off_policy: whether another policy draws, whose log-probabilities are old_log_prob.
+        arguments: values for further arguments of the function, by name. A callable value is called with the `Batch`.
+        progress: a function that is called with a line, the number of finished rows, and the number of all rows.
 
     Returns:
-        An `Audit`; print it.
+        An `Audit`, which you can print.
 
     Raises:
-        ValueError: for an argument without a known name, for what is neither advantages nor a loss, and for numbers out
-            of range.
+        ValueError: for an argument without a known name, for a result that is neither advantages nor a loss, and for
+            numbers out of range.
 
     Example:
         >>> import sampleprop as sp

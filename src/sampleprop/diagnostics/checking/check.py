@@ -55,44 +55,45 @@ def check(
     replicates: int = 2048,
     seed: int = 0,
 ) -> Check:
-    r"""Find out whether an estimator is right for this f and this distribution, at the present parameters.
+    r"""Test whether an estimator is right for this f and this distribution, at the present parameters.
 
-    `check(program, arguments)` does so for a program: its value, and its gradient of all tensors that it depends on,
-    against every path of outcomes where at most 4096 can be counted, and otherwise against a long run of score
-    functions. It also looks for samples that are no sites, whose gradient is dead, for other noise, and for rows of a
-    batch that mix.
+    `check(program, arguments)` tests a program: its value, and its gradient with respect to all tensors on which it
+    depends. The reference is a sum over all paths of outcomes if there are at most 4096, and otherwise a long run of
+    score functions. It also finds samples that were drawn without `sample`, whose gradient is lost, other noise, and
+    rows of a batch that mix.
 
     First it calls f at many points. It tests that the cost of a point depends on that point only and not on its place,
-    that f is not random, that f does not ignore x, and that f has no jump where the estimator differentiates it; of
-    the solver of `PerturbAndMAP`, that it is deterministic and that it maximizes. Then it compares value and gradient
-    of many independent estimates with the exact ones: by enumeration up to 4096 joint states, otherwise by a long run
-    of an unbiased estimator of the same objective. It also counts the evaluations of f. The result says which bias
-    would have been seen, where outcomes too rare to be drawn count as noise, and what could not be tested. Its `ok` is
-    True only if the gradient was compared, False if something is wrong, and None otherwise.
+    that f is not random, that f does not ignore x, and that f has no jump if the estimator differentiates it. For
+    `PerturbAndMAP` it tests that the solver is deterministic and that it maximizes. Then it compares the value and the
+    gradient of many independent estimates with the exact ones. These come from enumeration for up to 4096 joint states,
+    and otherwise from a long run of an unbiased estimator of the same objective. It also counts the evaluations of f.
+    The result says which bias would have been seen, and what could not be tested. Outcomes that are too rare to be
+    drawn count as noise. `ok` is True only if the gradient was compared, False if something is wrong, and None
+    otherwise.
 
-    The gradient is that with respect to the parameters of `dist`. Where `dist` does not keep them under their names
-    (LogNormal, a transformed distribution, a class of your own), it is that with respect to the tensors in it, those of
-    its transforms and networks included. It cannot see what it is not given: an encoder that ran under
-    `torch.no_grad()`, a decoder whose own parameters get no gradient, a KL term outside of f, a cost with the wrong
-    sign, and a mean over the event in place of a sum.
+    The gradient is taken with respect to the parameters of `dist`. If `dist` does not keep them under their names
+    (LogNormal, a transformed distribution, a class of your own), it is taken with respect to the tensors in it, with
+    those of its transforms and networks. Mistakes elsewhere cannot be seen: an encoder that ran under
+    `torch.no_grad()`, a decoder whose own parameters get no gradient, a KL term outside f, a cost with the wrong sign,
+    and a mean over the event in place of a sum.
 
-    The given objects, every `.grad` and the global random state stay as they are. But an f that counts its calls or
-    keeps running averages sees the additional calls.
+    The given objects, every `.grad` and the global random state do not change. But an f that counts its calls or keeps
+    running averages sees the additional calls.
 
     Args:
         f: from points [k, \*batch, \*event] to costs [k, \*batch], for any k; or a program.
         dist: p_φ; for a program its arguments, as a tuple.
-        estimator: one of the library, or your own; a program has those of its sites.
+        estimator: one of the library, or your own. None for a program, which has the estimators of its sites.
         context: [\*batch, ...], for learned baselines and critics.
-        parameters: the tensors with respect to which the gradient is compared, each with a path to `dist` (the leaves
-            below it, say); None for those of `dist`, as above.
+        parameters: the tensors with respect to which the gradient is compared, each with a path to `dist`, such as the
+            parameters of an encoder; None for those of `dist`, as above.
         replicates: independent estimates, at least 128; rounded up to a multiple of 32. The smallest bias that can be
             seen is proportional to one over their square root.
         seed: for all noise.
 
     Raises:
         ValueError: for fewer than 128 replicates.
-        TypeError: for an object that is no estimator.
+        TypeError: for an object that is not an estimator.
 
     Example:
         >>> import torch, sampleprop as sp

@@ -19,7 +19,7 @@ class Finding:
     Attributes:
         name: the kind of finding, in two or three words.
         severity: "error" for a wrong gradient, "warning" for what may be intended, "note" for what is good to know.
-        message: what was seen and what to do.
+        message: what was seen, and what to do.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Check:
         findings: what was found, the worst first.
         passed: what was tested and is right.
         unchecked: what could not be tested, and why.
-        bias: the bias of the gradient, and the one that would have been seen; None where it was not measured.
+        bias: the bias of the gradient, and the bias that would have been seen; None if it was not measured.
     """
 
     estimator: str
@@ -50,9 +50,10 @@ class Check:
 
     @property
     def ok(self) -> bool | None:
-        """False if something is wrong; True if not and the gradient was compared; None if it could not be compared.
+        """Whether the gradient was compared and nothing is wrong.
 
-        Warnings and notes change nothing.
+        False if something is wrong. None if nothing is wrong, but the gradient could not be compared. Warnings and notes
+        do not change it.
         """
         if any(finding.severity == "error" for finding in self.findings):
             return False

@@ -70,51 +70,52 @@ def compare(
 ) -> Comparison:
     r"""Measure bias, variance and time of several estimators on one problem, at equal evaluations of f.
 
-    `compare(program, arguments, estimators, site=name)` puts each estimator in the place of the one at that site (at
-    every site for None), and measures the gradient of all tensors that the program depends on. Evaluations are then
-    runs of what follows the site, and `CoupledReplay` can take part. Each estimate is a call of the program.
+    `compare(program, arguments, estimators, site=name)` uses each estimator at that site of a program, or at every site
+    for None. It measures the gradient with respect to all tensors on which the program depends. An evaluation is then a
+    run of the part after the site, and each estimate is a call of the program. `CoupledReplay` can take part.
 
     Each estimator gets the configuration that spends the budget (`for_budget`). The parameters of the distribution are
-    copied `replicates` times, so that one call of f gives many independent estimates; f is called as usual. The
-    gradient is that with respect to the parameters of `dist` (the logits of a discrete family; for another distribution
-    those of its parameters that require a gradient). Where `dist` does not keep them under their names (LogNormal, a
-    transformed distribution, a class of your own), it is that with respect to the tensors in it that require a
-    gradient; they cannot be copied, so each estimate takes a call of f. f is held fixed: what φ does inside f is not
-    measured, and neither is θ's gradient.
+    copied `replicates` times, so that one call of f gives many independent estimates. The gradient is taken with
+    respect to the parameters of `dist`: the logits of a discrete family, and otherwise the parameters that require a
+    gradient. If `dist` does not keep them under their names (LogNormal, a transformed distribution, a class of your
+    own), the gradient is taken with respect to the tensors in it that require one. These cannot be copied, so each
+    estimate takes a call of f. f is held fixed: the direct effect of φ inside f is not measured, nor is θ's gradient.
 
-    Unbiased estimators are ranked twice: at equal time, by variance × time, and at equal evaluations, by variance ×
-    evaluations, which matters where f takes nearly all the time. The others follow without a rank, by mean squared
-    error: first those that say of themselves that they are biased, where no bias was seen here; then those whose bias
-    was seen, whatever they say.
+    Unbiased estimators are ranked twice: for equal time, by variance × time, and for equal evaluations, by variance ×
+    evaluations. The second ranking matters if f takes nearly all the time. The other estimators follow without a rank,
+    ordered by mean squared error: first those that declare themselves biased although no bias was seen here, then those
+    whose bias was seen.
 
-    All have to estimate the same: E[f], or the ELBO, or the bound log-mean-exp with the same number of samples. The
-    first estimator decides which; those with another objective are listed with that reason.
+    All must estimate the same objective: E[f], the ELBO, or the bound log-mean-exp with the same number of samples. The
+    first estimator decides which. Estimators with another objective are listed with this reason.
 
-    An estimator that learns, or whose average moves by itself, is first trained with Adam on this problem, and the
-    table says so. The given objects, every `.grad` and the global random state stay as they are. Ctrl-C keeps what is
-    finished.
+    An estimator that learns, or has an average that follows the costs, is first trained with Adam on this problem, and
+    the table says so. The given objects, every `.grad` and the global random state do not change. After Ctrl-C, the
+    finished results are returned.
 
     Args:
         f: from points [k, \*batch, \*event] to costs [k, \*batch], for any k; or a program.
         dist: p_φ; for a program its arguments, as a tuple.
-        estimators: what to compare, each configuration once; one that cannot take part is listed with the reason.
+        estimators: the estimators to compare, each configuration once. One that cannot take part is listed with the
+            reason.
         site: the name of the site of a program.
         budget: evaluations of f for one estimate and batch element, at least 1.
         exact: the exact gradient of the expectation, summed over the batch: a tensor for each measured parameter, in
-            their order or by name. None enumerates up to 4096 joint states, and otherwise takes a long run of an
-            unbiased estimator with 16 times the evaluations of each other estimator; every z includes its standard
-            error.
+            their order or by name. None enumerates up to 4096 joint states. Beyond that it uses a long run of an
+            unbiased estimator with 16 times the evaluations of each estimator, and every z includes the standard error
+            of this run.
         context: [\*batch, ...], for learned baselines and critics.
         replicates: independent estimates for each estimator, at least 128; rounded up to a multiple of 32.
         seed: for all noise.
         train_steps: steps of training for estimators that learn; 0 for none.
-        progress: called with the present stage, the number of its finished steps, and the number of all its steps.
+        progress: a function that is called with the present stage, the number of its finished steps, and the number of
+            all its steps.
 
     Raises:
         ValueError: for a budget below 1, fewer than 128 replicates, an exact gradient of another shape, and an empty
             batch.
-        TypeError: for a distribution without a tensor that requires a gradient, where its parameters cannot be copied,
-            and for an object that is no estimator.
+        TypeError: for a distribution whose parameters cannot be copied and that has no tensor which requires a
+            gradient, and for an object that is not an estimator.
 
     Example:
         >>> import torch, sampleprop as sp

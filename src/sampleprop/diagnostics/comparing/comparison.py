@@ -21,7 +21,7 @@ FEW = 3  # refusals whose reasons are shown; of more only the names
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """What `compare` measured.
+    """The result of `compare`.
 
     Attributes:
         rows: the unbiased estimators by rank; then those that are biased in general, and those whose bias was seen
@@ -29,7 +29,7 @@ class Comparison:
         skipped: those that could not take part, with the reason.
         budget: evaluations of f allowed for one estimate.
         seed: for all noise.
-        reference: the gradient against which the bias is measured, in words.
+        reference: a description of the gradient against which the bias is measured.
         parameters: the names of the parameters of the distribution whose gradient was measured.
         gradient: the length of the gradient, summed over the batch; None where it is not known.
         interrupted: whether Ctrl-C ended the measurement early.

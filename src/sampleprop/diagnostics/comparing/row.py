@@ -37,16 +37,17 @@ class Row:
         label: the configuration.
         name: the estimator.
         claims_unbiased: whether the estimator states that it is unbiased.
-        evaluations: points at which one estimate evaluated f, counted.
-        bias: the length of the bias over that of the gradient, noise subtracted; None where there is no reference.
-        bias_z: its test statistic, standard normal where there is no bias; above 4 there is one.
+        evaluations: the number of points at which one estimate evaluated f, as counted.
+        bias: the length of the bias relative to that of the gradient, after the noise was subtracted; None without a
+            reference.
+        bias_z: its test statistic, which is standard normal without a bias. Above 4 there is a bias.
         bias_visible: the relative bias that would have been seen with 99 % probability.
         variance: the trace of the covariance of one estimate.
         variance_error: its standard error.
-        signal_to_noise: the length of the mean over the square root of the variance.
+        signal_to_noise: the length of the mean, divided by the square root of the variance.
         milliseconds: the median time of one estimate, forward and backward.
         error: the mean squared error of one estimate, bias² + variance.
-        trained: how many steps its own parameters were trained before; 0 for none.
+        trained: the number of steps for which its own parameters were trained before; 0 for none.
         replicates: the number of independent estimates that were measured.
         rank: 1 for the lowest variance × time among the unbiased; None for the others, since no number of samples
             removes a bias.
@@ -77,7 +78,7 @@ class Row:
 
     @property
     def group(self) -> Group:
-        """Whether it is unbiased; biased in general, though no bias was seen here; or biased here."""
+        """One of "unbiased", "biased in general" (if no bias was seen here), and "biased here"."""
         if self.biased:
             return "biased here"
         return "unbiased" if self.claims_unbiased else "biased in general"
@@ -89,7 +90,7 @@ class Row:
 
     @property
     def variance_evaluations(self) -> float:
-        """Variance × evaluations: the time that a given precision takes where f takes all the time."""
+        """Variance × evaluations: the time that a given precision takes if f takes all the time."""
         return self.variance * self.evaluations
 
     def _repr_html_(self) -> str:

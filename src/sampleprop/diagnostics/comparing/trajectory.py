@@ -39,7 +39,7 @@ class Stop(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The measurement at one stop of the path."""
+    """The measurements at one point of the path."""
 
     step: int
     value: float
@@ -63,15 +63,14 @@ def trajectory(
 ) -> tuple[Checkpoint, ...]:
     r"""Measure bias and variance of the estimators at several points of one optimization path of φ.
 
-    The path is computed by `path` and depends on none of the estimators. At each stop `compare` measures all of them at
-    the same parameters, against the exact gradient there or a long run; those that learn are trained anew for each
-    stop.
+    The path does not depend on the estimators. At each stop, `compare` measures all of them at the same parameters,
+    against the exact gradient or a long run. Estimators that learn are trained anew for each stop.
 
     Args:
-        f: as in `compare`. It is held fixed; only φ moves.
+        f: as in `compare`. It is held fixed; only φ changes.
         dist: p_φ at the start.
-        estimators: what to compare. The first one decides the objective: E[f] is minimized, an ELBO or a bound
-            maximized.
+        estimators: the estimators to compare. The first one decides the objective: E[f] is minimized, and an ELBO or a
+            bound is maximized.
         checkpoints: the number of stops, including the start and the end; at least 2.
         steps: steps of the path, at least checkpoints - 1.
         rate: the learning rate of Adam.
@@ -86,7 +85,7 @@ def trajectory(
         One checkpoint for each stop; fewer after Ctrl-C.
 
     Raises:
-        ValueError: for fewer than 2 checkpoints, too few steps, and where no unbiased gradient is known.
+        ValueError: for fewer than 2 checkpoints, for too few steps, and if no unbiased gradient is known.
         TypeError: for parameters whose bounds depend on other parameters.
 
     Example:

@@ -32,54 +32,56 @@ STANDSTILL = 20  # calls without a change of what an estimator learns; gradients
 
 
 class Monitor:
-    r"""Watches the gradient noise, and the bias, of an estimator while a model trains.
+    r"""Measures the gradient noise and the bias of an estimator while a model trains.
 
-    Use `monitor.expect` in place of `sp.expect`. The first call and then every `every`-th one is a probe: it estimates
-    the gradient with respect to the parameters of `dist` (the logits of a discrete family; where `dist` does not keep
-    them under their names, the tensors in it) twice more, on the same f
-    and batch, and at every eighth probe also twice by an unbiased estimator. The loss and its gradients are those of
-    `sp.expect`: probes take their noise from a generator of their own, and leave the global random state, every `.grad`
-    and the estimator's learned parameters and mode as they were. But probes call f, so an f that counts its calls or
-    keeps running averages (batch norm in train mode) sees them.
+    Use `monitor.expect` in place of `sp.expect`. The first call and then every `every`-th call is a **probe**. A probe
+    estimates the gradient twice more, on the same f and batch. At every `bias_every`-th probe, an unbiased estimator
+    also estimates it twice. The gradient is taken with respect to the parameters of `dist`: the logits of a discrete
+    family, or the tensors in `dist` if it does not keep its parameters under their names.
 
-    `metrics()` and `averages()` give, as floats, averages over about the last 1 / (1 - decay) probes:
+    The loss and its gradients are those of `sp.expect`. Probes have their own generator. They do not change the global
+    random state, any `.grad`, or the estimator's parameters and mode. But they call f, so an f that counts its calls or
+    keeps running averages (batch norm in train mode) sees the additional calls.
+
+    `metrics()` and `averages()` return averages over about the last 1 / (1 - decay) probes, as floats:
 
     - "gradient variance": the trace of the covariance of one estimate, for one batch element.
     - "signal to noise": the length of the mean gradient over the square root of that.
     - "zero rows": the share of batch elements whose estimated gradient is exactly zero.
     - "relaxation gap": how far the value is from the expectation under true samples, for an estimator that calls f at
       relaxed points.
-    - "bias": the length of the bias over that of the gradient; 0 where noise hides it.
-    - "bias along": the component along the gradient over the gradient's length: 0.1 is 10 % too long.
-    - "bias z": the test statistic for a bias, from all probes since `reset`: above 4 there is one, with one false alarm
-      in 10 000 monitors. From the ninth comparison on.
-    - "bias visible": the "bias along" that would have reached a z of 4 with 99 % probability. A smaller one can stay
-      unseen, and so can a bias orthogonal to the gradient, of which the probes measure only the squared length. It
-      falls with the root of the number of comparisons, and with the root of the samples of `reference` as long as its
-      noise is the larger.
+    - "bias": the length of the bias relative to that of the gradient; 0 if noise hides it.
+    - "bias along": the component of the bias along the gradient, relative to the gradient's length; 0.1 is 10 % too
+      long.
+    - "bias z": the test statistic for a bias, from all probes since `reset`. Above 4 there is a bias, with one false
+      alarm in 10 000 monitors. It is available from the ninth comparison on.
+    - "bias visible": the "bias along" that would have reached a z of 4 with 99 % probability. A smaller
+      bias can stay unseen, and so can a bias orthogonal to the gradient. It falls with the square root of the number of
+      comparisons, and with the square root of the samples of `reference` as long as the noise of `reference` dominates.
 
-    It warns once where an estimator in training mode learns nothing: its parameters are in no optimizer, it seems.
+    It warns once if the parameters of an estimator in training mode do not change, because they are probably in no
+    optimizer.
 
-    f is held fixed here: neither θ's gradient is measured, nor what φ does inside f other than through x. One monitor
-    watches one random variable. Eager only. Where a wrapper counts forward passes (DistributedDataParallel), give f the
-    module inside.
+    f is held fixed: θ's gradient is not measured, nor is the direct effect of φ inside f. One monitor watches one
+    random variable. It does not work in `torch.compile`. If a wrapper counts forward passes (DistributedDataParallel),
+    use the wrapped module in f.
 
     Args:
-        every: calls from one probe to the next, at least 1. A probe evaluates f at twice as many points as the
-            estimator does.
-        bias_every: probes from one comparison with the reference to the next, at least 1. A comparison adds twice the
-            points of the reference.
+        every: the number of calls from one probe to the next, at least 1. A probe evaluates f at twice as many points
+            as the estimator.
+        bias_every: the number of probes from one comparison with the reference to the next, at least 1. A comparison
+            adds twice the points of the reference.
         reference: an unbiased estimator of the same objective. None enumerates up to 8 joint states, and otherwise
             takes the score function with 4 samples (:class:`VIMCO` for the multi-sample bound, `Pathwise` where the
             support moves).
-        decay: of the averages from probe to probe, inside (0, 1).
+        decay: the factor of the averages from probe to probe, inside (0, 1).
         seed: for the probes' noise.
         name: put before each key with a slash, to tell variables apart: "encoder/bias z".
 
     Raises:
         ValueError: for arguments out of range.
-        TypeError: from the first call, for an object that is no estimator, and for a distribution whose parameters
-            cannot be copied, and that holds no tensor which requires a gradient.
+        TypeError: in the first call, for an object that is not an estimator, and for a distribution whose parameters
+            cannot be copied and that has no tensor which requires a gradient.
         RuntimeError: under `torch.compile` and `torch.func`.
 
     Example:

@@ -54,32 +54,34 @@ def recommend(
     train_steps: int = 200,
     progress: Progress | None = None,
 ) -> Recommendation:
-    r"""Say which estimator to take on this problem, and with how many samples, within a limit of evaluations or time.
+    r"""Recommend an estimator for this problem, with its number of samples, within a limit of evaluations or time.
 
-    The best estimator has the least variance (the trace of the covariance of the gradient) within the budget. Where
-    biased estimators are allowed, it has the least bias² + variance / `averaged`. One that has to be trained is taken
-    only if its number is 1.6 times smaller. Where no limit is given, time counts too: what takes more than twice as
-    long as the fastest has its number multiplied by the excess; and exact enumeration takes part with up to 64 states.
-    Where it does not take part, up to 4096 states, it is named. The best is found by rounds of `compare`,
-    each with four times as many replicates as the one before: a candidate drops out that is worse than the best by four
-    standard errors of the difference. Candidates within 5 % of the best are ties. Among ties the order is: nothing to
-    train, fewer evaluations, a weaker requirement on f, higher derivatives, less time. Fewer samples are tried last,
-    and taken if they tie too.
+    The best estimator has the least variance within the budget: the trace of the covariance of the gradient. If biased
+    estimators are allowed, it has the least bias² + variance / `averaged`. An estimator that must be trained is chosen
+    only if its number is 1.6 times smaller. Without any limit, time counts too: if an estimator takes more than twice
+    as long as the fastest, its number is multiplied by the excess. Exact enumeration then takes part for up to 64
+    states, and is mentioned for up to 4096 states.
 
-    At the end `check` tests the winner. If it fails (a jump in f under a pathwise gradient, say), it is left out and
-    the race runs again.
+    The best is found by rounds of `compare`, each with four times as many replicates as the one before. A candidate
+    drops out if it is worse than the best by four standard errors of the difference. Candidates within 5 % of the best
+    are ties. Among ties the order is: nothing to train, fewer evaluations, a weaker requirement on f, higher
+    derivatives, less time. At last, fewer samples are tried, and chosen if they tie too.
+
+    At the end, `check` tests the winner. If it fails, for example because of a jump in f, it is left out, and the
+    search runs again.
 
     Args:
         f: from points [k, \*batch, \*event] to costs [k, \*batch], for any k.
-        dist: p_φ, at the parameters that matter: the best at the start of a training need not be the best at its end.
+        dist: p_φ at the parameters that matter. The best estimator at the start of a training need not be the best at
+            its end.
         estimators: the candidates, of one objective; None for all estimators of E[f] in the library, some of them in
             several configurations.
-        budget: evaluations of f allowed for one estimate and batch element, where f is what takes the time; None for
-            16, or for up to 1024 where the time is limited.
+        budget: evaluations of f allowed for one estimate and batch element. Use it if f takes most of the time. None
+            for 16, or for up to 1024 with `milliseconds`.
         milliseconds: the time allowed for one estimate, forward and backward, on this machine; None for any.
-        allow_biased: whether an estimator may be biased, as far as its bias can be measured.
+        allow_biased: whether an estimator may be biased, if its bias can be measured.
         averaged: the number of independent estimates, over steps or batch elements, that are averaged before their
-            noise matters. It counts where a bias is allowed, since averaging does not remove a bias.
+            noise matters. It matters only with `allow_biased`, because averaging does not remove a bias.
         exact: as in `compare`.
         context: as in `compare`.
         replicates: of the longest round, at least 128.
@@ -88,8 +90,8 @@ def recommend(
         progress: as in `compare`.
 
     Raises:
-        ValueError: for a budget, time or number out of range, where no candidate is left, and for an f that mixes rows
-            or ignores x.
+        ValueError: for a budget, time or number out of range, if no candidate is left, and for an f that mixes rows or
+            ignores x.
         TypeError: as `compare`.
 
     Example:

@@ -22,13 +22,13 @@ SHOWN = 2  # candidates of less variance that were not taken
 
 @dataclass(frozen=True, repr=False)
 class Recommendation:
-    """What `recommend` advises.
+    """The result of `recommend`.
 
     Attributes:
-        estimator: ready to use; one that learns starts untrained.
+        estimator: the recommended estimator, ready to use. If it learns, it starts untrained.
         row: its numbers, from the last and longest round.
         ties: the labels of others that are as good within 5 %.
-        clear: whether all others are significantly worse or ties; False where the longest round left it open.
+        clear: whether all others are significantly worse or ties; False if the longest round could not decide.
         left_out: candidates that are wrong here, with the reason: a bias was seen, or `check` failed.
         reasons: sentences with the numbers.
         comparison: all candidates, each with the numbers of its last round.
