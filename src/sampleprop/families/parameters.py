@@ -191,11 +191,11 @@ def moving_support(base: Distribution) -> bool:
     edges = support(inner)
     for transform in transforms:
         if isinstance(transform, td.AffineTransform):
-            if edges not in _UNBOUNDED and _moves(transform):
+            if edges not in UNBOUNDED and _moves(transform):
                 return True
-        elif edges in _UNBOUNDED or _same_range(edges, transform.domain):
+        elif edges in UNBOUNDED or _same_range(edges, transform.domain):
             edges = transform.codomain
-        elif transform.codomain in _UNBOUNDED:
+        elif transform.codomain in UNBOUNDED:
             edges = None  # a part of the line, whose ends are not worked out
         else:
             edges = transform.codomain
@@ -276,7 +276,7 @@ def bounds(edges: Any) -> tuple[float, float] | None:
 
 _REGISTERS = ("_modules", "_parameters", "_buffers")  # of a network, no part of a name
 
-_UNBOUNDED = (td.constraints.real, td.constraints.real_vector)
+UNBOUNDED = (td.constraints.real, td.constraints.real_vector)
 
 
 def _moves(transform: td.Transform) -> bool:

@@ -21,7 +21,7 @@ from sampleprop.families import laws
 from sampleprop.families.reparameterized import Reparameterized
 from sampleprop.families.variables import unwrap
 from sampleprop.softmax import log_softmax
-from sampleprop.tracing import inspectable
+from sampleprop.tracing import constant_when_compiled, inspectable
 
 BOOSTED = 0.3  # the concentration below which a Gamma variable is drawn by its logarithm
 LEAST = 1e-5  # below, the derivative lies with samples that are too rare to be drawn
@@ -30,9 +30,10 @@ Sampler = Callable[[Any, Size, Generator | None], Tensor]
 
 def sample(dist: Distribution, base: Distribution, k: int, generator: Generator | None) -> Tensor:
     """Draw [k, *batch, *event], detached, from a distribution and its base inside `Independent`."""
-    with torch.no_grad():
-        if _reparameterized(base) is not None and _samples_by_rsample(base):
-            return rsample(dist, base, Size((k,)), generator)
+    with torch.set_grad_enabled(False):
+        own = _reparameterized(base)
+        if own is not None and _samples_by_rsample(type(base)):
+            return own(base, Size((k,)), generator)
         own = _SAMPLE.get(type(base).sample)
         if own is not None:
             return own(base, Size((k,)), generator)
@@ -69,11 +70,16 @@ def _reparameterized(base: Distribution) -> Sampler | None:
     return _RSAMPLE.get(type(base).rsample)
 
 
-def _samples_by_rsample(base: Distribution) -> bool:
-    """Whether no subclass has replaced `sample` below the class that brings `rsample`."""
-    kind: Any = type(base)
-    owner = next(base for base in kind.__mro__ if "rsample" in vars(base))
-    return kind.sample is owner.sample
+@constant_when_compiled
+def _samples_by_rsample(kind: Any) -> bool:
+    """Whether no subclass has replaced `sample` below the class that brings `rsample`; found once for each class."""
+    if kind not in _FOUND:
+        owner = next(base for base in kind.__mro__ if "rsample" in vars(base))
+        _FOUND[kind] = kind.sample is owner.sample
+    return _FOUND[kind]
+
+
+_FOUND: dict[type[Distribution], bool] = {}
 
 
 def _refuse_tiny_inside(dist: Distribution) -> None:

@@ -27,7 +27,7 @@ def pairs(variables: Discrete, samples: int, generator: Generator | None) -> tup
         first, second = points.chunk(2)
         first.gt_((-logits).sigmoid())
         second.lt_(logits.sigmoid())
-    return points.to(variables.dtype), u  # [samples, *batch, *event]
+    return noise.cast(points, variables.dtype), u  # [samples, *batch, *event]
 
 
 def differences(x: Tensor) -> Tensor:

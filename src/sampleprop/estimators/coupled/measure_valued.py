@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from sampleprop import checks
+from sampleprop import checks, noise
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
@@ -98,7 +98,8 @@ class MeasureValued(Estimator[Variables, Draw]):
         self.samples = samples
 
     def calls(self, variables: Variables) -> tuple[int, int]:
-        return self.draws * (1 + weak_derivatives.coordinates(variables).probes()), 0
+        coordinates = weak_derivatives.coordinates(variables)
+        return self.draws * (1 + coordinates.probes(coordinates.asked())), 0
 
     def refuses(self, variables: Variables) -> str | None:
         return weak_derivatives.refusal(self.name, variables)
@@ -106,14 +107,14 @@ class MeasureValued(Estimator[Variables, Draw]):
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
         coordinates = weak_derivatives.coordinates(variables)
         names, splits, sites = coordinates.asked(), coordinates.splits, coordinates.sites
-        if not torch.compiler.is_dynamo_compiling() and coordinates.probes() > MANY:
+        if not torch.compiler.is_dynamo_compiling() and coordinates.probes(names) > MANY:
             self._warn_of_cost(variables)
         points = coordinates.variables.sample(self.draws, generator)
         if variables.is_discrete:
             checks.countable(self.name, variables, points)
-        with torch.no_grad():
+        with torch.set_grad_enabled(False):
             others = [splits[name].others(coordinates.holder, points, generator) for name in names]
-            changed = torch.cat(others).to(points.dtype)
+            changed = noise.cast(others[0] if len(others) == 1 else torch.cat(others), points.dtype)
             probes = changes.one_at_a_time(points, changed, sites, len(variables.batch_shape))
         return Draw(points, probes, names)
 
@@ -137,7 +138,7 @@ class MeasureValued(Estimator[Variables, Draw]):
             )
         number = [coordinates.number(name) for name in draw.names]
         rises = changes.rises(costs.fixed, costs.probes, coordinates.sites, sum(number))  # [others, k, *batch, *sites]
-        with torch.no_grad():
+        with torch.set_grad_enabled(False):
             gradients = tuple(
                 costs.average(coordinates.splits[name].derivative(coordinates.holder, draw.points, rise))
                 for name, rise in zip(draw.names, rises.split(number), strict=True)

@@ -44,9 +44,9 @@ class Coordinates(NamedTuple):
         values = self.splits[name].values
         return changes.other_classes(self.holder) if values is None else values
 
-    def probes(self) -> int:
-        """How many points differ from one sample by one coordinate, for all parameters that are asked for."""
-        return math.prod(self.sites) * sum(self.number(name) for name in self.asked())
+    def probes(self, names: tuple[str, ...]) -> int:
+        """How many points differ from one sample by one coordinate, for these parameters."""
+        return math.prod(self.sites) * sum(self.number(name) for name in names)
 
     def asked(self) -> tuple[str, ...]:
         """The parameters that require a gradient; all of them, where that cannot be known yet."""
@@ -84,12 +84,13 @@ def refusal(name: str, variables: Variables) -> str | None:
             f"{name} needs {known}, Bernoulli, OneHotCategorical, Categorical or MultivariateNormal; got "
             f"{variables.kind}. Use ScoreFunction for any distribution, or Pathwise for one with rsample."
         )
-    found = coordinates(variables)
-    if missing := found.missing(tuple(found.splits)):
+    if isinstance(variables, Discrete) or kind is td.MultivariateNormal:
+        return None
+    if lacking := missing(variables.parameters, SPLITS[kind]):
         return (
-            f"{name} needs a {missing[0]} without gradient for {variables.kind}; got one that requires it, and that "
+            f"{name} needs a {lacking[0]} without gradient for {variables.kind}; got one that requires it, and that "
             "derivative is not a multiple of the difference of two simple distributions. Use Pathwise or "
-            f"ScoreFunction, or detach {missing[0]}."
+            f"ScoreFunction, or detach {lacking[0]}."
         )
     return None
 
@@ -98,8 +99,8 @@ _ROOT = math.sqrt(2 * math.pi)
 
 
 def _normal_loc(dist: td.Normal, x: Tensor, generator: Generator | None) -> Tensor:
-    w = (2 * noise.exponential(x.shape, dist.loc, generator)).sqrt()
-    return torch.stack((dist.loc + dist.scale * w, dist.loc - dist.scale * w))
+    distance = dist.scale * (2 * noise.exponential(x.shape, dist.loc, generator)).sqrt()
+    return torch.stack((dist.loc + distance, dist.loc - distance))
 
 
 def _normal_scale(dist: td.Normal, x: Tensor, generator: Generator | None) -> Tensor:

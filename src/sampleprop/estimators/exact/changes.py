@@ -81,7 +81,8 @@ def derivative(variables: Discrete, points: Tensor, rises: Tensor) -> Tensor:
         rises: those of the changes of `all_changed`, [C - 1, k, *batch, *variables].
     """
     if isinstance(variables, Bernoullis):
-        return rises.squeeze(0) * (1 - 2 * points) * variables.variance
+        signs = torch.rsub(points, 1, alpha=2)  # 1 - 2 x
+        return rises.squeeze(0) * signs * variables.variance
     # Reorder from the shifts of `all_changed` to the classes; the class of the point itself has the rise 0.
     padded = torch.cat((torch.zeros_like(rises[:1]), rises)).movedim(0, -1)  # [k, *batch, *variables, C]
     count = padded.shape[-1]

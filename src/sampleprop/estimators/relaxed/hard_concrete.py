@@ -89,5 +89,6 @@ class HardConcrete(Tempered[Bernoullis]):
         """The gates for this noise, [k, *batch, *event]."""
         # The stretched variable is above 1/2 where logits + noise > 0.
         middle = math.log((0.5 - self.gamma) / (self.zeta - 0.5))
-        soft = ((variables.logits + noise) / self.temperature + middle).sigmoid()
+        scores = (variables.logits + noise) / self.temperature
+        soft = (scores + middle if middle else scores).sigmoid()
         return (soft * (self.zeta - self.gamma) + self.gamma).clamp(0, 1)

@@ -92,15 +92,19 @@ def flip(variables: Bernoullis, points: Tensor, generator: Generator | None) -> 
 
 def by_flip(variables: Bernoullis, draw: Draw, costs: Tensor, probe_costs: Tensor) -> Tensor:
     """Return the estimate of BitFlip-1 from the pivots, whose costs are given, averaged over them: [*batch, *event]."""
-    pivots = _rows(variables, draw.points[: draw.probes.shape[0]])
-    if not pivots.shape[-1]:
+    count = draw.probes.shape[0]
+    pivots = _rows(variables, draw.points if count == draw.points.shape[0] else draw.points[:count])
+    bits = pivots.shape[-1]
+    if not bits:
         return variables.variance
     index = draw.flipped.unsqueeze(-1)
-    rise = (probe_costs - costs).unsqueeze(-1) * (1 - 2 * pivots.gather(-1, index))  # from 0 to 1, [pivots, *batch, 1]
-    rises = rise.new_zeros(()).expand(pivots.shape).scatter(-1, index, rise * pivots.shape[-1])
-    return rises.mean(0).reshape(variables.logits.shape) * variables.variance
+    signs = torch.rsub(pivots.gather(-1, index), bits, alpha=2 * bits)  # (1 - 2 x) D, [pivots, *batch, 1]
+    rise = (probe_costs - costs).unsqueeze(-1) * signs  # from 0 to 1
+    rises = rise.new_zeros(()).expand(pivots.shape).scatter(-1, index, rise)
+    mean = rises.squeeze(0) if count == 1 else rises.mean(0)
+    return mean.reshape(variables.logits.shape) * variables.variance
 
 
 def _rows(variables: Bernoullis, x: Tensor) -> Tensor:
     """[pivots, *batch, *event] -> [pivots, *batch, bits]."""
-    return x.unsqueeze(-1).flatten(x.dim() - variables.event_ndim)
+    return x if variables.event_ndim == 1 else x.unsqueeze(-1).flatten(x.dim() - variables.event_ndim)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import transform_to
+from torch.distributions import Transform, transform_to
 from torch.distributions.constraints import Constraint
 
 from sampleprop import checks, noise
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.families import Discrete, Solutions, Structures, Variables, recognize, with_parameters
-from sampleprop.families.parameters import asked, constraint_of, missing
+from sampleprop.families.parameters import UNBOUNDED, asked, constraint_of, missing
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
 
@@ -85,20 +85,21 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
         return None
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
-        points, names = variables.sample(self.draws, generator), asked(variables.parameters)
-        with torch.no_grad():
-            named, directions, sides = variables.parameters, {}, {}
+        points, named = variables.sample(self.draws, generator), variables.parameters
+        names, step, directions, sides = asked(named), self._step, {}, {}
+        with torch.set_grad_enabled(False):
             for name, u in in_unbounded(variables, named).items():
                 # Drawn for all parameters, so that the noise does not depend on which of them are trained.
                 epsilon = self._direction((self.draws, *u.shape), u, generator)
                 if name in names:
-                    directions[name] = torch.where(u.isfinite(), epsilon, 0.0)
-                    moves = self._step * torch.stack((directions[name], -directions[name]))
-                    sides[name] = transform_to(constraint_of(variables.base, name))(u + moves)  # [2, k, *parameter]
+                    directions[name] = moves = epsilon * (u.abs() < math.inf)
+                    both = torch.stack((torch.add(u, moves, alpha=step), torch.sub(u, moves, alpha=step)))
+                    transform = _transform(variables, name)
+                    sides[name] = both if transform is None else transform(both)  # [2, k, *parameter]
                 else:
                     sides[name] = noise.promote(named[name]).expand(2, self.draws, *u.shape)
-            probes = sample_both(variables, sides, generator).flatten(0, 1).to(points.dtype)
-        return Draw(points, probes, directions, self._step)
+            probes = noise.cast(sample_both(variables, sides, generator).flatten(0, 1), points.dtype)
+        return Draw(points, probes, directions, step)
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
         named = variables.parameters
@@ -117,6 +118,8 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
 
 def _free(constraint: Constraint) -> bool:
     """Whether the range is the same whatever the other parameters are."""
+    if constraint in UNBOUNDED:
+        return True
     if any(isinstance(bound, Tensor) for bound in vars(constraint).values()):
         return False
     try:
@@ -128,7 +131,17 @@ def _free(constraint: Constraint) -> bool:
 
 def in_unbounded(variables: Variables, named: dict[str, Tensor]) -> dict[str, Tensor]:
     """The parameters in coordinates without bounds, attached if they are."""
-    return {name: transform_to(constraint_of(variables.base, name)).inv(noise.promote(p)) for name, p in named.items()}
+    found = {}
+    for name, parameter in named.items():
+        transform, parameter = _transform(variables, name), noise.promote(parameter)
+        found[name] = parameter if transform is None else transform.inv(parameter)
+    return found
+
+
+def _transform(variables: Variables, name: str) -> Transform | None:
+    """From coordinates without bounds to a parameter; None where the parameter has no bounds itself."""
+    constraint = constraint_of(variables.base, name)
+    return None if constraint in UNBOUNDED else transform_to(constraint)
 
 
 def sample_both(variables: Variables, sides: dict[str, Tensor], generator: Generator | None) -> Tensor:
@@ -145,7 +158,7 @@ def sample_both(variables: Variables, sides: dict[str, Tensor], generator: Gener
 
     if isinstance(variables, Discrete):
         given = variables.noise_for(sides["logits"].shape[1], generator)
-        return dataclasses.replace(variables, logits=sides["logits"]).decide(given)
+        return type(variables)(sides["logits"], variables.event_ndim, variables.dtype).decide(given)
     if torch.compiler.is_dynamo_compiling():
         # A random state cannot be restored here. `vmap` can give both sides the same noise, if its shape is fixed.
         shared = variables.smooth or isinstance(variables, Structures)

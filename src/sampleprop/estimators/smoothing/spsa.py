@@ -69,4 +69,4 @@ class SPSA(PerturbedParameters):
 
     @staticmethod
     def _direction(shape: Sequence[int], like: Tensor, generator: Generator | None) -> Tensor:
-        return (noise.uniform(shape, like, generator) < 0.5).to(like.dtype) * 2 - 1  # = 1 / Δ
+        return noise.cast(noise.uniform(shape, like, generator).lt_(0.5).mul_(2).sub_(1), like.dtype)  # = 1 / Δ
