@@ -71,7 +71,7 @@ def halved(method: str) -> SimpleNamespace:
     return SimpleNamespace(STEPS={method: build}, PACKAGE="halved", SUMS=False)
 
 
-@pytest.mark.parametrize("case", {case.method: case for case in CASES}.values(), ids=str)
+@pytest.mark.parametrize("case", {case.method: case for case in reversed(CASES)}.values(), ids=str)
 def test_a_wrong_gradient_is_noticed_in_every_method(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "REPLICATES", 100)
     wrong = halved(case.method)

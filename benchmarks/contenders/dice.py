@@ -6,21 +6,24 @@ import dice_mc.torch as dice
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Bernoulli
+from torch.distributions import Bernoulli, OneHotCategorical
 
 from contenders.problems import Build, Problem, Step, chain_cost
 
 
 def drawn(problem: Problem, samples: int) -> tuple[Tensor, Tensor]:
-    """Log-probabilities [k, *batch, variables] and points [k, *batch, *event]."""
+    """Log-probabilities [k, *batch, variables] and points [k, *batch, *event].
+
+    dice-mc samples categories itself. All else, and categories where a validated object is asked for, torch samples.
+    """
     parameter = problem.parameter()
     logits = parameter.expand(samples, *parameter.shape)
-    if problem.kind == "bits":
-        q = Bernoulli(logits=logits)
-        x = q.sample()
-        return q.log_prob(x), x
-    log_prob, actions = dice.sample_categorical(logits)
-    return log_prob, F.one_hot(actions, logits.shape[-1]).to(logits.dtype)
+    if problem.kind == "one-hots" and not problem.validated:
+        log_prob, actions = dice.sample_categorical(logits)
+        return log_prob, F.one_hot(actions, logits.shape[-1]).to(logits.dtype)
+    q = Bernoulli(logits=logits) if problem.kind == "bits" else OneHotCategorical(logits=logits)
+    x = q.sample()
+    return q.log_prob(x), x
 
 
 def score_function(problem: Problem, samples: int) -> Step:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy
@@ -34,6 +35,7 @@ class Problem(NamedTuple):
     trained: list[Tensor]
     batch: int
     length: int = 0  # of a chain
+    validated: bool | None = None  # as `Case.validated`
 
     @property
     def dist(self) -> Callable[[Tensor], Distribution]:
@@ -41,15 +43,28 @@ class Problem(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A method on a workload, and how many samples it takes there."""
+    """A method on a workload, and how many samples it takes there.
+
+    `validated` says whether a distribution object is built and checks its parameters: None for each as its users have
+    it. dice-mc samples categories without such an object, and what the checks of one cost is most of the difference.
+    Therefore some cases are timed with the checks on both sides (True) and on neither (False), beside one contender.
+    """
 
     method: str
     workload: str
     kind: str
     samples: int = 1
+    validated: bool | None = None
+    beside: str | None = None  # the only contender; None for all
 
     def __str__(self) -> str:
-        return f"{self.method}, {self.workload}" + (f", {self.kind}" if self.workload == "vae" else "")
+        said = {None: "", True: ", both validated", False: ", neither validated"}[self.validated]
+        return f"{self.method}, {self.workload}" + (f", {self.kind}" if self.workload == "vae" else "") + said
+
+    def has(self, module: ModuleType) -> bool:
+        """Whether the case is asked of this contender, or of our own library."""
+        mine = self.beside is None or module.PACKAGE in (self.beside, "sampleprop")
+        return mine and self.method in module.STEPS
 
     def problem(self) -> Problem:
         """As it is timed."""
@@ -59,14 +74,16 @@ class Case(NamedTuple):
         workload = WORKLOADS[self.workload](self.kind)
         assert workload is not None
         batch = len(workload.parameter())
-        return Problem(self.kind, workload.parameter, workload.cost, workload.trained, batch)
+        return Problem(self.kind, workload.parameter, workload.cost, workload.trained, batch, validated=self.validated)
 
     def small(self) -> Problem:
         """As it is compared with the answer."""
         leaf = SMALL[self.kind].clone().requires_grad_()
         if self.kind == "chain":
             return Problem("chain", lambda: leaf, _no_cost, [leaf], BATCH, 3)
-        return Problem(self.kind, lambda: leaf.expand(BATCH, *leaf.shape), smooth, [leaf], BATCH)
+        return Problem(
+            self.kind, lambda: leaf.expand(BATCH, *leaf.shape), smooth, [leaf], BATCH, validated=self.validated
+        )
 
     @property
     def small_samples(self) -> int:
@@ -87,12 +104,16 @@ CASES = [
     Case("score function", "toy-1000", "bits"),
     Case("score function", "vae", "bits"),
     Case("score function", "categorical", "one-hots"),
+    Case("score function", "categorical", "one-hots", validated=True, beside="dice-mc"),
+    Case("score function", "categorical", "one-hots", validated=False, beside="dice-mc"),
     Case("leave-one-out", "toy-1", "bits", 4),
     Case("leave-one-out", "toy-1000", "bits", 4),
     Case("leave-one-out", "vae", "bits", 4),
     Case("leave-one-out", "categorical", "one-hots", 4),
     Case("moving average", "vae", "bits"),
     Case("moving average", "categorical", "one-hots"),
+    Case("moving average", "categorical", "one-hots", validated=True, beside="dice-mc"),
+    Case("moving average", "categorical", "one-hots", validated=False, beside="dice-mc"),
     Case("second derivative", "toy-1000", "bits"),
     Case("ARM", "vae", "bits", 2),
     Case("DisARM", "vae", "bits", 2),

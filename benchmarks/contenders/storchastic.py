@@ -40,11 +40,12 @@ Make = Callable[[Problem, int], "storch.method.Method"]
 def in_its_torch(step: Step) -> Step:
     @wraps(step)
     def changed() -> None:
+        mine = [getattr(owner, name) for owner, name in CHANGED]
         put(after)
         try:
             step()
         finally:
-            put(before)
+            put(mine)
 
     return changed
 
