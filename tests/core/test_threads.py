@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,6 +11,7 @@ import torch.distributions as td
 from torch import Generator, Tensor
 
 import sampleprop as sp
+from sampleprop import noise
 
 LAWS = {
     "Gamma": lambda: td.Gamma(torch.full((3,), 2.0), 1.5),
@@ -48,33 +50,44 @@ def test_threads_with_their_own_generators_do_not_disturb_each_other(name: str) 
     assert not torch.equal(alone[0], alone[1])
 
 
-def test_every_random_operation_of_torch_draws_from_the_generator() -> None:
-    from sampleprop import noise
+RANDOM: dict[str, Callable[[Tensor], Tensor]] = {
+    "rand": lambda x: torch.rand(5),
+    "randn": lambda x: torch.randn(5),
+    "randint": lambda x: torch.randint(1000, (5,)),
+    "randint from": lambda x: torch.randint(7, 1000, (5,)),
+    "randperm": lambda x: torch.randperm(50),
+    "normal": lambda x: torch.normal(x, x),
+    "uniform_": lambda x: torch.empty(5).uniform_(),
+    "exponential_": lambda x: torch.empty(5).exponential_(),
+    "log_normal_": lambda x: torch.empty(5).log_normal_(),
+    "dropout": lambda x: torch.nn.functional.dropout(torch.ones(50), 0.5),
+}
+LIKE: dict[str, Callable[[Tensor], Tensor]] = {
+    "rand_like": torch.rand_like,
+    "randn_like": torch.randn_like,
+    "randint_like": lambda x: torch.randint_like(x, 1000),
+}
+LIKE_TAKES_A_GENERATOR = "generator" in torch.ops.aten.rand_like.overloads()  # not so in torch 2.6
 
-    def draws(seed: int) -> list[Tensor]:
-        x = torch.ones(5)
+
+@pytest.mark.parametrize("operation", RANDOM | LIKE if LIKE_TAKES_A_GENERATOR else RANDOM)
+def test_every_random_operation_of_torch_draws_from_the_generator(operation: str) -> None:
+    def draw(seed: int) -> Tensor:
         with noise.draw_from(Generator().manual_seed(seed)):
-            return [
-                torch.rand(5),
-                torch.randn(5),
-                torch.randint(1000, (5,)),
-                torch.randint(7, 1000, (5,)),
-                torch.randperm(50),
-                torch.rand_like(x),
-                torch.randn_like(x),
-                torch.randint_like(x, 1000),
-                torch.normal(x, x),
-                torch.empty(5).uniform_(),
-                torch.empty(5).exponential_(),
-                torch.empty(5).log_normal_(),
-                torch.nn.functional.dropout(torch.ones(50), 0.5),
-            ]
+            return (RANDOM | LIKE)[operation](torch.ones(5))
 
     state = torch.get_rng_state()
-    first, again, other = draws(1), draws(1), draws(2)
+    first, again, other = draw(1), draw(1), draw(2)
     assert torch.equal(state, torch.get_rng_state())
-    assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
-    assert not any(torch.equal(*pair) for pair in zip(first, other, strict=True))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.skipif(LIKE_TAKES_A_GENERATOR, reason="every random operation of this torch takes a generator")
+@pytest.mark.parametrize("operation", LIKE)
+def test_a_random_operation_that_takes_no_generator_is_refused(operation: str) -> None:
+    with noise.draw_from(Generator()), pytest.raises(TypeError, match="needs random operations that take one"):
+        LIKE[operation](torch.ones(5))
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's, on its Gamma sampler
