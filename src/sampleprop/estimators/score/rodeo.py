@@ -37,7 +37,8 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
             - \frac{1}{k-1} \sum_{j \ne i} \bigl(f(x_j) + \alpha (A h_j)(x_j)\bigr)\Bigr) s(x_i)
             + \beta\, (A (h_i s))(x_i)\Bigr]
 
-        s = \nabla_\phi \log p_\phi, \qquad (A h)(x) = \sum_v \mathbb{E}\bigl[h(x \text{ with } x_v \text{ drawn anew})\bigr] - h(x)
+        s = \nabla_\phi \log p_\phi, \qquad
+            (A h)(x) = \sum_v \mathbb{E}\bigl[h(x \text{ with } x_v \text{ drawn anew})\bigr] - h(x)
 
         h_i(y) = \frac{1}{k-1} \sum_{j \ne i} H\bigl(f(x_j), \nabla f(x_j)^\top (y - x_j)\bigr)
 
