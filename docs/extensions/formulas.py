@@ -60,9 +60,8 @@ def drawing(tex: str, display: bool) -> tuple[str, float, float, float]:
     return svg, width / PIXELS, height / PIXELS, formula.getyofst() / PIXELS
 
 
-def drawn(translator: HTML5Translator, node: nodes.Element, display: bool) -> str:
+def drawn(translator: HTML5Translator, node: nodes.Element, tex: str, display: bool) -> str:
     """The formula as HTML."""
-    tex = node.astext()
     try:
         svg, width, height, depth = drawing(tex, display)
     except LatexError as error:
@@ -76,14 +75,15 @@ def drawn(translator: HTML5Translator, node: nodes.Element, display: bool) -> st
 def inline_formula(translator: HTML5Translator, node: nodes.math) -> None:
     """$x$ in a line."""
     before, after = node.get("before", ""), translator.encode(node.get("after", ""))
-    formula = drawn(translator, node, display=False)
+    formula = drawn(translator, node, node.astext(), display=False)
     translator.body.append(f'<span class="together">{before}{formula}{after}</span>' if before or after else formula)
     raise nodes.SkipNode
 
 
 def display_formula(translator: HTML5Translator, node: nodes.math_block) -> None:
-    """A formula of its own."""
-    translator.body.append(drawn(translator, node, display=True))
+    """A formula of its own, or several: a blank line stands between them."""
+    parts = re.split(r"\n\s*\n", node.astext().strip())
+    translator.body.extend(drawn(translator, node, part, display=True) for part in parts)
     raise nodes.SkipNode
 
 

@@ -24,8 +24,9 @@ class Beta(Reparameterized, td.Beta):
 
     .. math::
 
-        p(x) = \frac{x^{a-1} (1 - x)^{b-1}}{B(a, b)}, \qquad
-            \operatorname{logit} x = \log X_a - \log X_b, \quad
+        p(x) = \frac{x^{a-1} (1 - x)^{b-1}}{B(a, b)}
+
+        \operatorname{logit} x = \log X_a - \log X_b, \qquad
             X_a \sim \mathrm{Gamma}(a, 1),\ X_b \sim \mathrm{Gamma}(b, 1)
 
     The derivative of each Gamma variable for its concentration is that of its quantile. For a = b = 10⁻³ nearly every

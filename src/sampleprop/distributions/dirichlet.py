@@ -20,8 +20,9 @@ class Dirichlet(Reparameterized, td.Dirichlet):
 
     .. math::
 
-        p(x) = \frac{\Gamma(\sum_c a_c)}{\prod_c \Gamma(a_c)} \prod_c x_c^{a_c - 1}, \qquad
-            \log x = \operatorname{log\,softmax}(\log X_1, \dots, \log X_C), \quad X_c \sim \mathrm{Gamma}(a_c, 1)
+        p(x) = \frac{\Gamma(\sum_c a_c)}{\prod_c \Gamma(a_c)} \prod_c x_c^{a_c - 1}
+
+        \log x = \operatorname{log\,softmax}(\log X_1, \dots, \log X_C), \quad X_c \sim \mathrm{Gamma}(a_c, 1)
 
     The derivative of each Gamma variable for its concentration is that of its quantile. For concentrations of 10⁻³
     nearly every sample is rounded to a one-hot vector. This is right for E f(x) and its pathwise gradient. But the

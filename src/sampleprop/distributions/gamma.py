@@ -22,8 +22,9 @@ class Gamma(Reparameterized, td.Gamma):
 
     .. math::
 
-        p(x) = \frac{b^a}{\Gamma(a)}\, x^{a-1} e^{-bx}, \qquad \log x = \log X_{a+1} + \tfrac1a \log u - \log b, \qquad
-            \frac{\partial \log x}{\partial a} = -\frac{\partial_a F(x)}{x\, p(x)}
+        p(x) = \frac{b^a}{\Gamma(a)}\, x^{a-1} e^{-bx}, \qquad \log x = \log X_{a+1} + \tfrac1a \log u - \log b
+
+        \frac{\partial \log x}{\partial a} = -\frac{\partial_a F(x)}{x\, p(x)}
 
     For a = 10⁻³ most samples are below the smallest number of float32, and become 0. This is right for E f(x) and its
     pathwise gradient. But log x and the density of such a point are lost, and `log_prob` refuses it. `rsample_log` and

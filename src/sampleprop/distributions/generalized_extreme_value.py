@@ -24,8 +24,9 @@ class GeneralizedExtremeValue(Reparameterized):
 
     .. math::
 
-        z = \mu + \sigma\, \frac{e^{\xi y} - 1}{\xi}, \quad y = -\log(-\log u),\ u \sim U(0, 1), \qquad
-            F(z) = \exp\!\Big(-\big(1 + \xi\tfrac{z-\mu}{\sigma}\big)^{-1/\xi}\Big)
+        z = \mu + \sigma\, \frac{e^{\xi y} - 1}{\xi}, \quad y = -\log(-\log u),\ u \sim U(0, 1)
+
+        F(z) = \exp\!\Big(-\big(1 + \xi\tfrac{z-\mu}{\sigma}\big)^{-1/\xi}\Big)
 
     `rsample` is right to any order, also at ξ = 0. The support ends at μ - σ/ξ, so it moves with the parameters, and
     the score function refuses it.

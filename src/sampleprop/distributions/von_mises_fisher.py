@@ -36,8 +36,9 @@ class VonMisesFisher(Reparameterized):
 
     .. math::
 
-        p(x) = C_D(\kappa)\, e^{\kappa \mu^\top x}, \qquad
-            x = \cos\theta\, \mu + \sin\theta\, v, \quad
+        p(x) = C_D(\kappa)\, e^{\kappa \mu^\top x}
+
+        x = \cos\theta\, \mu + \sin\theta\, v, \qquad
             \theta \sim \tfrac1N \sin^{D-2}\theta\; e^{\kappa\cos\theta}, \quad v \perp \mu \text{ uniform}
 
     κ moves a sample through its angle, by the angle's cdf. μ moves it by the least rotation. The second derivative with

@@ -35,7 +35,8 @@ def kl_surrogate(
 
     .. math::
 
-        S = \square\,(\log s - \log r - 1) + 1, \qquad
+        S = \square\,(\log s - \log r - 1) + 1
+
         \mathbb{E}_s[\nabla S] = \mathbb{E}_s[(\log s - \log r) \nabla \log s - \nabla \log r]
             = \nabla\, \mathrm{KL}(s \| r)
 

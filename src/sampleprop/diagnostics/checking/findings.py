@@ -52,8 +52,8 @@ class Check:
     def ok(self) -> bool | None:
         """Whether the gradient was compared and nothing is wrong.
 
-        False if something is wrong. None if nothing is wrong, but the gradient could not be compared. Warnings and notes
-        do not change it.
+        False if something is wrong. None if nothing is wrong, but the gradient could not be compared. Warnings and
+        notes do not change it.
         """
         if any(finding.severity == "error" for finding in self.findings):
             return False

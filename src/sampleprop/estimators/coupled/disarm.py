@@ -29,8 +29,9 @@ class DisARM(Estimator[Bernoullis, Draw]):
 
     .. math::
 
-        \nabla_{\phi_i} L \approx \tfrac12 (f(b) - f(\tilde b)) (b_i - \tilde b_i)\, \sigma(|\phi_i|), \qquad
-            b = \mathbb{1}[u > 1 - p], \quad \tilde b = \mathbb{1}[u < p], \quad u \sim U(0, 1)^D
+        \nabla_{\phi_i} L \approx \tfrac12 (f(b) - f(\tilde b)) (b_i - \tilde b_i)\, \sigma(|\phi_i|)
+
+        b = \mathbb{1}[u > 1 - p], \quad \tilde b = \mathbb{1}[u < p], \quad u \sim U(0, 1)^D
 
     Unbiased, averaged over the pairs. f may be a black box; the variables are Bernoulli with logits φ. One evaluation
     of f for each sample. For one variable the variance is at most that of leave-one-out with two samples. From four

@@ -30,7 +30,8 @@ class ImportanceWeighted(Estimator[Variables, Draw]):
 
     .. math::
 
-        L_K = \mathbb{E}\Big[\log \frac1K \sum_k w_k\Big], \qquad w_k = \frac{p_\theta(x, z_k)}{q_\phi(z_k)}, \qquad
+        L_K = \mathbb{E}\Big[\log \frac1K \sum_k w_k\Big], \qquad w_k = \frac{p_\theta(x, z_k)}{q_\phi(z_k)}
+
         \nabla_\phi L_K \approx \sum_k \tilde w_k \nabla_\phi \log w_k, \qquad \tilde w_k = \frac{w_k}{\sum_j w_j}
 
     f returns :math:`\log p_\theta(x, z)`, without log q, and the result is to be maximized. Unbiased for the bound, for

@@ -21,7 +21,8 @@ class DecoupledGumbelSoftmax(Relaxation[Bernoullis | OneHots]):
 
     .. math::
 
-        x_i = \operatorname{onehot}(\arg\max (\phi + \tau_f G_i)), \qquad
+        x_i = \operatorname{onehot}(\arg\max (\phi + \tau_f G_i))
+
         \nabla_\phi L \approx \frac1k \sum_i
             \Big(\frac{\partial}{\partial \phi} \operatorname{softmax}((\phi + \tau_f G_i)/\tau_b)\Big)^{\!T}
             \nabla_x f(x_i)

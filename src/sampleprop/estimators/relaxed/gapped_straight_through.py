@@ -22,7 +22,8 @@ class GappedStraightThrough(Tempered[Bernoullis | OneHots]):
 
     .. math::
 
-        x_i \sim p_\phi, \qquad s_i = \operatorname{softmax}((\phi + m_i)/\tau), \qquad
+        x_i \sim p_\phi, \qquad s_i = \operatorname{softmax}((\phi + m_i)/\tau)
+
         m_{ic} = \begin{cases} \max \phi - \phi_c & \text{for the sampled class} \\
             -\max(0, \phi_c - \max \phi + g) & \text{for the others} \end{cases}
 

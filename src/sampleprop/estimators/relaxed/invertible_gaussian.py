@@ -26,7 +26,8 @@ class InvertibleGaussian(Tempered[Bernoullis | OneHots]):
     .. math::
 
         u_c = \sigma((\Phi^{-1}(\beta_c) + \varepsilon_c)/\tau), \qquad x_c = u_c \prod_{j<c} (1 - u_j), \qquad
-        \beta_c = \frac{p_c}{\sum_{j \ge c} p_j}, \qquad
+            \beta_c = \frac{p_c}{\sum_{j \ge c} p_j}
+
         \nabla_\phi L \approx \frac1k \sum_i \nabla_\phi f(x_i)
 
     ε is standard normal; a bit is the first of two classes. Since P(u_c > 1/2) = β_c, the first class with u_c > 1/2

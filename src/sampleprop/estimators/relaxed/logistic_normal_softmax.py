@@ -24,7 +24,8 @@ class LogisticNormalSoftmax(Tempered[Bernoullis | OneHots]):
     .. math::
 
         x_i = \operatorname{softmax}\Big(\frac{\phi + s\,\varepsilon_i}{\tau}\Big) \quad\text{or}\quad
-        \sigma\Big(\frac{\phi + \sqrt2 s\,\varepsilon_i}{\tau}\Big), \qquad s = \frac{1.702}{\sqrt 2}, \qquad
+        \sigma\Big(\frac{\phi + \sqrt2 s\,\varepsilon_i}{\tau}\Big), \qquad s = \frac{1.702}{\sqrt 2}
+
         \nabla_\phi L \approx \frac1k \sum_i \nabla_\phi f(x_i)
 
     ε is standard normal. Which class is largest follows a probit model, not p_φ. For a bit the two differ by less than

@@ -32,7 +32,8 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
     .. math::
 
         \nabla_\phi L \approx \big(f(x) - c(\tilde s)\big) \nabla_\phi \log p_\phi(x)
-            + \nabla_\phi c(s) - \nabla_\phi c(\tilde s), \qquad
+            + \nabla_\phi c(s) - \nabla_\phi c(\tilde s)
+
         c = \eta f + r_\psi, \quad s = \sigma(z / \tau), \quad \tilde s = \sigma(\tilde z / \tau)
 
     This is :class:`REBAR` with a critic r beside f, or with the critic alone (`use_f=False`). With r = 0 it is REBAR.

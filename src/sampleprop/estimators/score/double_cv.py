@@ -30,7 +30,8 @@ class DoubleCV(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
     .. math::
 
         \nabla_\phi L \approx \frac1k \sum_i \Bigl(h_i - \frac{1}{k-1} \sum_{j \ne i} h_j\Bigr)
-            \nabla_\phi \log p_\phi(x_i) + a\,\frac1k \sum_i \nabla f(x_i)^\top \nabla_\phi \mu, \qquad
+            \nabla_\phi \log p_\phi(x_i) + a\,\frac1k \sum_i \nabla f(x_i)^\top \nabla_\phi \mu
+
         h_i = f(x_i) - a \Bigl(\frac{1}{k-1} \sum_{j \ne i} \nabla f(x_j)\Bigr)^\top (x_i - \mu)
 
     with :math:`\mu = \mathbb{E}_{p_\phi}[x]`.

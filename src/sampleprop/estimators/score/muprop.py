@@ -30,8 +30,9 @@ class MuProp(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
     .. math::
 
         \nabla_\phi L \approx \frac1k \sum_i (f(x_i) - h(x_i))\,\nabla_\phi \log p_\phi(x_i)
-            + a\,\nabla f(\mu)^\top \nabla_\phi \mu,
-            \qquad h(x) = f(\mu) + a\,\nabla f(\mu)^\top (x - \mu), \quad \mu = \mathbb{E}_{p_\phi}[x]
+            + a\,\nabla f(\mu)^\top \nabla_\phi \mu
+
+        h(x) = f(\mu) + a\,\nabla f(\mu)^\top (x - \mu), \quad \mu = \mathbb{E}_{p_\phi}[x]
 
     Unbiased for every a. f must be defined and differentiable at the mean, which lies between the discrete points.
     k + 1 evaluations of f and one backward pass through it, however large k is.

@@ -32,8 +32,9 @@ class RaoBlackwellized(Estimator[Enumerable, Draw]):
     .. math::
 
         \nabla_\phi L \approx \sum_{c \in T} p_c\,(f(c) - b)\,\nabla_\phi \log p_c
-            + \frac{1 - p(T)}{m} \sum_i (f(x_i) - b_i)\,\nabla_\phi \log p_\phi(x_i),
-            \qquad x_i \sim p_\phi(x \mid x \notin T)
+            + \frac{1 - p(T)}{m} \sum_i (f(x_i) - b_i)\,\nabla_\phi \log p_\phi(x_i)
+
+        x_i \sim p_\phi(x \mid x \notin T)
 
     where T holds the most probable states, and b is the mean of the :math:`b_i`. With several draws
     :math:`b_i = \sum_T p_c f(c) + (1 - p(T))\,\overline{f(x_j)}_{j \ne i}`, with one

@@ -35,10 +35,12 @@ class RODEO(Estimator[Bernoullis | OneHots, Draw]):
 
         \nabla_\phi L \approx \frac1k \sum_i \Bigl[\Bigl(f(x_i)
             - \frac{1}{k-1} \sum_{j \ne i} \bigl(f(x_j) + \alpha (A h_j)(x_j)\bigr)\Bigr) s(x_i)
-            + \beta\, (A (h_i s))(x_i)\Bigr], \qquad s = \nabla_\phi \log p_\phi
+            + \beta\, (A (h_i s))(x_i)\Bigr]
 
-        (A h)(x) = \sum_v \mathbb{E}\bigl[h(x \text{ with } x_v \text{ drawn anew})\bigr] - h(x), \qquad
-            h_i(y) = \frac{1}{k-1} \sum_{j \ne i} H\bigl(f(x_j), \nabla f(x_j)^\top (y - x_j)\bigr)
+        s = \nabla_\phi \log p_\phi, \qquad
+            (A h)(x) = \sum_v \mathbb{E}\bigl[h(x \text{ with } x_v \text{ drawn anew})\bigr] - h(x)
+
+        h_i(y) = \frac{1}{k-1} \sum_{j \ne i} H\bigl(f(x_j), \nabla f(x_j)^\top (y - x_j)\bigr)
 
     Unbiased for all α, β and H, because :math:`\mathbb{E}[A h] = 0` for every h. H(f, t) = t + network(f, t). α, β
     and the network start at 0, where this is the score function with its leave-one-out baseline, and all are trained to
