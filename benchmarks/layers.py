@@ -1,93 +1,147 @@
-"""Where the time of a small step goes: `Pathwise` on one variable, built up from the bare arithmetic.
+"""Where the time of a small step goes: from the tight yardstick to the library, one promise after another.
 
-    python benchmarks/layers.py [--rounds N]
+    python benchmarks/layers.py [NAME ...] [--rounds N]
 
-Each row adds something to the row before it, in one flat function; the last but one is the library itself. One thread,
-medians over interleaved rounds, in µs of the thread's own time.
+One variable and the default number of samples. Each column adds something to the column before it, in one flat
+function; `recognition` is the last of these, and so the least that a step with all checks takes. One thread, medians
+over interleaved rounds, in µs of the thread's own time.
 """
 
 import argparse
+import functools
+import importlib.util
 import math
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cases import CASES, KINDS, estimates
+import tight
+from cases import CASES, KINDS, Estimate, estimates
+from naive import Cost
 from run import interleaved
 from sampleprop import graph
 from sampleprop.families import recognize
+from sampleprop.surrogate import guarded, surrogate
 from workloads import toy
 
+# Those that take more than 1.3 of the naive step, in the table of docs/benchmarks.md or in a run near to it.
+SLOWEST = (
+    *("Pathwise", "StraightThrough", "HardConcrete", "GumbelRao", "DisARM", "ARM", "UGC", "BitFlip", "GOGradient"),
+    *("MeasureValued", "EvolutionStrategies", "SPSA", "DoublyReparameterized"),
+)
 
-def layers() -> dict[str, Callable[[Tensor], Tensor]]:
+
+def layers(name: str) -> dict[str, Estimate]:
     """From the parameter to the estimate, with more of what the library does in each."""
-    workload, build = toy("reals", 1), KINDS["reals"].dist
-    f, known = workload.cost, estimates(CASES["Pathwise"], "reals", 1, workload)
-    estimator = CASES["Pathwise"].build(1)
+    case = CASES[name]
+    kind, k = case.kinds[0], case.samples
+    workload, build = toy(kind, 1), KINDS[kind].dist
+    f, known, estimator = workload.cost, estimates(case, kind, k, workload), case.build(k)
+    once = estimator.order(build(workload.parameter())) == 1
+    plain, family = case.tight(workload.size), KINDS[kind].tight
+    refusing, same_family = refusing_second_derivatives(plain, family)
 
-    def sample(base: Any) -> Tensor:
-        noise = torch.randn((1, *base.loc.shape), dtype=torch.float32, device=base.loc.device)
-        return torch.addcmul(base.loc, base.scale, noise)
-
-    def checked(x: Tensor, batch: torch.Size) -> Tensor:
-        version = x._version
-        costs = f(x)
-        assert x._version == version
-        assert costs.shape == (1, *batch)
-        assert math.isfinite(costs.detach().sum().item())
-        return costs
-
-    def arithmetic(phi: Tensor) -> Tensor:
-        return f(sample(build(phi).base_dist)).squeeze(0)  # type: ignore[attr-defined]
+    def with_object(phi: Tensor) -> Tensor:
+        build(phi)
+        return plain(family, phi, f, k)
 
     def with_checks(phi: Tensor) -> Tensor:
-        dist: Any = build(phi)
-        return checked(sample(dist.base_dist), dist.batch_shape).squeeze(0)
+        build(phi)
+        return plain(family, phi, checked(f, path=False, once=False), k)
 
     def with_path(phi: Tensor) -> Tensor:
-        dist: Any = build(phi)
-        x = sample(dist.base_dist)
-        costs = checked(x, dist.batch_shape)
-        assert x.grad_fn is not None
-        assert graph.clear(costs, x.grad_fn)
-        return costs.squeeze(0)
+        build(phi)
+        return plain(family, phi, checked(f, path=True, once=False), k)
+
+    def with_refusal(phi: Tensor) -> Tensor:
+        build(phi)
+        return refusing(same_family, phi, checked(f, path=True, once=once), k)
 
     def with_recognition(phi: Tensor) -> Tensor:
-        dist = build(phi)
-        variables = recognize(dist)
-        assert estimator.refusal_of(variables) is None
-        x = sample(variables.base)
-        costs = checked(x, dist.batch_shape)
-        assert x.grad_fn is not None
-        assert graph.clear(costs, x.grad_fn)
-        return costs.squeeze(0)
+        refusal = estimator.refusal_of(recognize(build(phi)))
+        assert refusal is None
+        return refusing(same_family, phi, checked(f, path=True, once=once), k)
 
     return {
-        "tight: no distribution object": known["tight"],
-        "its arithmetic, and the object": arithmetic,
-        "f's shape, finite costs, no writing": with_checks,
-        "a path from the costs to the points": with_path,
-        "what the distribution is": with_recognition,
-        "the library: one interface for all": known["ours"],
+        "tight": known["tight"],
+        "object": with_object,
+        "checks": with_checks,
+        "path": with_path,
+        "once": with_refusal,
+        "recognition": with_recognition,
+        "library": known["ours"],
         "naive": known["naive"],
     }
 
 
+def checked(f: Cost, *, path: bool, once: bool) -> Cost:
+    """f that may write into what it gets and into what it returned, whose costs are finite and of the right shape.
+
+    Args:
+        f: the cost.
+        path: whether the costs must lead back to the points.
+        once: whether the second derivative through the points raises.
+    """
+
+    def call(x: Tensor) -> Tensor:
+        if x.requires_grad:
+            x = guarded("", x) if once else x
+        elif torch.is_grad_enabled():  # not for probes
+            x = x.clone()
+        version = x._version
+        costs = f(x)
+        assert x._version == version
+        assert costs.shape == x.shape[:2]
+        if not costs.requires_grad and torch.is_grad_enabled():
+            costs = costs.clone()
+        assert math.isfinite((costs if costs.numel() == 1 else costs.detach().sum()).item())
+        assert not path or x.grad_fn is None or graph.clear(costs, x.grad_fn)
+        return costs
+
+    return call
+
+
+def refusing_second_derivatives(function: Any, family: tight.Family) -> tuple[Any, tight.Family]:
+    """A tight yardstick whose gradient is attached by the library's function, which refuses the derivative of it."""
+    spec = importlib.util.spec_from_file_location("tight_refusing", Path(tight.__file__))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def attach(value: Tensor, parameter: Tensor, gradient: Tensor, family: Any = None) -> Tensor:
+        return surrogate("", value, (parameter,), (gradient,))
+
+    module.attach = attach  # type: ignore[attr-defined]
+    same = next(name for name, value in vars(tight).items() if value is family)
+    return getattr(module, function.__name__), getattr(module, same)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=SLOWEST, metavar="NAME", help=", ".join(CASES))
     parser.add_argument("--rounds", type=int, default=400)
-    rounds = parser.parse_args().rounds
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    workload = toy("reals", 1)
-    steps: dict[str, Callable[[], object]] = {
-        name: lambda estimate=estimate: workload.step(estimate) for name, estimate in layers().items()
-    }
-    for name, times in interleaved(steps, rounds, math.inf).items():
-        print(f"{name:<38}{1e6 * statistics.median(times):6.1f} µs")
+    for number, name in enumerate(arguments.names):
+        step = toy(CASES[name].kinds[0], 1).step
+        steps: dict[str, Callable[[], object]] = {
+            key: functools.partial(step, estimate) for key, estimate in layers(name).items()
+        }
+        times = interleaved(steps, arguments.rounds, math.inf)
+        if not number:
+            print(f"| | {' | '.join(times)} | flat over naive | library over naive |")
+            print("|---|" + "--:|" * (len(times) + 2))
+        cells = [f"{1e6 * statistics.median(found):.0f}" for found in times.values()]
+        for key in ("recognition", "library"):
+            ratios = (ours / theirs for ours, theirs in zip(times[key], times["naive"], strict=True))
+            cells.append(f"{statistics.median(ratios):.2f}")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

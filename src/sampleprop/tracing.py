@@ -34,7 +34,7 @@ def inspectable(x: Tensor) -> bool:
 
 def gradient_asked(x: Tensor) -> bool:
     """Whether `x` requires a gradient, for any `torch.func` transform around it too."""
-    while not inspectable(x) and not torch.compiler.is_dynamo_compiling() and not x.requires_grad:
+    while not x.requires_grad and not torch.compiler.is_dynamo_compiling() and not inspectable(x):
         x = torch._C._functorch.get_unwrapped(x)
     return x.requires_grad
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -62,6 +61,8 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
         return 3 * self.draws, 0
 
     def refuses(self, variables: Variables) -> str | None:
+        if isinstance(variables, Discrete):
+            return None  # its logits have the batch shape, and no bounds
         try:
             named = variables.parameters
         except TypeError:
@@ -85,19 +86,19 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
         return None
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
-        points, named = variables.sample(self.draws, generator), variables.parameters
-        names, step, directions, sides = asked(named), self._step, {}, {}
+        k, step, named = self.draws, self._step, variables.parameters
+        points, names, directions, sides = variables.sample(k, generator), asked(named), {}, {}
         with torch.set_grad_enabled(False):
             for name, u in in_unbounded(variables, named).items():
                 # Drawn for all parameters, so that the noise does not depend on which of them are trained.
-                epsilon = self._direction((self.draws, *u.shape), u, generator)
+                epsilon = self._direction((k, *u.shape), u, generator)
                 if name in names:
-                    directions[name] = moves = epsilon * (u.abs() < math.inf)
+                    directions[name] = moves = epsilon.masked_fill(u.isinf(), 0.0)
                     both = torch.stack((torch.add(u, moves, alpha=step), torch.sub(u, moves, alpha=step)))
                     transform = _transform(variables, name)
                     sides[name] = both if transform is None else transform(both)  # [2, k, *parameter]
                 else:
-                    sides[name] = noise.promote(named[name]).expand(2, self.draws, *u.shape)
+                    sides[name] = noise.promote(named[name]).expand(2, k, *u.shape)
             probes = noise.cast(sample_both(variables, sides, generator).flatten(0, 1), points.dtype)
         return Draw(points, probes, directions, step)
 
@@ -140,6 +141,8 @@ def in_unbounded(variables: Variables, named: dict[str, Tensor]) -> dict[str, Te
 
 def _transform(variables: Variables, name: str) -> Transform | None:
     """From coordinates without bounds to a parameter; None where the parameter has no bounds itself."""
+    if isinstance(variables, Discrete):
+        return None
     constraint = constraint_of(variables.base, name)
     return None if constraint in UNBOUNDED else transform_to(constraint)
 
