@@ -36,6 +36,8 @@ def _bars(rows: list[Row]) -> list[tuple[str, bool, str]]:
     for where, limit in (("toy-1", 1.05), ("toy-1000", 1.05), ("vae", 1.02)):
         compiled = by.get(f"{where}, compiled", [])
         found += _none_above(f"{where}, compiled", [r for r in compiled if "naive" in r["ratios"]], "naive", limit)
+        rebar = [r for r in compiled if r["estimator"].startswith("REBAR") and "tight" in r["ratios"]]
+        found += _none_above(f"{where}, compiled", rebar, "tight", 1.3)
     found += _none_above("peak memory at 4,096 samples", by.get("memory", []), "naive", 1.05)
     found += [
         ("import beyond torch's: at most 40 ms", r["ours"] <= 40, f"{r['ours']:.0f} ms") for r in by.get("import", [])

@@ -47,6 +47,7 @@ class Case(NamedTuple):
     most: float = math.inf
     options: Mapping[str, Any] = {}
     takes_samples: bool = True
+    compiled: Callable[[int], Tight] | None = None  # the tight yardstick for torch.compile, where it is another one
 
     def build(self, samples: int, package: ModuleType = sp) -> sp.Estimator[Any, Any]:
         """The estimator with so many samples, from our package or from that of another checkout."""
@@ -90,9 +91,11 @@ CASES: Mapping[str, Case] = {
     "ARM": _case(sp.ARM, "arm", "bits", samples=2, step=2),
     "ARMS": _case(sp.ARMS, "arms", "bits", samples=4, step=2),
     "CARMS": _case(sp.CARMS, "carms", "one-hots", samples=4, step=2, most=16),
-    "REBAR": _case(sp.REBAR, "REBAR", *_BOTH),
+    "REBAR": _case(sp.REBAR, "REBAR", *_BOTH)._replace(compiled=tight.CompiledREBAR),
     "REBAR(coupled)": _case(sp.REBAR, "REBAR", *_BOTH)._replace(
-        options={"coupled": True}, tight=functools.partial(tight.REBAR, coupled=True)
+        options={"coupled": True},
+        tight=functools.partial(tight.REBAR, coupled=True),
+        compiled=functools.partial(tight.CompiledREBAR, coupled=True),
     ),
     "RELAX": _case(sp.RELAX, "RELAX", *_BOTH),
     "MuProp": _case(sp.MuProp, "muprop", *_BOTH),
@@ -128,12 +131,18 @@ CASES: Mapping[str, Case] = {
 
 
 def estimates(
-    case: Case, kind: str, samples: int, workload: Workload, before: ModuleType | None = None
+    case: Case,
+    kind: str,
+    samples: int,
+    workload: Workload,
+    before: ModuleType | None = None,
+    to_compile: bool = False,
 ) -> dict[str, Estimate]:
     """The library, both yardsticks, and the library of another checkout if one is given: from the parameter to
     [*batch]."""
     dist, family = KINDS[kind]
-    by_hand, tightest = case.naive(workload.size), case.tight(workload.size)
+    by_hand = case.naive(workload.size)
+    tightest = (case.compiled if to_compile and case.compiled else case.tight)(workload.size)
     f = workload.cost
 
     def of(package: ModuleType) -> Estimate:

@@ -149,6 +149,22 @@ def timed(case: Case, modules: list[ModuleType], rounds: int, seconds: float) ->
     return found
 
 
+def summary(rows: list[Row]) -> str:
+    """One line for each case: our time over that of each contender, and how far tight is from the best of them."""
+    names = list(dict.fromkeys(row["contender"] for row in rows if "ratio" in row))
+    lines = [
+        f"| case | µs | over {' | over '.join(names)} | tight, tight and object, over the best |",
+        "|---|--:|" + "--:|" * (len(names) + 1),
+    ]
+    for case in dict.fromkeys(row["case"] for row in rows if "ratio" in row):
+        mine = {row["contender"]: row for row in rows if row["case"] == case and "ratio" in row}
+        ratios = [f"{_ratio(mine[name]):.2f}" if name in mine else "" for name in names]
+        best = max(mine.values(), key=_ratio)
+        cells = [case, f"{best['ours']:.0f}", *ratios, _tight(best)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def table(rows: list[Row]) -> str:
     lines = [
         "| case | contender | ours, µs | theirs, µs | ours over theirs | tight, tight and object | variance | agrees |",
@@ -159,8 +175,7 @@ def table(rows: list[Row]) -> str:
         if "ratio" in row:
             first, median, third = row["ratio"]
             cells = [f"{row['ours']:.0f}", f"{row['theirs']:.0f}", f"{median:.2f} ({first:.2f} to {third:.2f})"]
-            known = [row[name][1] for name in ("tight ratio", "tight and object ratio") if name in row]
-            cells.append(", ".join(f"{ratio:.2f}" for ratio in known))
+            cells.append(_tight(row))
         noise = f"{row['variance ratio']:.2g}" if row.get("variance ratio") else ""
         lines.append(f"| {row['case']} | {row['contender']} | {' | '.join(cells)} | {noise} | {row['says']} |")
     return "\n".join(lines)
@@ -192,6 +207,11 @@ def bars(rows: list[Row]) -> str:
             f"- What can be had: on {len(known)} of them tight is at {least:.2f} of the best, ours at {mean:.2f}"
         )
     return "\n".join(lines)
+
+
+def _tight(row: Row) -> str:
+    known = [row[name][1] for name in ("tight ratio", "tight and object ratio") if name in row]
+    return ", ".join(f"{ratio:.2f}" for ratio in known)
 
 
 def _ratio(row: Row) -> float:
@@ -230,6 +250,8 @@ def main() -> None:
             rows.append(row | times.get(name, {}))
             shown = f", ours over theirs {rows[-1]['ratio'][1]:.2f}" if "ratio" in rows[-1] else ""
             print(f"{row['case']}: {name} {row['says']}{shown}", file=sys.stderr)
+    if not arguments.agreement:
+        print(summary(rows) + "\n")
     print(table(rows))
     if arguments.check_bars:
         print("\n" + bars(rows))

@@ -130,7 +130,7 @@ def compiled(
             if workload is None:
                 continue
             steps: dict[str, Callable[[], object]] = {}
-            for key, estimate in estimates(case, kind, case.samples, workload, before).items():
+            for key, estimate in estimates(case, kind, case.samples, workload, before, to_compile=True).items():
                 torch.compiler.reset()
                 taken = torch.compile(lambda p, estimate=estimate: estimate(p), fullgraph=True)
                 steps[key] = lambda taken=taken, w=workload: w.step(taken)

@@ -654,6 +654,39 @@ def _kept(family: Family, logits: Tensor, p: Tensor, x: Tensor, z: Tensor, slope
     return weighted - p * weighted.sum(-1, keepdim=True)
 
 
+class CompiledREBAR(REBAR):
+    """REBAR for `torch.compile`, which takes no `torch.autograd.grad`: `torch.func.vjp` in another one."""
+
+    def __call__(self, family: Family, logits: Tensor, f: Cost, k: int = 1) -> Tensor:
+        fixed = logits.detach()
+        p = family.probs(fixed)
+        z = family.noise(fixed, k).add_(fixed)
+        x = family.harden(z)
+        both = z if self.coupled else torch.cat([z, _conditional(family, fixed, x)])
+        costs = f(x)
+        weights = costs.detach()
+
+        def estimate(eta: Tensor, log_temperature: Tensor) -> Tensor:
+            steepness = (-log_temperature).exp()
+            relaxed = family.probs(both * steepness)
+            c, pull = torch.func.vjp(lambda y: eta * f(y), relaxed)
+            slopes = _through_mean(pull(torch.ones_like(c))[0], relaxed, family) * steepness
+            values = c if self.coupled else c[k:]
+            if self.coupled:
+                path = _kept(family, fixed, p, x, z, slopes)
+            else:
+                free, held = slopes.chunk(2)
+                path = free - held + _kept(family, fixed, p, x, both[k:], held)
+            return (path + _to(weights - values, family) * (x - p)).mean(0)
+
+        gradient, pull = torch.func.vjp(estimate, *(number.detach() for number in self.parameters()))
+        gradient = gradient.detach()
+        learned = zip(self.parameters(), pull(2 * gradient), strict=True)
+        # Compiled code assigns no `.grad`. Each row has all of this, so the mean over the batch has it once.
+        s = sum(number * slope.detach() for number, slope in learned)
+        return attach(costs.mean(0), logits, gradient, family) + (s - s.detach())
+
+
 class RELAX(REBAR):
     def __init__(self, size: int, coupled: bool = False) -> None:
         super().__init__(size, coupled)

@@ -149,6 +149,24 @@ def test_both_yardsticks_learn_by_the_same_gradients(name: str) -> None:
     )  # 60 repeats: a little more for t
 
 
+@pytest.mark.parametrize("kind", ["bits", "one-hots"])
+@pytest.mark.parametrize("name", ["REBAR", "REBAR(coupled)"])
+def test_the_yardstick_that_compiles_is_the_other_one(name: str, kind: str) -> None:
+    case, family, size = CASES[name], KINDS[kind].tight, PARAMETERS[kind].numel()
+    assert case.compiled is not None
+    found = []
+    for yardstick in (case.tight(size), case.compiled(size)):
+        estimate = lambda p, yardstick=yardstick: yardstick(family, p, cost, 2)  # noqa: E731
+        if found:
+            estimate = torch.compile(estimate, fullgraph=True, backend="aot_eager")
+        leaf = PARAMETERS[kind].expand(5, *PARAMETERS[kind].shape).clone().requires_grad_()
+        torch.manual_seed(0)
+        value = estimate(leaf)
+        value.mean().backward()
+        found.append((value.detach(), leaf.grad, *(number.grad for number in yardstick.parameters())))
+    torch.testing.assert_close(*found)
+
+
 def network_by_hand():
     """A small belief network, its step by hand, and an image in double precision."""
     torch.manual_seed(0)

@@ -115,6 +115,20 @@ def bars(**ratios: float) -> Iterator[str]:
     yield from peers.bars(rows).splitlines()[2:]
 
 
+def test_the_summary_has_a_line_for_each_case_with_all_contenders() -> None:
+    tight = {"tight ratio": [0.5] * 3, "tight and object ratio": [1.1] * 3}
+    rows = [
+        {"case": "a", "contender": "sampleprop"},
+        {"case": "a", "contender": "pyro", "ours": 90.0, "ratio": [0.4] * 3},
+        {"case": "a", "contender": "dice", "ours": 91.2, "ratio": [0.9] * 3} | tight,
+        {"case": "b", "contender": "pyro", "ours": 50.0, "ratio": [0.3] * 3},
+    ]
+    head, _, a, b = peers.summary(rows).splitlines()
+    assert head == "| case | µs | over pyro | over dice | tight, tight and object, over the best |"
+    assert a == "| a | 91 | 0.40 | 0.90 | 0.50, 1.10 |"
+    assert b == "| b | 50 | 0.30 |  |  |"
+
+
 def test_the_bars() -> None:
     one, other, mean = bars(pyro=1.04, dice=0.1)
     assert one.startswith("- MISSED: at most 1.03 of pyro on each of 1 cases. Above: a 1.04")

@@ -40,6 +40,7 @@ SMALL: dict[str, dict[str, int]] = {
     "hero": {"replicates": 40},
     "methods": {"replicates": 4000},
     "motivation": {"replicates": 1000},
+    "peers": {},
     "policies": {"replicates": 200},
     "programs": {"replicates": 2000},
     "rebar": {"replicates": 2000},
