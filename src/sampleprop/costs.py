@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -107,7 +107,8 @@ class Costs:
 
     def detach(self) -> Costs:
         """The same without graph."""
-        return replace(self, points=self.fixed)
+        # Not dataclasses.replace, which torch 2.6 does not compile.
+        return Costs(self.fixed, self.probe_costs, self.relaxed_f, self.context, self.keep, self.group)
 
     def mean(self) -> Tensor:
         """[*batch], the mean cost: what most estimators return as the value."""

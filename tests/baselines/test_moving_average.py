@@ -30,7 +30,8 @@ def average(estimator: sp.ScoreFunction) -> float:
 def estimate(estimator: sp.ScoreFunction, costs: Tensor = COSTS, phi: Tensor | None = None) -> Tensor:
     """The value of a draw with these costs, [2]."""
     phi = torch.zeros(2, requires_grad=True) if phi is None else phi
-    return estimator.combine(Bernoulli(logits=phi), Draw(torch.ones(1, 2)), costs)
+    dist = Bernoulli(logits=phi, validate_args=False)  # torch 2.6 validates no arguments under vmap
+    return estimator.combine(dist, Draw(torch.ones(1, 2)), costs)
 
 
 def test_without_an_optimizer_it_follows_the_cost() -> None:

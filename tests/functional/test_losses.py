@@ -424,7 +424,8 @@ def test_compile_and_vmap() -> None:
 
     def loss(log_prob: Tensor, costs: Tensor, log_mu: Tensor, mask: Tensor) -> Tensor:
         plain: dict[str, Any] = {"time_dim": 1, "mask": mask}
-        group: dict[str, Any] = plain | {"baseline": "leave-one-out", "group_dim": 0}
+        # Not plain | {...}, which torch 2.6 does not compile.
+        group: dict[str, Any] = {**plain, "baseline": "leave-one-out", "group_dim": 0}
         total = torch.where(mask, costs, 0).sum(1)
         costs = torch.where(mask, costs, 0)
         given = sp.reward_to_go(costs, 0.9, dim=1, done=~mask)

@@ -144,7 +144,7 @@ def divides(name: str, divisor: Any) -> None:
             )
         if not inspectable(divisor):
             return
-    elif isinstance(divisor, bool) or not isinstance(divisor, int | float):
+    elif isinstance(divisor, bool) or not isinstance(divisor, (int, float)):  # torch 2.6 does not compile int | float
         raise TypeError(f"{name} needs divisor as a number or a tensor of one; got {type(divisor).__name__}.")
     if not (math.isfinite(divisor) and divisor > 0):
         raise ValueError(f"{name} needs a finite divisor above 0; got {float(divisor)}. sampleprop.count makes one.")
