@@ -50,7 +50,7 @@ D = TypeVar("D", bound=AnyDraw)
 
 
 class Estimator(nn.Module, ABC, Generic[V, D]):
-    """A gradient estimator of L(θ, φ) = E_{x ~ p_φ}[f_θ(x)].
+    r"""A gradient estimator of the expectation :math:`L(\theta, \phi) = \mathbb{E}_{x \sim p_\phi}[f_\theta(x)]`.
 
     A user calls :meth:`propose` and :meth:`combine`, or leaves both to :func:`expect`. An author writes a subclass of
     `Estimator[Bernoullis | OneHots, Draw]` with the facts `unbiased`, `exact_forward` and `needs`, and with `draw` and
@@ -64,7 +64,7 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
     built-in problems.
 
     Attributes:
-        unbiased: whether the mean of the gradient is ∇_φ L for every f that `needs` allows.
+        unbiased: whether the mean of the gradient is :math:`\nabla_\phi L` for every f that `needs` allows.
         exact_forward: whether f sees only true samples of p_φ (except for control variates).
         needs: what f must be. "black box": any function. "differentiable": differentiable in x. "relaxed": also defined
             and differentiable between the discrete points.

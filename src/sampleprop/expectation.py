@@ -38,21 +38,23 @@ def expect(
     process_group: ProcessGroup | None = None,
     chunk: int | None = None,
 ) -> Tensor:
-    r"""Estimate L(θ, φ) = E_{x ~ p_φ}[f_θ(x)], with gradients for θ and φ.
+    r"""Estimate an expectation, with gradients for the parameters of the cost and of the distribution.
 
-    The value is an estimate of L. Its backward pass estimates ∇_θ L by the average of ∇_θ f over true samples, and ∇_φ
-    L by the estimator.
+    .. math:: L(\theta, \phi) = \mathbb{E}_{x \sim p_\phi}[f_\theta(x)]
+
+    The value is an estimate of L. Its backward pass estimates :math:`\nabla_\theta L` by the average of
+    :math:`\nabla_\theta f` over true samples, and :math:`\nabla_\phi L` by the estimator.
 
     Args:
         f: from points [k, \*batch, \*event] to costs [k, \*batch]. The cost of a point may depend on that point only. f
             is called once for all points, and once more if the estimator has further points.
         dist: p_φ, any `torch.distributions` object. Each batch element is an expectation of its own. `Independent(q,
             n)` makes n batch dimensions parts of one draw.
-        estimator: how to estimate ∇_φ L. None chooses an unbiased one: `Enumerate` for up to 16 joint states; else
-            `Pathwise` if the distribution has `rsample` and f is differentiable in x; else `ScoreFunction` with its
-            leave-one-out baseline, or `PerturbedScore` for a solver, and f is called a second time. f counts as not
-            differentiable if it leaves torch, or has an operation without a useful derivative (round, sign) on the path
-            from x. A jump that comes from a comparison cannot be seen here; `check` finds it.
+        estimator: how to estimate :math:`\nabla_\phi L`. None chooses an unbiased one: `Enumerate` for up to 16 joint
+            states; else `Pathwise` if the distribution has `rsample` and f is differentiable in x; else `ScoreFunction`
+            with its leave-one-out baseline, or `PerturbedScore` for a solver, and f is called a second time. f counts
+            as not differentiable if it leaves torch, or has an operation without a useful derivative (round, sign) on
+            the path from x. A jump that comes from a comparison cannot be seen here; `check` finds it.
         context: [\*batch, ...], given to learned baselines and critics.
         generator: the source of all noise; the same state gives the same result.
         nonfinite: what to do with NaN and infinite costs. "raise" raises an error with the index (on CUDA at the next

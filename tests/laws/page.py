@@ -20,9 +20,9 @@ MARKS = {"right": "●", "refused": "–", "not finite": "∞"}
 HEAD = """# Every distribution
 
 This page shows for which distributions, and for which parameters, an estimator is right. Each row is a class of
-`torch.distributions`, or a class that Pyro adds. Each has five settings of its parameters, called **regimes**: the smallest
-that float32 holds, small, ordinary, large, and the largest. Six estimators were tried on each; "default" is `expect` without
-an estimator.
+`torch.distributions`, or a class that Pyro adds. Each has five settings of its parameters, called **regimes**: the
+smallest that float32 holds, small, ordinary, large, and the largest. Six estimators were tried on each; "default" is
+`expect` without an estimator.
 
 ```{image} _static/laws-light.svg
 :class: only-light
@@ -33,18 +33,19 @@ an estimator.
 :alt: A grid of all distributions and estimators; each cell has five marks, one for each regime.
 ```
 
-The cost $f$ is a ramp. It is 0 below the distribution's 30 % quantile and 1 above its 80 % quantile, with a straight line
-between them. The exact $\\mathbb{E}[f]$ is an integral of the survival function, which scipy or a closed form gives in float64.
-Its derivative comes from central differences.
+The cost $f$ is a ramp. It is 0 below the distribution's 30 % quantile and 1 above its 80 % quantile, with a straight
+line between them. The exact $\\mathbb{E}[f]$ is an integral of the survival function, which scipy or a closed form
+gives in float64. Its derivative comes from central differences.
 
 - **●** right: value and gradient agree with the exact ones, $|z| < 6.5$ over {rows} replicates in float32. A further
-  $10^{-3}$ is allowed for rounding, and {bias} for EvolutionStrategies, which is biased. The gradient is measured per unit of
-  its parameter: one scale for a location, a factor of e for a positive parameter, 1 for a logit.
+  $10^{-3}$ is allowed for rounding, and {bias} for EvolutionStrategies, which is biased. The gradient is measured per
+  unit of its parameter: one scale for a location, a factor of e for a positive parameter, 1 for a logit.
 - **–** refused: an error says what the estimator needs, and what to do. The [reasons](#reasons-for-refusals) are below.
 - **∞** not finite: the gradient has a NaN or an infinity. This happens where float32 cannot hold 1/scale².
 
-Any other result, such as a finite number that is wrong, fails a test. One case is not tested: a location that is $10^6$ scales
-or more away from 0. There float32 rounds the samples themselves by more than a tenth of the scale, so use float64.
+Any other result, such as a finite number that is wrong, fails a test. One case is not tested: a location that is
+$10^6$ scales or more away from 0. There float32 rounds the samples themselves by more than a tenth of the scale, so
+use float64.
 
 `python -m laws` in `tests/` writes this page. The data is in `laws.json` in the folder `docs`.
 """
@@ -92,9 +93,10 @@ def render(table: Table, rows: int, bias: float) -> str:
 SUBCLASSES = """
 ## Subclasses
 
-A subclass may override one method and inherit the others. Its samples and its log-probabilities may then belong to two
-different distributions. For each class in the table, a subclass that overrides only one method was tried in the five regimes,
-with the six estimators. All of them refuse it (**–**). An empty cell is a method that the class does not have.
+A subclass may override one method and inherit the others. Its samples and its log-probabilities may then belong to
+two different distributions. For each class in the table, a subclass that overrides only one method was tried in the
+five regimes, with the six estimators. All of them refuse it (**–**). An empty cell is a method that the class does
+not have.
 
 A subclass that defines both `sample` and `log_prob` is accepted. If it defines `rsample`, it also needs
 `has_rsample = True`.
@@ -107,8 +109,8 @@ MISSING = """
 REASONS = """
 ## Reasons for refusals
 
-The number in brackets says how often the message occurs in the sweep, and n stands for a number. Tensors in a message are
-left out.
+The number in brackets says how often the message occurs in the sweep, and n stands for a number. Tensors in a message
+are left out.
 """
 
 
@@ -130,7 +132,7 @@ def _reasons(table: Table) -> list[str]:
                 if verdict.kind == "refused":
                     reason = template(verdict.says)
                     reason = re.sub(rf"^({name}|ScoreFunction|Pathwise)\b", "*estimator*", reason)
-                    reason = re.sub(rf"\b(got|parameters of|score of|sample of) ({names})\b", r"\1 *distribution*", reason)
+                    reason = re.sub(rf"\b(got|(parameters|score|sample) of) ({names})\b", r"\1 *distribution*", reason)
                     reason = re.sub(r"tensor\(\[.*", "…", reason)
                     found[reason] = found.get(reason, 0) + 1
     return [f"({count}) {reason}" for reason, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))]

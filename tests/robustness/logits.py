@@ -81,7 +81,8 @@ def _sees_only_the_possible(case: Subject, masked: Tensor) -> None:
 @condition("a row of -inf")
 def nothing_possible(subject: Subject) -> Verdict:
     """Refused; the error names the index of the row."""
-    verdict = meaningless("takes no classes; for a bit, a logit of -inf is a probability of zero") if subject.logits() else NO_LOGITS
+    bits_only = meaningless("takes no classes; for a bit, a logit of -inf is a probability of zero")
+    verdict = bits_only if subject.logits() else NO_LOGITS
     for case in [subject] if subject.structured else subject.on(CLASSES, ONE_HOTS, INTEGERS):
         phi = case.kind.phi(BATCH).detach()
         phi[1] = -INF

@@ -15,10 +15,10 @@ Table = dict[tuple[str, str], Verdict]  # by estimator and condition
 
 HEAD = """# Robustness
 
-This page shows what each estimator does under conditions that have caused wrong gradients without an error. Each row is an
-estimator in its default configuration, with the first kind of variable that it accepts. Estimators that accept structures
-have a second row with one of these: subsets, rankings, chains, trees or matchings. Each column is a condition. A cell is a
-link to the message of a refusal, or to the section that says how the result was compared.
+This page shows what each estimator does under conditions that have caused wrong gradients without an error. Each row
+is an estimator in its default configuration, with the first kind of variable that it accepts. Estimators that accept
+structures have a second row with one of these: subsets, rankings, chains, trees or matchings. Each column is a
+condition. A cell is a link to the message of a refusal, or to the section that says how the result was compared.
 
 ```{cells}
 ```

@@ -40,9 +40,10 @@ def certify(
 ) -> Certification:
     r"""Test an estimator against the exact value and gradients of small problems, with a stated power.
 
-    Each problem is an expectation L(θ, φ) = E_{x ~ p_φ}[f_θ(x)] whose value and gradients are known exactly. The means
-    of n independent estimates are compared with them by z-tests: the value, each coordinate of the gradient with
-    respect to θ, each coordinate of the gradient with respect to φ, and its projection on the exact gradient g,
+    Each problem is an expectation :math:`\mathbb{E}_{x \sim p_\phi}[f_\theta(x)]` whose value and gradients are known
+    exactly. The means of n independent estimates are compared with them by z-tests: the value, each coordinate of the
+    gradient with respect to θ, each coordinate of the gradient with respect to φ, and its projection on the exact
+    gradient g,
 
     .. math::
 

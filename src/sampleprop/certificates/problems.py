@@ -57,7 +57,7 @@ def _support(dist: Distribution) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Problem:
-    """An expectation L(θ, φ) = E_{x ~ p_φ}[f_θ(x)], or several side by side, in float64.
+    r"""An expectation :math:`\mathbb{E}_{x \sim p_\phi}[f_\theta(x)]`, or several side by side, in float64.
 
     Attributes:
         name: as the table of certificates shows it.
