@@ -25,7 +25,7 @@ from naive import Cost
 from run import interleaved
 from sampleprop import graph
 from sampleprop.families import recognize
-from sampleprop.surrogate import guarded, surrogate
+from sampleprop.surrogate import guarded, straight_through, surrogate
 from workloads import toy
 
 # Those that take more than 1.3 of the naive step, in the table of docs/benchmarks.md or in a run near to it.
@@ -41,7 +41,8 @@ def layers(name: str) -> dict[str, Estimate]:
     kind, k = case.kinds[0], case.samples
     workload, build = toy(kind, 1), KINDS[kind].dist
     f, known, estimator = workload.cost, estimates(case, kind, k, workload), case.build(k)
-    once = estimator.order(build(workload.parameter())) == 1
+    straight = getattr(estimator, "once", False)  # its points come from `straight_through`, which refuses by itself
+    once = estimator.order(build(workload.parameter())) == 1 and not straight
     plain, family = case.tight(workload.size), KINDS[kind].tight
     refusing, same_family = refusing_second_derivatives(plain, family)
 
@@ -106,7 +107,7 @@ def checked(f: Cost, *, path: bool, once: bool) -> Cost:
 
 
 def refusing_second_derivatives(function: Any, family: tight.Family) -> tuple[Any, tight.Family]:
-    """A tight yardstick whose gradient is attached by the library's function, which refuses the derivative of it."""
+    """A tight yardstick whose gradient is attached by the library's functions, which refuse the derivative of it."""
     spec = importlib.util.spec_from_file_location("tight_refusing", Path(tight.__file__))
     assert spec is not None
     assert spec.loader is not None
@@ -116,7 +117,10 @@ def refusing_second_derivatives(function: Any, family: tight.Family) -> tuple[An
     def attach(value: Tensor, parameter: Tensor, gradient: Tensor, family: Any = None) -> Tensor:
         return surrogate("", value, (parameter,), (gradient,))
 
-    module.attach = attach  # type: ignore[attr-defined]
+    def through(family: Any, hard: Tensor, soft: Tensor, f: Cost) -> Tensor:
+        return f(straight_through("", hard, soft)).mean(0)
+
+    vars(module).update(attach=attach, _through=through)
     same = next(name for name, value in vars(tight).items() if value is family)
     return getattr(module, function.__name__), getattr(module, same)
 

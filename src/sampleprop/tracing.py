@@ -27,6 +27,11 @@ def transforms_active() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def hooks_allowed() -> bool:
+    """Whether tensors may have hooks: neither `torch.compile` nor a transform of `torch.func` is running."""
+    return not torch.compiler.is_dynamo_compiling() and not torch._C._are_functorch_transforms_active()
+
+
 def inspectable(x: Tensor) -> bool:
     """Whether the values of `x` may steer Python: not while compiling, and not under `torch.func`."""
     return not torch.compiler.is_dynamo_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(x)
@@ -66,9 +71,9 @@ def constant_when_compiled(function: C) -> C:
 
 def apply(function: type[Function], *arguments: Any) -> Any:
     """Call `function.apply`, eagerly without its search of the signature for defaults, which costs ten operations."""
-    if torch.compiler.is_dynamo_compiling() or torch._C._are_functorch_transforms_active():
-        return function.apply(*arguments)
-    return super(Function, function).apply(*arguments)  # type: ignore[misc]
+    if hooks_allowed():
+        return super(Function, function).apply(*arguments)  # type: ignore[misc]
+    return function.apply(*arguments)
 
 
 def after_backward(x: Tensor, action: Callable[[], None]) -> None:
