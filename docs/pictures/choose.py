@@ -1,13 +1,14 @@
 """Which estimator? Bias against variance for every estimator that takes the digits, at equal evaluations."""
 
 import math
+from statistics import fmean
 
 from matplotlib.figure import Figure
 
-import sampleprop as sp
 from pictures.measure import Data
 from pictures.style import BIASED, TINT, UNBIASED, figure, panels, say, ticks
-from sampleprop.lab.measure import problems
+from sampleprop.diagnostics.measuring.statistics import THRESHOLD
+from sampleprop.lab.arena import records, rule
 
 EVALUATIONS = 20
 LABELS = {
@@ -21,23 +22,22 @@ LABELS = {
 BESIDE = {"ReinMax": 0.0, "StraightThroughGumbel": 0.04, "StraightThrough": 0.06, "GumbelSoftmax": -0.07}
 
 
-def numbers(replicates: int = 1024) -> Data:
-    """`compare` with at most twenty evaluations; the variances are relative to the squared gradient."""
-    problem = problems.find("digits")()
-    estimators = [entry() for entry in sp.REGISTER]
-    found = sp.compare(
-        problem.f, problem.dist, estimators, budget=EVALUATIONS, exact=problem.exact, replicates=replicates
-    )
-    assert found.gradient is not None
-    squared = found.gradient**2
-    rows = {
-        row.name: {
-            "variance": {"mean": row.variance / squared, "error": row.variance_error / squared},
-            "bias": row.bias,
-            "biased": row.biased,
-        }
-        for row in found.rows
-    }
+def numbers() -> Data:
+    """From the files of the arena, of what is trained where something learns: geometric means over the seeds.
+
+    The variances are relative to the squared gradient.
+    """
+    rows = {}
+    for each in rule.competitors(records.read_all(records.STANDARD)):
+        cells = [cell for (name, _, budget), cell in each.cells.items() if (name, budget) == ("digits", EVALUATIONS)]
+        if cells and each.record.facts["register"] and each.trained == bool(each.record.facts["learns"]):
+            biased = any((cell.bias_z or 0.0) > THRESHOLD for cell in cells)
+            logs = [math.log(cell.variance / cell.gradient**2) for cell in cells if cell.gradient]
+            rows[each.record.name] = {
+                "variance": float(f"{math.exp(fmean(logs)):.4g}"),
+                "bias": float(f"{fmean(cell.bias or 0.0 for cell in cells):.4g}"),
+                "biased": biased,
+            }
     return {"evaluations": EVALUATIONS, "estimators": len(rows), "rows": rows}
 
 
@@ -48,8 +48,8 @@ def draw(data: Data) -> Figure:
     ax.axhspan(-0.1, 0.8, color=TINT, lw=0, alpha=0.55, zorder=0)
     spots: dict[str, tuple[float, float]] = {}
     placed: list[tuple[float, float]] = []
-    for name, row in sorted(data["rows"].items(), key=lambda item: float(item[1]["variance"]["mean"])):
-        x, y = math.log10(row["variance"]["mean"]), 0.03
+    for name, row in sorted(data["rows"].items(), key=lambda item: float(item[1]["variance"])):
+        x, y = math.log10(row["variance"]), 0.03
         if row["biased"]:
             y = math.log10(100 * row["bias"])
         else:

@@ -1,27 +1,42 @@
-"""Variance at equal time, from the first table of its page: ratios to leave-one-out."""
+"""Variance at equal time, with ten latents and six evaluations: ratios to leave-one-out, from the files of the arena."""
 
-import re
-from pathlib import Path
+import math
+from statistics import fmean
 
 from matplotlib.figure import Figure
 
 from pictures.measure import Data
 from pictures.style import INK, MUTED, PAGE, UNBIASED, figure, panels, rows, say, ticks
+from sampleprop.lab.arena import records, rule
 
-PAGE_OF_NUMBERS = Path(__file__).parents[1] / "results" / "equal_time.md"
+SHOWN = (
+    "ScoreFunction",
+    "ARMS",
+    "DisARM",
+    "ARM",
+    "BitFlip",
+    "UGC",
+    "REBAR(coupled=True), trained",
+    "REBAR, trained",
+    "RELAX, trained",
+    "MuProp",
+    "DoubleCV, trained",
+    "RODEO, trained",
+    "ScoreFunction(baseline=Constant(0))",
+)
 
 
 def numbers() -> Data:
-    """Variance, and variance times time with its least and largest ratio, with ten latents and six evaluations."""
-    text = PAGE_OF_NUMBERS.read_text(encoding="utf-8")
-    text = text.partition("## 10 latents, 6 evaluations")[2].partition("\n## ")[0]
+    """Variance, and variance times time with its least and largest ratio: geometric means over the seeds."""
     found = {}
-    for line in text.splitlines():
-        match = re.match(r"\| (.+?) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \(([\d.]+) to ([\d.]+)\) \|", line)
-        if match:
-            keys = ("variance", "time", "product", "least", "largest")
-            found[match[1]] = dict(zip(keys, map(float, match.groups()[1:]), strict=True))
-    return {"rows": found}
+    for each in rule.competitors(records.read_all(records.STANDARD)):
+        cells = [cell for (name, _, budget), cell in each.cells.items() if (name, budget) == ("digits", 6)]
+        if each.name in SHOWN and cells:
+            variances, times = map(rule.by_variance, cells), list(map(rule.by_time, cells))
+            logs = {"variance": fmean(variances), "product": fmean(times), "least": min(times), "largest": max(times)}
+            found[each.name] = {name: float(f"{math.exp(log):.3g}") for name, log in logs.items()}
+    ordered = sorted(found.items(), key=lambda item: item[1]["product"])
+    return {"rows": dict(ordered)}
 
 
 def draw(data: Data) -> Figure:

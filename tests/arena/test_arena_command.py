@@ -183,9 +183,13 @@ def test_show_measures_nothing(tmp_path: Path, pieces: list[Any]) -> None:
     assert (tmp_path / "arena.html").exists()
 
 
-def test_the_page_of_the_documentation_is_made_from_the_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["arena.md", "choosing.md", "results/equal_time.md"])
+def test_the_tables_of_the_documentation_are_those_of_the_files(page: str) -> None:
     """Otherwise: sampleprop arena --write docs/arena.md."""
-    assert pages.filled(DOCS / "arena.md")
+    assert pages.filled(DOCS / page)
+
+
+def test_a_page_is_made_from_the_files(tmp_path: Path) -> None:
     assert arena("--check", DOCS / "arena.md").exit_code == 0
     other = tmp_path / "arena.md"
     other.write_text(f"# Arena\n{pages.BEGIN} -->\nold\n{pages.END}\n{pages.BEGIN} counts 16 -->\n{pages.END}\nafter\n")
@@ -196,7 +200,10 @@ def test_the_page_of_the_documentation_is_made_from_the_files(tmp_path: Path) ->
     assert other.read_text().endswith("\nafter\n")
     assert "\n## The unbiased\n" in other.read_text()
     assert other.read_text().count("| ScoreFunction | 16 |") == 1
-    for words in ("counts", "counts 17", "nothing 16"):
+    other.write_text(f"{pages.BEGIN} relax-45 4: ScoreFunction; REBAR, trained; ARM -->\n{pages.END}\n")
+    assert arena("--write", other).exit_code == 0
+    assert other.read_text().count("\n| ") == 5
+    for words in ("counts", "counts 17", "nothing 16", "counts 16: ScoreFunction; Mine"):
         other.write_text(f"{pages.BEGIN} {words} -->\n{pages.END}\n")
         assert arena("--write", other).exit_code == 2
     other.write_text("no markers")

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from sampleprop.lab.arena import cells
 from sampleprop.lab.arena.cells import Cell, Key, Settings, peak_memory
 from sampleprop.lab.measure.runs import Piece
 
@@ -63,6 +64,20 @@ def test_a_bias_is_seen_with_what_would_have_been_seen() -> None:
     assert found[right].bias_z < 4
     assert found[right].bias_visible is not None
     assert 0 < found[right].bias_visible < 1
+
+
+@pytest.mark.parametrize("problem", ["one-bit", "layers"])
+def test_a_suspected_bias_is_measured_again_with_many_more_estimates(
+    problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Key("DisARM", problem, 0, 16, False)
+    first = measure(key)[key]
+    monkeypatch.setattr(cells, "SUSPECT", -math.inf)
+    again = measure(key)[key]
+    assert again.variance == first.variance
+    assert first.bias_visible is not None
+    assert again.bias_visible is not None
+    assert 3 < first.bias_visible / again.bias_visible < 5.5  # √16
 
 
 def test_a_program_counts_the_runs_of_its_last_cost() -> None:

@@ -29,9 +29,10 @@ DRAWN_BY = (
 # A few seconds each: the arguments of `numbers`, where it is not told enough by a twentieth of the replicates.
 SMALL: dict[str, dict[str, int]] = {
     "applications": {"seeds": 2},
+    "arena": {},
     "baseline": {"replicates": 6000},
     "certificates": {"step": 40, "replicates": 4000},
-    "choose": {"replicates": 128},
+    "choose": {},
     "digital_option": {"replicates": 4000},
     "equal_time": {},
     "extreme_values": {},

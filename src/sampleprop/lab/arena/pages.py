@@ -13,7 +13,7 @@ from sampleprop.lab.arena.records import Record
 from sampleprop.lab.measure.folder import replace
 
 BEGIN, END = "<!-- arena:begin", "<!-- arena:end -->"
-BLOCK = re.compile(rf"({BEGIN}((?: [\w-]+)*) -->\n).*?({END})", re.DOTALL)
+BLOCK = re.compile(rf"({BEGIN}((?: [\w-]+)*)(?:: ([^\n]+))? -->\n).*?({END})", re.DOTALL)
 
 
 def write(records: Sequence[Record], out: Path) -> list[Path]:
@@ -34,10 +34,10 @@ def fill(path: Path) -> None:
     """Put tables of the library's files between the markers of a page.
 
     The marker `<!-- arena:begin -->` asks for every table, and `<!-- arena:begin digits 20 -->` for that of one problem
-    at one budget, without its title.
+    at one budget, without its title. `<!-- arena:begin digits 20: ARMS; REBAR, trained -->` asks for some of its rows.
 
     Raises:
-        ValueError: for a page without markers, and for an unknown problem or budget.
+        ValueError: for a page without markers, and for an unknown problem or budget, or a row that is not there.
     """
     path.write_text(_filled(path), encoding="utf-8")
 
@@ -52,12 +52,13 @@ def _filled(path: Path) -> str:
     if not BLOCK.search(text):
         raise ValueError(f"{path} needs the line {BEGIN} --> and, below it, the line {END}. Add them.")
     records = files.read_all(files.STANDARD)
-    return BLOCK.sub(lambda found: f"{found[1]}{_block(records, found[2].split())}\n{found[3]}", text)
+    return BLOCK.sub(lambda found: f"{found[1]}{_block(records, found[2].split(), found[3])}\n{found[4]}", text)
 
 
-def _block(records: Sequence[Record], words: Sequence[str]) -> str:
+def _block(records: Sequence[Record], words: Sequence[str], rows: str | None) -> str:
     if not words:
         return markdown(records)
     if len(words) != 2 or not words[1].isdigit():
         raise ValueError(f"A marker needs a problem and a budget; got {' '.join(words)}. Write digits 20, say.")
-    return tables.one(records, words[0], int(words[1])).body()
+    names = None if rows is None else [name.strip() for name in rows.split(";")]
+    return tables.one(records, words[0], int(words[1]), names).body()

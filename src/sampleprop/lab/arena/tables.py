@@ -14,7 +14,7 @@ from rich.text import Text
 
 from sampleprop.diagnostics.comparing.comparison import plain
 from sampleprop.diagnostics.measuring.statistics import THRESHOLD, percent, rounded
-from sampleprop.lab.arena.problems import PROBLEMS
+from sampleprop.lab.arena.problems import PROBLEMS, TOO_LONG
 from sampleprop.lab.arena.records import Record
 from sampleprop.lab.arena.rule import (
     FEWEST,
@@ -136,18 +136,24 @@ def by_problems(records: Sequence[Record], group: str) -> Table:
     )
 
 
-def one(records: Sequence[Record], problem: str, budget: int) -> Table:
+def one(records: Sequence[Record], problem: str, budget: int, names: Sequence[str] | None = None) -> Table:
     """One problem at one budget: what each estimator is worth there, and at what cost.
 
+    Args:
+        records: the files.
+        problem: of the suite.
+        budget: one of its budgets.
+        names: the rows, as the table has them; None for all.
+
     Raises:
-        ValueError: for a problem or a budget that the suite does not have.
+        ValueError: for a problem or a budget that the suite does not have, and for a row that the files do not have.
     """
     if problem not in PROBLEMS or budget not in PROBLEMS[problem].budgets:
         raise ValueError(f"A table needs a problem of the suite and one of its budgets; got {problem} {budget}.")
     rows: list[tuple[bool, float, tuple[str, ...]]] = []
     for each in competitors(records):
         cells = [cell for where, cell in each.cells.items() if (where[0], where[2]) == (problem, budget)]
-        if cells:
+        if cells and (names is None or each.name in names):
             scores = [[value(cell) for cell in cells] for value in (by_variance, by_duration, by_time, by_evaluations)]
             means = [math.exp(fmean(logs)) for logs in scores]
             seen = any((cell.bias_z or 0.0) > THRESHOLD for cell in cells)
@@ -162,12 +168,18 @@ def one(records: Sequence[Record], problem: str, budget: int) -> Table:
                 rounded(means[3], 2),
             )
             rows.append((seen or not each.record.facts["unbiased"], means[3], texts))
+    absent = sorted(set(names or ()) - {texts[0] for *_, texts in rows})
+    if absent:
+        raise ValueError(f"{problem} {budget} needs rows that the files have; got {'; '.join(absent)}.")
     seeds = len({key.seed for record in records for key in record.cells if key.problem == problem})
+    order = "The unbiased are first, by variance × evaluations."
+    units = (
+        "In units of leave-one-out at the same number of evaluations; geometric means over the seeds "
+        f"({seeds} at most), with the least and the largest in brackets. 0.01 and 100 stand for less and for more. "
+    )
     return Table(
         f"{problem}, {budget} evaluations",
-        "In units of leave-one-out at the same number of evaluations; geometric means over the seeds "
-        f"({seeds} at most), with the least and the largest in brackets. 0.01 and 100 stand for less and for more. The "
-        "unbiased are first, by variance × evaluations.",
+        units + order if names is None else f"Geometric means over {seeds} seeds. {order}",
         ("estimator", "evaluations", "bias", "variance", "time", "variance × time", "variance × evaluations"),
         tuple(row for *_, row in sorted(rows)),
         (0,),
@@ -247,7 +259,8 @@ def coverage(records: Sequence[Record]) -> Table:
         )
     return Table(
         "What was measured",
-        "The suite has the seeds 0 to 4. What is not there yet, the same command measures.",
+        "The suite has the seeds 0 to 4. What is not there yet, the same command measures. Left out, because an estimate "
+        f"takes too long: {'; '.join(f'{name} on {where} at {budget}' for name, where, budget in sorted(TOO_LONG))}.",
         ("problem", "family", "budgets", "replicates", "seeds", "estimators", "rows"),
         tuple(rows),
         (0, 1, 2, 4),

@@ -7,7 +7,8 @@ What a pull request to the arena contains, and nothing else:
    `exact_forward`, `needs`) is certified.
 2. The file that `sampleprop arena <Name> --out src/sampleprop/lab/arena/standard` writes: the whole suite, all seeds,
    untrained and, where it learns, trained. Nothing is tuned for a problem.
-3. docs/arena.md as `sampleprop arena --write docs/arena.md` leaves it.
+3. docs/arena.md as `sampleprop arena --write docs/arena.md` leaves it, and its picture, which
+   `python -m pictures arena --measure` draws in the folder docs.
 
 Before that, try it: `sampleprop arena --add this_file.py:Mine --quick`, and then without --quick. It is certified
 first, and the table shows it beside the others. The tests measure the quick form again, and compare it with the file.
