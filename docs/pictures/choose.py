@@ -12,8 +12,8 @@ from sampleprop.lab.arena import records, rule
 
 EVALUATIONS = 20
 LABELS = {
-    "ARMS": (0.45, 0.42),
-    "LocalExpectation": (0.6, 0.62),
+    "ARMS": (0.7, 0.62),
+    "LocalExpectation": (0.36, 0.42),
     "ScoreFunction": (1.6, 0.72),
     "REBAR": (4.0, 0.6),
     "RaoBlackwellized": (17, 0.4),

@@ -52,7 +52,7 @@ def draw(data: Data) -> Figure:
         ax.plot(row["product"], i, "o", color=UNBIASED, ms=7)
     ax.set_ylim(len(found) - 0.5, -1.3)
     say(ax, 1.05, -0.95, "leave-one-out", INK)
-    say(ax, 6, -0.95, "full: variance × time", UNBIASED)
+    say(ax, 5, -0.95, "full: variance × time", UNBIASED)
     say(ax, 27, -0.95, "empty: variance", MUTED)
     ax.set_xscale("log")
     ax.set_xlim(0.6, 130)
