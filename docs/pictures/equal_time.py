@@ -1,4 +1,4 @@
-"""Variance at equal time, with ten latents and six evaluations: ratios to leave-one-out, from the files of the arena."""
+"""Variance at equal time, with ten latents and six evaluations: ratios to leave-one-out, from the arena's files."""
 
 import math
 from statistics import fmean

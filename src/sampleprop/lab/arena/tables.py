@@ -259,8 +259,8 @@ def coverage(records: Sequence[Record]) -> Table:
         )
     return Table(
         "What was measured",
-        "The suite has the seeds 0 to 4. What is not there yet, the same command measures. Left out, because an estimate "
-        f"takes too long: {'; '.join(f'{name} on {where} at {budget}' for name, where, budget in sorted(TOO_LONG))}.",
+        "The suite has the seeds 0 to 4. What is not there yet, the same command measures. Left out, because they take "
+        f"too long: {'; '.join(f'{name} on {where} at {budget}' for name, where, budget in sorted(TOO_LONG))}.",
         ("problem", "family", "budgets", "replicates", "seeds", "estimators", "rows"),
         tuple(rows),
         (0, 1, 2, 4),
