@@ -36,8 +36,10 @@ def squared_length(x: Tensor, event_ndim: int) -> Tensor:
 def _as_matrices(x: Tensor, y: Tensor) -> bool:
     """Whether a product of matrices is faster than one of numbers and a sum, and as exact.
 
-    Compiled code needs none of the intermediate numbers, and autocast would round them to half precision.
+    Compiled code needs none of the intermediate numbers. Autocast would round them to half precision, and
+    `torch.set_float32_matmul_precision` to TF32 or bfloat16 on some devices.
     """
     if torch.compiler.is_dynamo_compiling() or max(x.numel(), y.numel()) < 20_000 or x.shape[0] < 16:
         return False
-    return x.dtype == y.dtype and not torch.is_autocast_enabled(x.device.type)
+    rounded = x.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
+    return x.dtype == y.dtype and not rounded and not torch.is_autocast_enabled(x.device.type)

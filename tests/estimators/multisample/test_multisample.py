@@ -324,6 +324,22 @@ def test_no_noise_at_the_posterior(estimator: sp.Estimator[Any, Any]) -> None:
     assert _rows(ImportanceWeighted(estimator.draws), optimum, 100).var(0).min() > 0.01
 
 
+@pytest.mark.parametrize("estimator", [StickingTheLanding(), DoublyReparameterized(4)], ids=str)
+def test_no_noise_at_the_posterior_in_half_precision(estimator: sp.Estimator[Any, Any]) -> None:
+    """The points are rounded: by up to 0.39, where the scale is 1."""
+    loc = torch.full((200,), 1.0, dtype=torch.bfloat16, requires_grad=True)
+    scale = torch.full((200,), 0.01, dtype=torch.bfloat16, requires_grad=True)
+    mean, deviation = loc.detach().float(), scale.detach().float()
+    value = sp.expect(
+        lambda z: -((z.float() - mean) / deviation).square() / 2,
+        Normal(loc, scale),
+        estimator,
+        generator=Generator().manual_seed(0),
+    )
+    for gradient in torch.autograd.grad(value.sum(), (loc, scale)):
+        assert (gradient * deviation).abs().max() < 1e-4
+
+
 def test_signal_to_noise_as_samples_are_added() -> None:
     """It falls like 1/√K for the plain gradient, and rises like √K for the doubly reparameterized one.
 

@@ -121,3 +121,18 @@ def test_the_costs_of_the_flipped_points_are_asked_for(estimator):
 def test_a_budget_is_spent_on_flips(estimator, budget, forward):
     assert estimator.for_budget(bits(BITS), budget).evaluations(bits(BITS))[0] == forward
     assert sp.BitFlip().for_budget(bits(BITS), 1) is None
+
+
+@pytest.mark.parametrize("estimator", [sp.BitFlip(), sp.UGC()], ids=str)
+def test_more_bits_than_the_dtype_of_the_points_can_count(estimator: sp.Estimator) -> None:
+    count = 70_000  # the largest number of float16 is 65,504
+    logits = torch.full((count,), -12.0, dtype=torch.float16, requires_grad=True)
+    points = torch.zeros(estimator.draws, count, dtype=torch.float16)
+    probes, flipped = points[:1].clone(), torch.tensor([7])
+    probes[0, 7] = 1
+    value = estimator.combine(
+        bits(logits), bitflip.Draw(points, probes, flipped), torch.zeros(len(points)), probe_costs=torch.ones(1)
+    )
+    value.backward()
+    variance = logits.detach()[7].double().sigmoid() * (-logits.detach()[7].double()).sigmoid()
+    torch.testing.assert_close(logits.grad[7].double(), count * variance, rtol=1e-3, atol=0)

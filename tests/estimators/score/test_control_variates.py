@@ -71,18 +71,20 @@ def test_theta_gets_the_mean_derivative_at_the_samples(index):
 
 @pytest.mark.parametrize("index", [1, 2, 3])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_a_parameter_receives_the_derivative_of_the_variance(index, sign):
+@pytest.mark.parametrize("problem", ["bits", "one-hots"])
+def test_a_parameter_receives_the_derivative_of_the_variance(index, sign, problem):
     estimator, draw = list(with_control_variates())[index]
     estimator = estimator.double()
     if isinstance(estimator, sp.RODEO):
         torch.nn.init.constant_(estimator.network[-1].weight, 0.2)
-    rows, probability = every_tuple(draw, bits, BITS, 2)
-    phi = BITS.expand(len(probability), 3).clone().requires_grad_()
-    value = estimator.combine(bits(phi), rows, wave(rows.points), relaxed_f=wave)
+    make, logits = PROBLEMS[problem]
+    rows, probability = every_tuple(draw, make, logits, 2)
+    phi = logits.expand(len(probability), *logits.shape).clone().requires_grad_()
+    value = estimator.combine(make(phi), rows, wave(rows.points), relaxed_f=wave)
     (sign * probability * value).sum().backward()  # a user who maximizes must not maximize the variance
 
     def variance():
-        return moments(combined(estimator.eval(), bits, BITS, rows)[1], probability)[1]
+        return moments(combined(estimator.eval(), make, logits, rows)[1], probability)[1]
 
     for parameter in list(estimator.parameters()):
         slope = torch.zeros_like(parameter)

@@ -57,7 +57,8 @@ def add_through_samples(
         terms: pairs of w, [k, *batch], and g, [k, *batch, *event].
     """
     base = variables.base
-    if not (type(base) is Normal and variables.attached):
+    # From points of half precision ε is not known well enough: through the costs, they get the ε that was drawn.
+    if not (type(base) is Normal and variables.attached and points.dtype.itemsize >= 4):
         gradient = torch.stack([unsqueeze_to(w, g.dim()) * g for w, g in terms]).sum(0)
         return add_gradient(name, value, variables, points, gradient)
     # Summed over the samples at once: ∂z/∂μ is 1 and ∂z/∂σ is ε.
