@@ -30,7 +30,7 @@ import training
 
 BATCH, RATE, LEARNING_RATE = 24, 1e-3, 3e-3
 STEPS, FAST_STEPS = 2000, 20
-MEASURED, REPEATS = 1000, 100  # images of the learning curves; gradients whose variance is measured
+MEASURED, REPEATS = 1000, 100  # the most images of the bounds; gradients whose variance is measured
 
 
 def log_bits(bits: Tensor, logits: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def train(name: str, seed: int, images: tuple[Tensor, Tensor], arguments: argpar
         seconds.append(time.perf_counter() - start)
 
     def measure() -> dict[str, float]:
-        parts = {"training": known, "held out": held_out[:MEASURED]}
+        parts = {"training": known, "held out": held_out}
         return {part: training.bounds(network.log_weights, x, samples=8)[0] for part, x in parts.items()}
 
     history = training.train(
@@ -171,7 +171,7 @@ def main() -> None:
     arguments.width = arguments.width or (50 if arguments.data == "digits" else 200)
     loaded = training.load(parser, arguments)
     held_out = loaded.held_out.images.bernoulli(generator=torch.Generator().manual_seed(0))
-    images = loaded.training.images, held_out[:50] if arguments.fast else held_out
+    images = loaded.training.images, held_out[: 50 if arguments.fast else MEASURED]
     names = training.chosen(arguments, ESTIMATORS)
     runs = training.each(arguments, names, lambda name, seed: train(name, seed, images, arguments))
     print(report(runs))

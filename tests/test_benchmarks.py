@@ -167,17 +167,19 @@ def test_the_yardstick_that_compiles_is_the_other_one(name: str, kind: str) -> N
     torch.testing.assert_close(*found)
 
 
-def network_by_hand():
+def network_by_hand(kind=belief_network.ByHand):
     """A small belief network, its step by hand, and an image in double precision."""
     torch.manual_seed(0)
-    network = belief_network.Network(3, 2, lambda pixels: sp.REBAR(None, mean_field=True)).double()
-    by_hand = belief_network.ByHand(network, 3).double()
+    coupled = kind is belief_network.Flat
+    network = belief_network.Network(3, 2, lambda pixels: sp.REBAR(None, coupled=coupled, mean_field=True)).double()
+    by_hand = kind(network, 3).double()
     return network, by_hand, torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
 
 
-def test_the_belief_network_by_hand_has_the_exact_gradient() -> None:
+@pytest.mark.parametrize("kind", [belief_network.ByHand, belief_network.Flat])
+def test_the_belief_network_by_hand_has_the_exact_gradient(kind) -> None:
     """200 batches of 400 rows; every parameter of the model, against every path."""
-    network, by_hand, x = network_by_hand()
+    network, by_hand, x = network_by_hand(kind)
     found = []
     for _ in range(200):
         for parameter in network.model():
@@ -190,9 +192,10 @@ def test_the_belief_network_by_hand_has_the_exact_gradient() -> None:
     assert agree(torch.stack(found), gradients[None]) < limit
 
 
-def test_the_belief_network_by_hand_learns_as_the_program_does() -> None:
+@pytest.mark.parametrize("kind", [belief_network.ByHand, belief_network.Flat])
+def test_the_belief_network_by_hand_learns_as_the_program_does(kind) -> None:
     """η and the temperatures, by the same gradients; the baselines of the two are different modules."""
-    network, by_hand, x = network_by_hand()
+    network, by_hand, x = network_by_hand(kind)
     for layer, estimator in zip(by_hand.layers, network.estimators, strict=True):
         layer.baseline = torch.nn.Sequential(torch.nn.Linear(3, 1), torch.nn.Flatten(0)).double()
         estimator.baseline = sp.LearnedBaseline(layer.baseline)
@@ -217,6 +220,9 @@ def test_the_belief_network_is_trained_both_ways(tmp_path: Path, monkeypatch, ca
     printed = capsys.readouterr().out
     assert printed.count("| 3 | ") == 2
     assert "MISSED" in printed or "All goals are met" in printed
+    monkeypatch.setattr(sys, "argv", ["belief_network.py", *options, "--time", "3"])
+    belief_network.main()
+    assert "| flat | " in capsys.readouterr().out
 
 
 def test_the_runner_prints_a_table_and_writes_json(tmp_path: Path) -> None:

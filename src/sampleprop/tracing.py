@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function, Variable
 from torch.distributions.transforms import Transform, _InverseTransform
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode, _pop_mode, _push_mode
 
 CACHED = "_cached_x_y"  # where a transform keeps its last pair of tensors
 
@@ -61,6 +61,28 @@ def differentiable_backward() -> bool:
 def in_backward() -> bool:
     """Whether this code runs inside of a backward pass, as that of activation checkpointing does."""
     return not torch.compiler.is_dynamo_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def hooked() -> bool:
+    """Whether what autograd saves is handed to hooks, as activation checkpointing does, in place of being kept."""
+    hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None
+
+
+class Aside(AbstractContextManager[None]):
+    """Takes this mode off, if it is the innermost one, so that it sees nothing of what the library does."""
+
+    def __init__(self, mode: TorchFunctionMode) -> None:
+        self.mode = mode
+
+    def __enter__(self) -> None:
+        self.off = _get_current_function_mode() is self.mode
+        if self.off:
+            _pop_mode()
+
+    def __exit__(self, *error: object) -> None:
+        if self.off:
+            _push_mode(self.mode)
 
 
 def constant_when_compiled(function: C) -> C:

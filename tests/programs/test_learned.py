@@ -289,7 +289,7 @@ def test_what_a_program_detaches_stays_in_the_derivative_along_the_variable(esti
 
 
 def test_a_derivative_that_stops_where_the_program_detaches_is_seen(monkeypatch):
-    monkeypatch.setattr(rest._Attached, "_follows", lambda self, x: False)
+    monkeypatch.setattr(rest._Again, "_follows", lambda self, x: False)
     torch.manual_seed(0)
     assert largest(detached(rebar()), detached(None)) > LIMIT
 

@@ -421,3 +421,50 @@ def test_a_path_may_end_at_a_variable_where_that_is_allowed(allowed):
     else:
         with pytest.raises(RuntimeError, match="Pathwise needs a cost that is differentiable in x"):
             model(mean)
+
+
+def named(reached: bool = True):
+    @sp.program
+    def model(phi):
+        a = sp.sample(Bernoulli(logits=phi), name="route")
+        b = sp.sample(Bernoulli(logits=phi), name="layer1")
+        return a + b + (sp.sample(Bernoulli(logits=phi), name="later") if reached else 0)
+
+    return model
+
+
+@pytest.mark.parametrize("apart", [None, 2])
+def test_a_misspelled_name_of_an_estimator_is_refused(apart):
+    phi = torch.zeros(3, requires_grad=True)
+    score = sp.ScoreFunction(None)
+    with pytest.raises(ValueError, match=r"got 'rout', .* Drawn were: 'later', 'layer1', 'route'\. Is it 'route'\?"):
+        named().using({"rout": score}, apart=apart)(phi)
+    for right in ({"route": score}, {"route": score, "layer1": score, "later": score}, {}):
+        named().using(right, apart=apart)(phi)
+
+
+def test_a_name_that_is_not_drawn_in_every_call_is_allowed():
+    """With a warning, once, until it has been drawn; and without one after that."""
+    phi = torch.zeros(3, requires_grad=True)
+    score = sp.ScoreFunction(None)
+    model = named(reached=False).using({"later": score})
+    with pytest.warns(UserWarning, match=r"got 'later', which no .* so far\. Drawn were: 'layer1', 'route'\."):
+        model(phi)
+    model(phi)
+    with pytest.warns(UserWarning, match="got 'layer2'"):  # near to layer1, but by another number
+        named().using({"layer2": score})(phi)
+    with pytest.warns(UserWarning, match="got 'routes'"):  # both are given, so both are meant
+        named().using({"route": score, "routes": score})(phi)
+    with pytest.warns(UserWarning, match="Drawn were: none with a name"):
+        sp.program(lambda phi: sp.sample(Bernoulli(logits=phi))).using({"route": score})(phi)
+    drawn = [True]
+
+    @sp.program
+    def sometimes(phi):
+        return sp.sample(Bernoulli(logits=phi), name="on" if drawn[0] else "off")
+
+    model = sometimes.using({"on": score})
+    model(phi)
+    drawn[0] = False
+    model(phi)
+    model.using({"on": sp.DisARM(2)})(phi)

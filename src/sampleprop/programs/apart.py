@@ -36,8 +36,10 @@ class _OneOfMany(Folding):
         return node, value
 
 
-def apart_runs(call: Callable[[], Any], count: int, chosen: Chosen, generator: Generator | None) -> Tensor:
-    """[*batch], the mean over this number of runs."""
+def apart_runs(
+    call: Callable[[], Any], count: int, chosen: Chosen, generator: Generator | None
+) -> tuple[Tensor, set[str]]:
+    """[*batch], the mean over this number of runs; and the names of the variables, where `chosen` goes by name."""
     runs = [_OneOfMany(call, chosen, generator) for _ in range(count)]
     for run in runs:
         with Inside(run):
@@ -50,7 +52,7 @@ def apart_runs(call: Callable[[], Any], count: int, chosen: Chosen, generator: G
         raise ValueError(
             f"A program that runs apart needs costs of one shape in all runs; got {sorted(map(list, shapes))}."
         )
-    return torch.stack(results).mean(0)
+    return torch.stack(results).mean(0), set().union(*(run.names for run in runs))
 
 
 def _to_go(nodes: list[Node]) -> list[Tensor | None]:

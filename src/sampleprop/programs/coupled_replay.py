@@ -90,11 +90,11 @@ class CoupledReplay:
                 "CoupledReplay runs the program again at other outcomes, which torch.compile does not trace; got a "
                 "compiled program. Compile its modules instead."
             )
-        streams = _Streams(int(seed_from(generator)))
-        start = saved()
+        streams = _Streams(int(seed_from(generator)), generator)
+        start = saved(generator)
         factual = _Factual(streams)
         total = factual.run(call)
-        end = saved()
+        end = saved(generator)
         refuse_nonfinite([total])
         checks.paths(total, factual.paths)
         known = [(i, site) for i, site in enumerate(factual.sites) if site is not None and site.parameter.requires_grad]
@@ -136,8 +136,9 @@ class _Site(NamedTuple):
 class _Streams:
     """A source of noise for each site, by its name and how often that has come before; the same in each run."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, own: Generator | None) -> None:
         self.seed = seed
+        self.own = own  # of the program, from which programs inside draw
         self.numbers: dict[tuple[str | None, int], int] = {}
 
     def begin(self) -> Callable[[str | None, torch.device], Generator]:
@@ -159,7 +160,8 @@ class _Coupled(Run):
     """One of the runs."""
 
     def __init__(self, streams: _Streams) -> None:
-        self.generator = streams.begin()
+        self.source = streams.begin()
+        self.generator = streams.own
         self.costs: list[Tensor] = []
 
     def run(self, call: Callable[[], Any]) -> Tensor:
@@ -185,7 +187,7 @@ class _Coupled(Run):
 
     def drawn(self, variables: Variables, name: str | None) -> tuple[Tensor, bool]:
         """A value without a dimension, and whether it is attached to φ; the same noise for the same name."""
-        generator = self.generator(name, device_of(variables.dist))
+        generator = self.source(name, device_of(variables.dist))
         if PATHWISE.refusal_of(variables) is None:
             return PATHWISE.one(variables, generator), True
         if type(variables.base) in COUNTS:

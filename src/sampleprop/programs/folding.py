@@ -16,6 +16,7 @@ from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.estimators.through_points import Draw as Through
 from sampleprop.estimators.through_points import ThroughPoints
 from sampleprop.families import Variables, recognize, with_parameters
+from sampleprop.programs.computed import Computed
 from sampleprop.programs.fold import Node, fold, refuse_nonfinite, total
 from sampleprop.programs.rest import Rest, Trace
 from sampleprop.programs.site import Again, Run, default
@@ -44,10 +45,11 @@ class Folding(Run):
     Attributes:
         call: runs the function once more, for estimators that evaluate f themselves.
         chosen: estimators to put in place of those that the program names.
-        generator: the source of all noise.
+        generator: the source of all noise, also of programs that are called inside.
         particles: the copies that the rows of the batch hold.
         process_group: the ranks that hold further copies.
         drawn: what each site gave, by its name or number, if that is asked for.
+        mode: what watches the run, where the function is expected to run again.
     """
 
     call: Callable[[], Any]
@@ -56,12 +58,25 @@ class Folding(Run):
     particles: Particles | None = None
     process_group: ProcessGroup | None = None
     drawn: dict[Key, Tensor] | None = None
+    mode: Computed | None = None
     nodes: list[Node] = field(default_factory=list)
     before: list[Tensor] = field(default_factory=list)  # costs that no variable is charged for
+    names: set[str] = field(default_factory=set)  # of the variables, where estimators are chosen by name
 
     def __post_init__(self) -> None:
         self.attached = torch.is_grad_enabled()
-        self.trace = Trace(self.call, self.nodes)
+        self.trace = Trace(self.call, self.nodes, self.mode)
+
+    def run(self) -> None:
+        """Call the function."""
+        if self.mode is None:
+            returned = self.call()
+        else:
+            with self.mode:
+                returned = self.call()
+        self.finish(returned)
+        if self.trace.started:
+            self.trace.end()
 
     def sample(
         self, variables: Variables, estimator: Estimator[Any, Any] | None, context: Tensor | None, name: str | None
@@ -71,6 +86,8 @@ class Folding(Run):
                 "sp.sample needs gradients on where its program began with them; got torch.no_grad(), as in a "
                 "reentrant checkpoint, so the gradient would be zero. Use dist.sample(), or use_reentrant=False."
             )
+        if name is not None and isinstance(self.chosen, dict):
+            self.names.add(name)
         estimator = chosen_at(self.chosen, variables, estimator, name)
         batch = self._check(variables, estimator)
         dimension = estimator.adds_dimension(variables)
@@ -92,6 +109,8 @@ class Folding(Run):
         if self.drawn is not None:
             self.drawn[_key(self.drawn, name, len(self.nodes))] = _logged(node)
         self.nodes.append(node)
+        if self.mode is not None:
+            self.mode.drawn(value)
         return value
 
     def charge(self, cost: Any) -> None:
@@ -296,6 +315,11 @@ def require_cost(cost: Any) -> None:
 
 def _shape_fix(shape: torch.Size, batch: torch.Size) -> str:
     extra = len(batch) - len(shape)
+    if extra > 0 and not shape:
+        return (
+            'Return one cost for each row: the losses of torch do with reduction="none". If the rows are parts of one '
+            f"draw, wrap the distribution: Independent(dist, {extra})."
+        )
     if extra > 0 and shape == batch[: len(shape)]:
         return (
             f"If the last dimensions are parts of one draw, wrap the distribution: Independent(dist, {extra}). "

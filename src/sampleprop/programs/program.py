@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
+import re
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, overload
@@ -15,14 +18,16 @@ from torch.utils import _pytree as pytree
 from sampleprop import checks
 from sampleprop.estimator import Estimator
 from sampleprop.programs.apart import apart_runs
+from sampleprop.programs.computed import Computed
 from sampleprop.programs.coupled_replay import CoupledReplay
 from sampleprop.programs.folding import Chosen, Folding, Key, Particles
-from sampleprop.programs.site import Inside, Run
+from sampleprop.programs.site import Inside, Run, inherited
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 P = ParamSpec("P")
+DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ class program(Generic[P]):
         functools.update_wrapper(self, function)
         self.__wrapped__ = self._function = function
         self._setting = Setting()
+        self._past = _Past()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         return self._run(None, args, kwargs)
@@ -105,8 +111,10 @@ class program(Generic[P]):
 
         Args:
             estimator: one for every site, or a dict from names of sites to estimators. They replace the estimators in
-                the program. Or `CoupledReplay`.
-            generator: the source of noise for its sites. A program that is called inside has its own.
+                the program. Or `CoupledReplay`. A name that no site has had so far is refused if it looks misspelled.
+                Otherwise there is a warning, because the site may be reached in other calls.
+            generator: the source of noise for its sites. Programs that are called inside draw from it too, unless they
+                have one of their own.
             particles: K, at least 1, the number of independent copies. The first dimension of each tensor argument is
                 the batch. It is repeated, so that the function sees [K \* B, ...] rows. The result is the mean over the
                 copies, [B, ...]. Parameters and tensors without dimensions are not repeated. Pass other tensors without
@@ -151,7 +159,7 @@ class program(Generic[P]):
                 f"{setting.replay} runs the program again by itself; got it together with particles, apart or a "
                 "process_group. Leave them out, and average several calls."
             )
-        return self._with(self._function, setting)
+        return self._with(self._function, setting, self._past)
 
     @overload
     def __get__(self, instance: None, owner: type) -> program[P]: ...
@@ -162,7 +170,7 @@ class program(Generic[P]):
     def __get__(self, instance: object | None, owner: type) -> program[Any]:
         if instance is None:
             return self
-        return self._with(functools.partial(self._function, instance), self._setting)  # type: ignore[arg-type]
+        return self._with(functools.partial(self._function, instance), self._setting, self._past)  # type: ignore[arg-type]
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         function, instance, bound = self._function, (), self._function
@@ -176,10 +184,11 @@ class program(Generic[P]):
         return program._with, (self._function, self._setting)
 
     @staticmethod
-    def _with(function: Callable[..., Any], setting: Setting) -> program[Any]:
+    def _with(function: Callable[..., Any], setting: Setting, past: _Past | None = None) -> program[Any]:
         # Not by `__init__`: `update_wrapper` would stop `torch.compile` at each bound method.
         other: program[Any] = object.__new__(program)
         other._function, other._setting, other.__wrapped__ = function, setting, function
+        other._past = _Past() if past is None else past
         return other
 
     @property
@@ -194,11 +203,14 @@ class program(Generic[P]):
 
     def _run(self, drawn: dict[Key, Tensor] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         function, setting = self._function, self._setting
+        generator = inherited() if setting.generator is None else setting.generator
         if setting.apart is not None:
             call = functools.partial(function, *args, **kwargs)
-            return apart_runs(call, setting.apart, setting.estimator, setting.generator)
+            result, names = apart_runs(call, setting.apart, setting.estimator, generator)
+            self._past.require_names(setting.estimator, names)
+            return result
         if setting.replay is not None:
-            return setting.replay.estimate(functools.partial(function, *args, **kwargs), setting.generator)
+            return setting.replay.estimate(functools.partial(function, *args, **kwargs), generator)
         particles = None
         if setting.particles is not None:
             args, kwargs, rows = repeated(args, kwargs, setting.particles)
@@ -206,14 +218,64 @@ class program(Generic[P]):
         run = Folding(
             lambda: function(*args, **kwargs),
             setting.estimator,
-            setting.generator,
+            generator,
             particles,
             setting.process_group,
             drawn,
+            Computed() if self._past.ran_again and not torch.compiler.is_dynamo_compiling() else None,
         )
         with Inside(run):
-            run.finish(run.call())
+            run.run()
+        if not torch.compiler.is_dynamo_compiling():
+            self._past.ran_again = run.trace.started
+            self._past.require_names(setting.estimator, run.names)
         return run.result()
+
+
+class _Past:
+    """What a program remembers of its calls, in all its settings.
+
+    Attributes:
+        ran_again: whether an estimator ran the function again in the last call: only then it is worth watching.
+        names: of the variables that were drawn in calls with estimators by name.
+        missed: names of estimators that were found in no call so far.
+    """
+
+    def __init__(self) -> None:
+        self.ran_again = False
+        self.names: set[str] = set()
+        self.missed: set[str] = set()
+
+    def require_names(self, chosen: Chosen, names: set[str]) -> None:
+        """Say which estimators stand under names that no variable has had so far.
+
+        Raises:
+            ValueError: for a name that looks like another one misspelled. For others there is a warning, once, because
+                the variable may be drawn in other calls.
+        """
+        if not isinstance(chosen, dict):
+            return
+        self.names |= names
+        for name in chosen.keys() - self.names:
+            drawn = ", ".join(map(repr, sorted(self.names))) or "none with a name"
+            got = (
+                f"using needs names of variables; got {name!r}, which no variable has had so far. Drawn were: {drawn}."
+            )
+            meant = _misspelled(name, self.names - chosen.keys())
+            if meant is not None:
+                raise ValueError(f"{got} Is it {meant!r}? If there is a variable {name!r} too, give both.")
+            if name not in self.missed:
+                self.missed.add(name)
+                warnings.warn(
+                    f"{got} If it is drawn in other calls, this is fine. A program inside has names of its own.",
+                    stacklevel=4,
+                )
+
+
+def _misspelled(name: str, names: set[str]) -> str | None:
+    """The name that was probably meant; None where none is near, or where they only differ in a number."""
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
+    return near[0] if near and DIGITS.sub("", near[0]) != DIGITS.sub("", name) else None
 
 
 def _again(decorated: program[Any], instance: tuple[Any, ...], setting: Setting) -> program[Any]:

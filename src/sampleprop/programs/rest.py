@@ -24,6 +24,7 @@ from sampleprop.estimators.relaxed import conditional
 from sampleprop.estimators.relaxed.relaxation import perturbation, soften
 from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.families import Discrete, Integers, Variables
+from sampleprop.programs.computed import Computed, known
 from sampleprop.programs.fold import Node, no_cost_after
 from sampleprop.programs.site import Again, Inside, Run
 from sampleprop.programs.streams import Saved, saved, seed_from, stream
@@ -49,11 +50,14 @@ class Trace:
     Args:
         call: runs the function, with the arguments that it had.
         nodes: the variables so far. Those before a variable are still there when it is folded.
+        computed: what the run has computed, if it is watched.
     """
 
-    def __init__(self, call: Callable[[], Any], nodes: list[Node]) -> None:
+    def __init__(self, call: Callable[[], Any], nodes: list[Node], computed: Computed | None = None) -> None:
         self.call = call
         self.nodes = nodes
+        self.computed = computed
+        self.source: Generator | None = None  # the program's own, from which programs inside draw
         self.seed: int | None = None
         self.first = 0  # the number of the first variable with a stream of its own
         self.later: list[Later] = []
@@ -86,7 +90,14 @@ class Trace:
             )
         self.seed, self.device = int(seed), device
         self.first = len(self.nodes)
-        self.state = saved()
+        self.source = generator
+        self.state = saved(generator)
+
+    def end(self) -> None:
+        """The function has returned."""
+        if self.computed is not None and self.state is not None and not saved(self.source).same(self.state):
+            # Noise of the program's own comes after the first variable, and has to be drawn again.
+            self.computed.use_only(self.first + 1)
 
     def generator(self, default: Generator | None) -> Generator | None:
         """The source of noise for the next variable: its own stream, or the default before `begin`."""
@@ -145,8 +156,9 @@ class Rest(Soft):
     def __call__(self, points: Tensor, softening: Softening | None = None) -> Tensor:
         if len(points) == 1 and self.rows > 1:  # one point for all samples, such as the mean
             return self._once(points.expand(self.rows, *points.shape[1:]), softening).mean(0, keepdim=True)
-        pieces = [self._once(piece, softening) for piece in points.split(self.rows)]
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        if len(points) == self.rows:
+            return self._once(points, softening)
+        return torch.cat([self._once(piece, softening) for piece in points.split(self.rows)])
 
     def _once(self, points: Tensor, softening: Softening | None) -> Tensor:
         trace, later = self.trace, self.trace.later[self.index - self.trace.first]
@@ -159,10 +171,12 @@ class Rest(Soft):
         else:
             value = points if later.dimension else points.squeeze(0)
         run = _Relaxed(self, value.clone(), softening)  # a copy: the program may write into it
-        after = saved()
+        after = saved(trace.source)
         try:
-            with Inside(run), _Attached(run.value):
-                run.finish(trace.call())
+            with Inside(run):
+                with run.mode:
+                    returned = trace.call()
+                run.finish(returned)
         finally:
             after.put_back()
         if run.position != trace.count:
@@ -181,11 +195,13 @@ class Rest(Soft):
         return costs if later.dimension else costs.unsqueeze(0)
 
 
-class _Attached(TorchFunctionMode):
-    """Lets `detach` keep the way back to the value: a control variate needs the derivative of all that depends on it.
+class _Again(TorchFunctionMode):
+    """Sees the program's own operations when it runs again.
 
-    A program detaches, say, the logits in log q, since their gradient has mean zero at true samples. It has not at
-    relaxed ones. Where numbers leave torch, nothing is kept.
+    What the first run has computed in the same way is not computed again. And `detach` keeps the way back to the value:
+    a control variate needs the derivative of all that depends on it. A program detaches, say, the logits in log q,
+    since their gradient has mean zero at true samples. It has not at relaxed ones. Where numbers leave torch, no way
+    back is kept.
     """
 
     LEAVES = frozenset(
@@ -195,12 +211,23 @@ class _Attached(TorchFunctionMode):
         )
     )
 
-    def __init__(self, value: Tensor) -> None:
+    def __init__(self, value: Tensor, computed: Computed | None) -> None:
         super().__init__()
         self.node = graph.node_of(value) if value.requires_grad else None
+        self.computed = computed
+        self.begin(0)
+
+    def begin(self, part: int) -> None:
+        """The part after so many variables."""
+        self.operations = iter(() if self.computed is None else self.computed.of(part))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         # Called for every operation of the program, so nothing else stands on this path.
+        if torch.compiler.is_dynamo_compiling():  # a compiled part, which is traced with this mode on
+            return func(*args, **kwargs) if kwargs else func(*args)
+        result = known(next(self.operations, None), func, args, kwargs)
+        if result is not None:
+            return result
         if (func is Tensor.detach or func is torch.detach) and self._follows(args[0]):
             return args[0].view_as(args[0])
         if func in self.LEAVES:
@@ -209,7 +236,7 @@ class _Attached(TorchFunctionMode):
 
     def _follows(self, x: Tensor) -> bool:
         """Whether the program's own code, and not that of the library in it, detaches what depends on the value."""
-        if self.node is None or torch.compiler.is_dynamo_compiling() or not (inspectable(x) and x.requires_grad):
+        if self.node is None or not (inspectable(x) and x.requires_grad):
             return False
         caller = str(sys._getframe(2).f_globals.get("__name__"))
         return caller.partition(".")[0] != "sampleprop" and not graph.look(x, self.node).unreached
@@ -218,8 +245,12 @@ class _Attached(TorchFunctionMode):
 class _Relaxed(Run):
     """Runs the program with a value in place of one variable, and those after it relaxed."""
 
+    mode: _Again
+
     def __init__(self, rest: Rest, value: Tensor, softening: Softening | None) -> None:
         self.rest, self.value, self.softening = rest, value, softening
+        self.mode = _Again(value, rest.trace.computed)
+        self.generator = rest.trace.source
         self.position = 0
         self.cost: Tensor | None = None
 
@@ -234,6 +265,7 @@ class _Relaxed(Run):
     ) -> Tensor:
         index, trace = self.position, self.rest.trace
         self.position += 1
+        self.mode.begin(self.position)
         if index == trace.first:
             assert trace.state is not None
             trace.state.put_back()  # the program's own noise, such as dropout, is what it was
@@ -266,13 +298,12 @@ class _Relaxed(Run):
 
     def _value(self, index: int, variables: Variables) -> Tensor:
         rest, trace = self.rest, self.rest.trace
-        if index < trace.first:
-            return trace.nodes[index].value.clone()
+        if index < rest.index:
+            given = None if trace.computed is None else trace.computed.value(index)
+            return trace.nodes[index].value.clone() if given is None else given
         if index >= trace.count:
             raise self.parted()
         later = trace.later[index - trace.first]
-        if index < rest.index:
-            return trace.nodes[index].value.clone()
         if index == rest.index:
             return self.value
         hard = later.variables

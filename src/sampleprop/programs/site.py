@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.distributions import Distribution
+from torch.overrides import TorchFunctionMode
 
 from sampleprop import checks
 from sampleprop.estimator import Estimator
@@ -18,13 +19,21 @@ from sampleprop.estimators.pathwise.pathwise import Pathwise
 from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.estimators.through_points import ThroughPoints
 from sampleprop.families import Variables, recognize
-from sampleprop.tracing import in_backward
+from sampleprop.tracing import Aside, in_backward
 
 Again = Callable[[Variables], Tensor]  # draws once more what was drawn, with the same values
 
 
 class Run(ABC):
-    """One call of a program's function: where its sites draw from and what they charge to."""
+    """One call of a program's function: where its sites draw from and what they charge to.
+
+    Attributes:
+        mode: what sees the operations of the program, and is taken aside where the library works.
+        generator: the source of noise of the programs that are called inside; None for torch's own.
+    """
+
+    mode: TorchFunctionMode | None = None
+    generator: Generator | None = None
 
     @abstractmethod
     def sample(
@@ -111,7 +120,6 @@ def sample(
         raise TypeError(
             f"sp.sample needs an estimator object; got {estimator!r:.80}. Pass sp.ScoreFunction(None), say."
         )
-    variables = recognize(dist)
     if in_backward():
         if _THREAD.repeated is None:
             raise RuntimeError(
@@ -119,13 +127,14 @@ def sample(
                 "checkpointing, which runs the module again. Give the checkpoint context_fn=sp.checkpointed, so that "
                 "the same samples come back."
             )
-        return _THREAD.repeated.next(variables)
+        return _THREAD.repeated.next(recognize(dist))
     if not _THREAD.runs:
-        return _outside(variables, estimator)
+        return _outside(recognize(dist), estimator)
     run = _THREAD.runs[-1]
-    if _THREAD.recording is not None:
-        return _THREAD.recording.note(run, variables, estimator, context, name)
-    return run.sample(variables, estimator, context, name)
+    if run.mode is None:
+        return _inside(run, dist, estimator, context, name)
+    with Aside(run.mode):
+        return _inside(run, dist, estimator, context, name)
 
 
 def charge(cost: Tensor) -> None:
@@ -153,7 +162,12 @@ def charge(cost: Tensor) -> None:
     if in_backward() and _THREAD.repeated is not None:
         return  # a checkpointed region is run a second time, and its costs have been charged
     if _THREAD.runs:
-        _THREAD.runs[-1].charge(cost)
+        run = _THREAD.runs[-1]
+        if run.mode is None:
+            run.charge(cost)
+        else:
+            with Aside(run.mode):
+                run.charge(cost)
     elif torch.is_grad_enabled() and isinstance(cost, Tensor) and cost.requires_grad:
         raise RuntimeError(
             "sp.charge needs a program to charge; got a cost outside of one, which would be lost. Call it from a "
@@ -181,9 +195,23 @@ def checkpointed() -> tuple[AbstractContextManager[None], AbstractContextManager
     return _Passing("recording", recorded), _Passing("repeated", recorded)
 
 
+def inherited() -> Generator | None:
+    """The generator of the run in which this is called, for a program that has none of its own."""
+    return _THREAD.runs[-1].generator if _THREAD.runs else None
+
+
 def default(variables: Variables) -> Estimator[Any, Any]:
     """What estimates the gradient of a site for which nothing else is given."""
     return PATHWISE if PATHWISE.refusal_of(variables) is None else SCORE
+
+
+def _inside(
+    run: Run, dist: Distribution, estimator: Estimator[Any, Any] | None, context: Tensor | None, name: str | None
+) -> Tensor:
+    variables = recognize(dist)
+    if _THREAD.recording is not None:
+        return _THREAD.recording.note(run, variables, estimator, context, name)
+    return run.sample(variables, estimator, context, name)
 
 
 def _outside(variables: Variables, estimator: Estimator[Any, Any] | None) -> Tensor:
