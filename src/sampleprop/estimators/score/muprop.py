@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from sampleprop import checks
+from sampleprop import checks, sums
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
@@ -94,9 +94,11 @@ class MuProp(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
         at_mean, derivative = value_and_derivative(costs.f, mean, variables.logits.dtype)
         direction = derivative.squeeze(0)  # [*batch, *event]
         linear = variables.inner(variables.centered(draw.points), direction)  # [k, *batch]
-        # The gradient is affine in the coefficient: what it is at 0, and what each unit adds.
+        # The gradient is affine in the coefficient: what it is at 0, and what each unit adds. Their squares tell the
+        # variance, so they need the whole score, and not only what the normalization of logits completes.
         with torch.no_grad():
-            fixed = variables.weighted_score(draw.points, costs.shared(costs.fixed - at_mean))
-            added = variables.through_mean(direction) - variables.weighted_score(draw.points, costs.shared(linear))
+            score = variables.score(draw.points)  # [k, *batch, *natural]
+            fixed = sums.over_samples(costs.shared(costs.fixed - at_mean), score)
+            added = variables.through_mean(direction) - sums.over_samples(costs.shared(linear), score)
         learn = self.training and self.learn
         return tuned(self.name, costs.mean(), variables, fixed, self.coefficient, added, learn)
