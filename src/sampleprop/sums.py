@@ -28,11 +28,6 @@ def over_event(x: Tensor, y: Tensor, event_ndim: int) -> Tensor:
     return (rows @ column).squeeze(-1).movedim(-1, 0)  # [*batch, k, 1] -> [k, *batch]
 
 
-def squared_length(x: Tensor, event_ndim: int) -> Tensor:
-    """⟨x, x⟩ over the event: [..., *event] to [...]."""
-    return torch.linalg.vector_norm(x, dim=tuple(range(-event_ndim, 0))).square() if event_ndim else x.square()
-
-
 def _as_matrices(x: Tensor, y: Tensor) -> bool:
     """Whether a product of matrices is faster than one of numbers and a sum, and as exact.
 

@@ -148,7 +148,7 @@ class _Guarded(Function):
 
     @staticmethod
     def forward(name: str, points: Tensor) -> Tensor:
-        return points.clone()
+        return points.view_as(points)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -167,7 +167,7 @@ class _StraightThrough(Function):
 
     @staticmethod
     def forward(name: str, hard: Tensor, soft: Tensor) -> Tensor:
-        return hard.clone()
+        return hard.view_as(hard)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

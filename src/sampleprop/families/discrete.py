@@ -172,7 +172,8 @@ class Bernoullis(Discrete):
         return noise.uniform((k, *self.logits.shape), self.logits, generator)
 
     def decide(self, given: Tensor) -> Tensor:
-        return (given < self.fixed_probs).to(self.dtype)
+        # Booleans are slow to make and to convert.
+        return noise.cast((self.fixed_probs - given).sign().clamp_min(0), self.dtype)
 
     def mode(self) -> Tensor:
         return (self.logits.detach() > 0).to(self.dtype)
@@ -266,7 +267,10 @@ class Integers(Classes):
 
 def one_hot(classes: Tensor, count: int, dtype: torch.dtype) -> Tensor:
     """[...] -> [..., count]. `torch.nn.functional.one_hot` reads the values on the way, which vmap over grad cannot."""
-    return (classes.unsqueeze(-1) == torch.arange(count, device=classes.device)).to(dtype)
+    if torch.compiler.is_dynamo_compiling():  # which fuses the comparison with what follows
+        return (classes.unsqueeze(-1) == torch.arange(count, device=classes.device)).to(dtype)
+    zero = torch.zeros((), dtype=dtype, device=classes.device)
+    return zero.expand(*classes.shape, count).scatter(-1, classes.unsqueeze(-1), 1)
 
 
 def _shares(variables: Discrete, k: int, generator: Generator | None) -> tuple[Tensor, Tensor]:

@@ -144,8 +144,7 @@ class Other(Variables):
         if names is not None:
             named = {name: named[name] for name in names}
         if type(base) is td.Normal:  # written out, because it is the commonest
-            scale = base.scale.detach()
-            steps = (noise.promote(points) - base.loc.detach()) / scale
+            steps, scale = samplers.noise_of(base, points), base.scale.detach()
             return tuple((steps if name == "loc" else steps.square() - 1) / scale for name in named)
         # Each point gets its own copy of the parameters, so that one backward pass gives every score.
         copies = tuple(p.detach().expand(points.shape[0], *p.shape) for p in named.values())

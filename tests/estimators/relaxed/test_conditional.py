@@ -15,14 +15,15 @@ from torch import Tensor
 
 from estimators.relaxed.problems import PROBLEMS, THRESHOLD, bits, both, estimates, exact, f, largest_z, rebuilt
 from sampleprop import families
-from sampleprop.costs import Softening
+from sampleprop.costs import Costs, Softening
 from sampleprop.estimators.relaxed import conditional
 from sampleprop.estimators.relaxed.rebar import REBAR
 from sampleprop.estimators.relaxed.relaxation import harden, soften
 
 
 def corrected(variables: Any, draw: conditional.Draw, c: Any) -> Tensor:
-    return conditional.correction(variables, draw, variables.score(draw.points), c)
+    costs = Costs(torch.zeros(len(draw.points)))
+    return conditional.correction(variables, draw, variables.score(draw.points), c, costs)
 
 
 def coupling(variables: families.Discrete, points: Tensor, z: Tensor) -> Tensor:
@@ -59,14 +60,14 @@ def test_the_correction_is_what_autograd_gives_through_the_noise(problem: str, c
     (wanted,) = torch.autograd.grad(wanted, phi)
     draw = conditional.Draw(points, z, None if coupled else conditioned.detach())
     torch.testing.assert_close(
-        corrected(variables, draw, conditional.with_gradient(c)).mean(0),
+        corrected(variables, draw, conditional.with_gradient(c)),
         wanted,
     )
 
     def by_hand(z: Tensor) -> tuple[Tensor, Tensor]:
         return conditional.squashed(variables, z, Softening(torch.tensor(-0.7)), conditional.with_gradient(f))
 
-    torch.testing.assert_close(corrected(variables, draw, by_hand).mean(0), wanted)
+    torch.testing.assert_close(corrected(variables, draw, by_hand), wanted)
 
 
 @both
@@ -87,13 +88,7 @@ def test_small_probabilities_keep_their_precision() -> None:
         draw = conditional.Draw(torch.ones(1, 3, dtype=dtype), z, z.clone())
         y = torch.tensor([1.0, 2.0, 3.0], dtype=dtype)
         # Through a linear c the correction is y - y + (1 - ∂z̃/∂φ) y less the score's part.
-        results.append(
-            conditional.correction(
-                variables, draw, variables.score(draw.points), lambda z, y=y: ((z * y).sum(-1), y.expand_as(z))
-            )
-            .squeeze(0)
-            .double()
-        )
+        results.append(corrected(variables, draw, lambda z, y=y: ((z * y).sum(-1), y.expand_as(z))).double())
     torch.testing.assert_close(*results, rtol=1e-6, atol=0.0)
 
 

@@ -18,7 +18,7 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import copulas
-from sampleprop.families import OneHots
+from sampleprop.families import OneHots, one_hot
 from sampleprop.surrogate import surrogate, unsqueeze_to
 
 
@@ -89,7 +89,8 @@ class CARMS(Estimator[OneHots, Draw]):
         first = nnf.pad(on.to(torch.uint8), (0, 1), value=1).argmax(
             -1, keepdim=True
         )  # [samples, *batch, *variables, 1]
-        return Draw((order.argsort(-1) == first).to(variables.dtype), order)
+        chosen = order.expand(self.draws, *order.shape).gather(-1, first).squeeze(-1)  # [samples, *batch, *variables]
+        return Draw(one_hot(chosen, order.shape[-1], variables.dtype), order)
 
     def estimate(self, variables: OneHots, draw: Draw, costs: Costs) -> Tensor:
         value = costs.mean()
@@ -113,9 +114,8 @@ def _order(logits: Tensor) -> Tensor:
 
 def _sticks(logits: Tensor, order: Tensor) -> Tensor:
     """β, [..., classes - 1]: the probability of each class given none before it. The last class takes what is left."""
-    ordered = logits.gather(-1, order)
-    left = ordered.flip(-1).logcumsumexp(-1).flip(-1)
-    return (ordered - left).exp()[..., :-1]
+    ordered = logits.gather(-1, order).exp()
+    return (ordered / ordered.flip(-1).cumsum(-1).flip(-1))[..., :-1]  # what is left holds the largest one
 
 
 def _weights(copula: copulas.Copula, k: int, beta: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sampleprop.families import Enumerable, Structures
 from sampleprop.surrogate import unsqueeze_to
+from sampleprop.tracing import inspectable
 
 
 def refusal(name: str, limit: int, variables: Enumerable) -> str | None:
@@ -26,4 +27,6 @@ def shown_to_f(variables: Enumerable, states: Tensor, possible: Tensor) -> Tenso
         states: [n, *batch, *event], or with dimensions of size 1 for the batch.
         possible: [n, *batch].
     """
+    if inspectable(possible) and not possible.is_cuda and bool(possible.all()):
+        return states.expand(*possible.shape, *variables.event_shape)
     return torch.where(unsqueeze_to(possible, states.dim()), states, variables.mode())

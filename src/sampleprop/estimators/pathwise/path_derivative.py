@@ -5,7 +5,9 @@ Normal variables, the commonest, are written out: z = μ + σ ε, where ε does 
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from torch.distributions import Normal
 
 from sampleprop import noise, sums
 from sampleprop.families import Variables
+from sampleprop.families.samplers import noise_of
 from sampleprop.surrogate import surrogate, unsqueeze_to
 from sampleprop.tracing import gradient_asked, value_and_grad
 
@@ -23,8 +26,8 @@ def log_prob_of_samples(variables: Variables, points: Tensor) -> Tensor:
     if not (type(base) is Normal and variables.attached):
         return variables.log_prob(points)
     with torch.no_grad():
-        epsilon = epsilon_of(base, points)
-    return _standard_log_prob(variables, epsilon) - variables.sum(noise.promote(base.scale).log())
+        epsilon = noise_of(base, points)
+    return _log_prob(variables, epsilon, noise.promote(base.scale))
 
 
 def log_prob_and_gradient(variables: Variables, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,8 +35,8 @@ def log_prob_and_gradient(variables: Variables, points: Tensor) -> tuple[Tensor,
     base = variables.base
     with torch.no_grad():
         if type(base) is Normal:
-            scale, epsilon = noise.promote(base.scale), epsilon_of(base, points)
-            return _standard_log_prob(variables, epsilon) - variables.sum(scale.log()), epsilon / -scale
+            scale, epsilon = noise.promote(base.scale), noise_of(base, points)
+            return _log_prob(variables, epsilon, scale), epsilon / -scale
         log_q, (gradient,) = value_and_grad(variables.log_prob, points.detach())
     return log_q, gradient
 
@@ -59,23 +62,22 @@ def add_through_samples(
     base = variables.base
     # From points of half precision ε is not known well enough: through the costs, they get the ε that was drawn.
     if not (type(base) is Normal and variables.attached and points.dtype.itemsize >= 4):
-        gradient = torch.stack([unsqueeze_to(w, g.dim()) * g for w, g in terms]).sum(0)
+        gradient = _total(unsqueeze_to(w, g.dim()) * g for w, g in terms)
         return add_gradient(name, value, variables, points, gradient)
     # Summed over the samples at once: ∂z/∂μ is 1 and ∂z/∂σ is ε.
-    parameters, gradients = [base.loc], [sum(sums.over_samples(w, g) for w, g in terms)]
+    parameters, gradients = [base.loc], [_total(sums.over_samples(w, g) for w, g in terms)]
     if gradient_asked(base.scale):
-        epsilon = epsilon_of(base, points)
+        epsilon = noise_of(base, points)
         parameters.append(base.scale)
-        gradients.append(sum(sums.over_samples(w, g * epsilon) for w, g in terms))
+        gradients.append(_total(sums.over_samples(w, g * epsilon) for w, g in terms))
     return surrogate(name, value, tuple(parameters), tuple(gradients))
 
 
-def epsilon_of(base: Normal, points: Tensor) -> Tensor:
-    """The standard noise that made these points, without graph."""
-    return (noise.promote(points.detach()) - base.loc.detach()) / base.scale.detach()
+def _total(terms: Iterable[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, terms)
 
 
-def _standard_log_prob(variables: Variables, epsilon: Tensor) -> Tensor:
-    """The log-density of ε, [k, *batch]."""
-    size = math.prod(variables.event_shape)
-    return -sums.squared_length(epsilon, variables.event_ndim) / 2 - size * math.log(2 * math.pi) / 2
+def _log_prob(variables: Variables, epsilon: Tensor, scale: Tensor) -> Tensor:
+    """The log-density of μ + σ ε, [k, *batch]."""
+    each = torch.addcmul(-scale.log(), epsilon, epsilon, value=-0.5).sub_(math.log(2 * math.pi) / 2)
+    return variables.sum(each)

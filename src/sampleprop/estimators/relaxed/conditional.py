@@ -29,7 +29,6 @@ from sampleprop import checks, noise, sums
 from sampleprop.costs import Costs, F, Soft, Softening
 from sampleprop.estimators.relaxed.relaxation import harden, perturbation, soften, through_soft
 from sampleprop.families import Bernoullis, Discrete, OneHots
-from sampleprop.surrogate import unsqueeze_to
 from sampleprop.tracing import value_and_grad, vjp
 
 Pullback = Callable[[Tensor], Tensor]  # from y to the derivative of ⟨correction, y⟩ with respect to log τ
@@ -77,8 +76,9 @@ def latent(variables: Discrete, points: Tensor, generator: Generator | None) -> 
         return -torch.lerp(torch.logaddexp(log_e - logits, of_sample), of_sample, points.to(log_e.dtype))
     # For x = 1 this is logit + logit(1 - p + p v), in a form where nothing cancels at large logits; for x = 0 mirrored.
     v = noise.uniform(points.shape, logits, generator)
-    side = 2 * points - 1
-    return side * (functional.softplus(side * logits + v.log()) - torch.log1p(-v))
+    side = 2 * points.to(v.dtype) - 1
+    upper = functional.softplus(torch.addcmul(v.log(), side, logits))
+    return side * (upper - v.neg_().log1p_())
 
 
 def finite(logits: Tensor) -> Tensor:
@@ -113,7 +113,9 @@ def squashed(variables: Discrete, z: Tensor, softening: Softening, c: WithGradie
     return values, through_soft(isinstance(variables, Bernoullis), relaxed, gradient) / temperature
 
 
-def correction(variables: Discrete, draw: Draw, score: Tensor, c: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+def correction(
+    variables: Discrete, draw: Draw, score: Tensor, c: Callable[[Tensor], tuple[Tensor, Tensor]], costs: Costs
+) -> Tensor:
     r"""A gradient of mean zero with respect to the logits, for any function c of the noisy logits.
 
     .. math:: \nabla_\phi c(z) - \nabla_\phi c(\tilde z) - c(\tilde z) \nabla_\phi \log p_\phi(x)
@@ -125,9 +127,10 @@ def correction(variables: Discrete, draw: Draw, score: Tensor, c: Callable[[Tens
         draw: x, z and z̃.
         score: ∇_φ log p_φ(x), [k, *batch, *event].
         c: from [m, *batch, *event] to [m, *batch] and the gradient with respect to them; called once.
+        costs: of the draw; they say which samples count.
 
     Returns:
-        [k, *batch, *event], one for each sample; attached to what c is attached to, if gradients are enabled.
+        [*batch, *event], averaged over the samples; attached to what c is attached to, if gradients are enabled.
     """
     points, z, conditional, _ = draw
     values, gradient = c(z if conditional is None else torch.cat([z, conditional]))  # [k or 2k, *batch, ...]
@@ -137,7 +140,7 @@ def correction(variables: Discrete, draw: Draw, score: Tensor, c: Callable[[Tens
         values = values[len(points) :]
         free, gradient = gradient.chunk(2)
         path = free - gradient + _difference(variables, points, conditional, gradient)
-    return path - unsqueeze_to(values, path.dim()) * score
+    return costs.average(path) - weighted(costs, values, score)
 
 
 def relaxed_correction(
@@ -176,7 +179,7 @@ def relaxed_correction(
 
     def of_temperature(rows: Tensor) -> Tensor:
         f = watched if learn else c
-        return costs.average(correction(variables, draw, score, lambda z: squashed(variables, z, at(rows), f)))
+        return correction(variables, draw, score, lambda z: squashed(variables, z, at(rows), f), costs)
 
     def pullback(y: Tensor) -> Tensor:
         with torch.no_grad():
@@ -234,5 +237,7 @@ def _difference(variables: Discrete, points: Tensor, z: Tensor, y: Tensor) -> Te
     if isinstance(variables, OneHots):
         weighted = (z - z.amax(-1, keepdim=True)).exp() * y
         return weighted - variables.fixed_probs * weighted.sum(-1, keepdim=True)
-    other = ((1 - 2 * points) * variables.logits.detach()).sigmoid()  # P(1 - x)
-    return (other + (1 - other) * (-z.abs()).exp()) * y
+    logits, taken = variables.logits.detach(), variables.one_hot(points)
+    other = torch.lerp(logits.sigmoid(), (-logits).sigmoid(), taken)  # P(1 - x); lerp is fast, and exact at 0 and 1
+    kept = torch.lerp(z.abs().neg_().exp_(), torch.ones_like(logits), other)  # P(1 - x) + P(x) exp(-|z|)
+    return y * kept

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from sampleprop import noise
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Tempered, probit
+from sampleprop.estimators.relaxed.relaxation import Tempered, probit, tempered
 from sampleprop.families import Bernoullis
 
 
@@ -76,4 +76,4 @@ class GaussianRelaxedBernoulli(Tempered[Bernoullis]):
 
     def points_from(self, variables: Bernoullis, epsilon: Tensor) -> Tensor:
         """The gates for this noise, [k, *batch, *event]."""
-        return (0.5 + (probit(variables.logits) + epsilon) / self.temperature).clamp(0, 1)
+        return tempered(probit(variables.logits) + self.temperature / 2, epsilon, self.temperature).clamp(0, 1)

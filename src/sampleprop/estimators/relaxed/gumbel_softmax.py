@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Generator, Tensor
 
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Tempered, perturbation, soften
+from sampleprop.estimators.relaxed.relaxation import Tempered, perturbation, soften, tempered
 from sampleprop.families import Bernoullis, OneHots
 
 
@@ -62,4 +62,4 @@ class GumbelSoftmax(Tempered[Bernoullis | OneHots]):
 
     def points_from(self, variables: Bernoullis | OneHots, noise: Tensor) -> Tensor:
         """The relaxed points for this noise, [k, *batch, *event]."""
-        return soften(variables, (variables.logits + noise) / self.temperature)
+        return soften(variables, tempered(variables.logits, noise, self.temperature))

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from sampleprop import noise
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import HUGE, Tempered, probit
+from sampleprop.estimators.relaxed.relaxation import HUGE, Tempered, probit, tempered
 from sampleprop.families import Bernoullis, Discrete, OneHots
 from sampleprop.tracing import inspectable
 
@@ -85,7 +85,7 @@ class InvertibleGaussian(Tempered[Bernoullis | OneHots]):
 
     def points_from(self, variables: Bernoullis | OneHots, epsilon: Tensor) -> Tensor:
         """The relaxed points for this noise, one number for each stick: [k, *batch, *event]."""
-        scores = (probit(_sticks(variables)) + epsilon) / self.temperature
+        scores = tempered(probit(_sticks(variables)), epsilon, self.temperature)
         if isinstance(variables, Bernoullis):
             return scores.sigmoid()
         taken = functional.pad(functional.logsigmoid(scores), (0, 1))  # the last class takes what is left

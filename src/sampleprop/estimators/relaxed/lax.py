@@ -18,11 +18,11 @@ from sampleprop.baselines.baseline import squared_length
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
-from sampleprop.estimators.pathwise.path_derivative import epsilon_of
 from sampleprop.estimators.relaxed.critic import QuadraticCritic, critic_with_gradient
 from sampleprop.families import Variables, recognize, with_parameters
 from sampleprop.families.parameters import asked
 from sampleprop.families.reparameterized import Reparameterized
+from sampleprop.families.samplers import noise_of
 from sampleprop.surrogate import surrogate, train, unsqueeze_to
 from sampleprop.tracing import value_and_grad
 
@@ -124,7 +124,7 @@ class LAX(Estimator[Variables, Draw]):
         named, base = variables.parameters, variables.base
         if type(base) is Normal:  # written out, because it is the commonest
             points = variables.sample(self.draws, generator)
-            return Draw(points, (torch.ones_like(base.loc).expand_as(points), epsilon_of(base, points)))
+            return Draw(points, (torch.ones_like(base.loc).expand_as(points), noise_of(base, points)))
 
         def sample(*tensors: Tensor) -> Tensor:
             moved = with_parameters(variables.dist, dict(zip(named, tensors, strict=True)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Generator, Tensor
 
 from sampleprop import noise
@@ -72,4 +73,4 @@ class LogisticNormalSoftmax(Tempered[Bernoullis | OneHots]):
         """The relaxed points for this noise, [k, *batch, *event]."""
         # A bit is decided by the difference of two draws, a one-hot by each of its classes' own.
         scale = SCALE if isinstance(variables, Bernoullis) else SCALE / math.sqrt(2)
-        return soften(variables, (variables.logits + scale * epsilon) / self.temperature)
+        return soften(variables, torch.addcmul(variables.logits / self.temperature, epsilon, scale / self.temperature))

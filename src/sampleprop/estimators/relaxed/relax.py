@@ -157,7 +157,7 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
             with nullcontext() if learn else torch.no_grad():
                 # Attached to ψ and τ: the loss of `train` differentiates the gradient of the critic once more.
                 squashed = partial(conditional.squashed, variables, softening=softening, c=c)
-                gradient = gradient + costs.average(conditional.correction(variables, draw, score, squashed))
+                gradient = gradient + conditional.correction(variables, draw, score, squashed, costs)
         else:  # A plain function may close over θ, so it is evaluated without gradient.
             added, of_critic = relaxed_correction(variables, draw, score, c, softening, costs, by_temperature)
             gradient = gradient + added

@@ -78,6 +78,11 @@ def perturbation(variables: Discrete, k: int, generator: Generator | None) -> Te
     return standard((k, *variables.logits.shape), variables.logits, generator)
 
 
+def tempered(logits: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:
+    """(logits + noise) / temperature, with one pass over the samples: the logits are divided before they are copied."""
+    return torch.addcmul(logits / temperature, noise, 1 / temperature)
+
+
 def soften(variables: Discrete, scores: Tensor) -> Tensor:
     """The probabilities of which the scores are the logits: sigmoid for bits, softmax for one-hots."""
     return scores.sigmoid() if isinstance(variables, Bernoullis) else softmax(scores)
@@ -158,7 +163,7 @@ def _summed(x: Tensor, like: Tensor) -> Tensor:
 def harden(variables: Discrete, scores: Tensor) -> Tensor:
     """The sample that these scores decide, without graph: 1[score > 0] for bits, the argmax for one-hots."""
     if isinstance(variables, Bernoullis):
-        return (scores.detach() > 0).to(scores.dtype)
+        return scores.detach().sign().clamp_min(0)  # booleans are slow to make and to convert
     return one_hot(scores.detach().argmax(-1), scores.shape[-1], scores.dtype)
 
 
