@@ -56,7 +56,8 @@ def test_they_are_the_sums_of_the_products(batch: tuple[int, ...], event: tuple[
 
 
 @pytest.mark.parametrize(
-    ("dtype", "setting", "count"), [(torch.float32, "highest", 2), (torch.float32, "high", 0), (torch.float64, "high", 2)]
+    ("dtype", "setting", "count"),
+    [(torch.float32, "highest", 2), (torch.float32, "high", 0), (torch.float64, "high", 2)],
 )
 def test_no_product_of_matrices_that_would_be_rounded(
     dtype: torch.dtype, setting: str, count: int, precision: None
