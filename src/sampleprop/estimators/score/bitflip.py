@@ -98,9 +98,8 @@ def by_flip(variables: Bernoullis, draw: Draw, costs: Tensor, probe_costs: Tenso
     if not bits:
         return variables.variance
     index = draw.flipped.unsqueeze(-1)
-    bit = variables.one_hot(
-        pivots.gather(-1, index)
-    )  # in the dtype of the logits, because that of points may not hold D
+    # In the dtype of the logits, because D may be too large for that of the points.
+    bit = variables.one_hot(pivots.gather(-1, index))
     signs = torch.rsub(bit, bits, alpha=2 * bits)  # (1 - 2 x) D, [pivots, *batch, 1]
     rise = (probe_costs - costs).unsqueeze(-1) * signs  # from 0 to 1
     rises = rise.new_zeros(()).expand(pivots.shape).scatter(-1, index, rise)
