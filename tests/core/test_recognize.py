@@ -196,3 +196,17 @@ def test_the_largest_uniform_number_draws_a_class(kind: type[Distribution], monk
         assert points.max() < 200
     else:
         assert (points.sum(-1) == 1).all()
+
+
+def test_scores_of_some_parameters_hold_the_others():
+    """A mixture, or a distribution with several needed arguments, is rebuilt with all of its parameters."""
+    loc = torch.randn(3, 2, requires_grad=True)
+    mixture = td.MixtureSameFamily(td.Categorical(logits=torch.randn(3, 2)), td.Normal(loc, torch.ones(3, 2)))
+    for dist in (mixture, td.StudentT(torch.full((3,), 4.0), loc[:, 0], torch.ones(3))):
+        variables = families.recognize(dist)
+        points = torch.randn(5, 3)
+        every = dict(zip(variables.parameters, variables.scores(points), strict=True))
+        assert len(every) == 3
+        for name, expected in every.items():
+            (found,) = variables.scores(points, (name,))
+            torch.testing.assert_close(found, expected)

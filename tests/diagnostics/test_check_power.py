@@ -20,7 +20,7 @@ def test_a_typical_mistake_is_found(name: str) -> None:
 NAMED = {
     "no_grad around the encoder": "an encoder that ran under `torch.no_grad()`",
     "no_grad around the decoder, black box": "a decoder whose own parameters get no gradient",
-    "KL with a detached law": "a KL term outside of f",
+    "KL with a detached law": "a KL term outside f",
     "rewards for costs": "a cost with the wrong sign",
 }
 

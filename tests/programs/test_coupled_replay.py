@@ -75,12 +75,12 @@ def changed_noise_used_again(patch: pytest.MonkeyPatch) -> None:
 
     def sample(self: Any, variables: Any, estimator: Any, context: Any, name: Any) -> Tensor:
         if bool((self.position > self.chosen).all()):
-            generator, number = self.generator, self.position - 1
-            self.generator = lambda name, device: coupled_replay.stream(STREAMS[-1].seed, number, device)
+            source, number = self.source, self.position - 1
+            self.source = lambda name, device: coupled_replay.stream(STREAMS[-1].seed, number, device)
             try:
                 return SAMPLE(self, variables, estimator, context, name)
             finally:
-                self.generator = generator
+                self.source = source
         return SAMPLE(self, variables, estimator, context, name)
 
     begin = coupled_replay._Streams.begin

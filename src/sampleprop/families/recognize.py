@@ -141,20 +141,19 @@ class Other(Variables):
 
     def scores(self, points: Tensor, names: Sequence[str] | None = None) -> tuple[Tensor, ...]:
         base, named = self.base, self.parameters
-        if names is not None:
-            named = {name: named[name] for name in names}
+        names = tuple(named) if names is None else names
         if type(base) is td.Normal:  # written out, because it is the commonest
             steps, scale = samplers.noise_of(base, points), base.scale.detach()
-            return tuple((steps if name == "loc" else steps.square() - 1) / scale for name in named)
+            return tuple((steps if name == "loc" else steps.square() - 1) / scale for name in names)
         # Each point gets its own copy of the parameters, so that one backward pass gives every score.
-        copies = tuple(p.detach().expand(points.shape[0], *p.shape) for p in named.values())
+        copies = {name: p.detach().expand(points.shape[0], *p.shape) for name, p in named.items()}
 
         def total(*tensors: Tensor) -> Tensor:
-            moved = parameters.with_parameters(self.dist, dict(zip(named, tensors, strict=True)))
+            moved = parameters.with_parameters(self.dist, copies | dict(zip(names, tensors, strict=True)))
             return recognize(moved).log_prob(points).sum()
 
         with torch.no_grad():
-            return value_and_grad(total, *copies)[1]
+            return value_and_grad(total, *(copies[name] for name in names))[1]
 
 
 class Plain(Other):
