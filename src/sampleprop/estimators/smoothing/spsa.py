@@ -69,4 +69,5 @@ class SPSA(PerturbedParameters):
 
     @staticmethod
     def _direction(shape: Sequence[int], like: Tensor, generator: Generator | None) -> Tensor:
-        return noise.cast(noise.uniform(shape, like, generator).mul_(2).floor_().mul_(-2).add_(1), like.dtype)  # = 1 / Δ
+        signs = noise.uniform(shape, like, generator).mul_(2).floor_().mul_(-2).add_(1)  # = 1 / Δ
+        return noise.cast(signs, like.dtype)
