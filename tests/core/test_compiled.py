@@ -44,3 +44,22 @@ def test_one_graph_for_two_batch_sizes(estimator: sp.Estimator) -> None:
         assert encoder.weight.grad.abs().sum() > 0
     assert counters["stats"]["unique_graphs"] == 1
     assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize("bits", [3, 200])
+@pytest.mark.parametrize("estimator", [sp.BitFlip(), sp.BitFlip(2), sp.UGC(4)], ids=str)
+def test_noise_that_only_the_gradient_needs_is_drawn_once(estimator: sp.Estimator, bits: int) -> None:
+    """A compiler may run in the backward pass again what the value does not need; the choice of a bit is such noise."""
+
+    def step(logits: Tensor) -> Tensor:
+        q = Independent(Bernoulli(logits=logits), 1)
+        return sp.expect(lambda x: (x.sum(-1) - 0.3).square(), q, estimator)
+
+    torch._dynamo.reset()
+    given, found = torch.randn(5, bits), []
+    for function in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
+        torch.manual_seed(0)
+        logits = given.clone().requires_grad_()
+        function(logits).sum().backward()
+        found.append(logits.grad)
+    torch.testing.assert_close(*found)
