@@ -25,7 +25,7 @@ from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import jumps
 from sampleprop.estimators.coupled.jumps import COUNTS, Jumps
 from sampleprop.estimators.through_points import ThroughPoints
-from sampleprop.families import Bernoullis, Discrete, OneHots, Variables, one_hot
+from sampleprop.families import Bernoullis, Discrete, OneHots, Variables
 from sampleprop.families.parameters import device_of
 from sampleprop.programs.fold import refuse_nonfinite
 from sampleprop.programs.folding import no_cost, require_cost
@@ -294,7 +294,8 @@ class _Table:
         """The value of a site with the chosen coordinate moved, [*batch, *event]; for rows that chose it."""
         found = self.moves[index]
         shape = found.weights.shape[1:]  # [*batch, *coordinates, sides]
-        hot = one_hot(entry - self.starts[index], shape[entry.dim() :].numel(), torch.bool).reshape(shape)
+        own = torch.arange(shape[entry.dim() :].numel(), device=entry.device) + self.starts[index]
+        hot = (entry.unsqueeze(-1) == own).reshape(shape)  # none, in rows that chose another site
         # An entry of weight 0 is chosen only where all have none; its outcome may be impossible, so nothing moves.
         hot = hot & (found.weights.squeeze(0) > 0)
         if isinstance(site.variables, OneHots):
