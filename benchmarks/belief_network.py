@@ -111,13 +111,8 @@ class ByHand(nn.Module):
         return cost1.detach()
 
 
-class Flat(nn.Module):
+class Flat(ByHand):
     """What the program computes, in one function: REBAR with z in the place of z̃, by the derivative in closed form."""
-
-    def __init__(self, network: Network, pixels: int) -> None:
-        super().__init__()
-        self.network = network
-        self.layers = nn.ModuleList([Layer(pixels), Layer(pixels)])
 
     def backward(self, x: Tensor) -> Tensor:
         """Set the gradients of the mean negative ELBO, and of what learns; return its value for each image."""
