@@ -116,14 +116,14 @@ def unsqueeze_to(x: Tensor, ndim: int) -> Tensor:
     return x.reshape(x.shape + (1,) * missing)
 
 
-def _needing(value: Tensor, gradients: Sequence[Tensor]) -> Tensor:
-    """The value, which depends on the gradients by a zero of each.
+def needing(value: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """The value, which depends on the other tensors by a zero of each; for the forward pass of compiled code.
 
     A compiler may run in the backward pass again what the value does not need. Noise that only the gradient needs would
     then be drawn twice: one draw in the costs, another one in what they are multiplied with.
     """
-    for gradient in gradients:
-        zero = 0 * gradient.reshape(-1)[:1].nan_to_num(0.0, 0.0, 0.0).sum()
+    for other in others:
+        zero = 0 * other.reshape(-1)[:1].nan_to_num(0.0, 0.0, 0.0).sum()
         value = value + zero.to(value.dtype)
     return value
 
@@ -134,7 +134,7 @@ class _Surrogate(Function):
     @staticmethod
     def forward(name: str, value: Tensor, learned: int, *tensors: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
-            return _needing(value, tensors[len(tensors) // 2 :])
+            return needing(value, tensors[len(tensors) // 2 :])
         return value.clone()
 
     @staticmethod

@@ -18,7 +18,7 @@ from sampleprop.estimators.through_points import Draw as Draw
 from sampleprop.estimators.through_points import ThroughPoints
 from sampleprop.families import Bernoullis, Discrete, Variables, one_hot
 from sampleprop.softmax import softmax, softmax_backward
-from sampleprop.surrogate import guarded, refused
+from sampleprop.surrogate import guarded, needing, refused
 from sampleprop.tracing import apply, differentiable_backward, inspectable
 
 V = TypeVar("V", bound=Variables)
@@ -127,6 +127,8 @@ class _ThroughSoftmax(Function):
 
     @staticmethod
     def forward(name: str, bits: bool, weights: tuple[float, ...], points: Tensor, *given: Tensor | None) -> Tensor:
+        if torch.compiler.is_compiling():
+            return needing(points, [soft for soft in given[2:] if soft is not None])
         return points.clone()
 
     @staticmethod
