@@ -1,10 +1,10 @@
-"""Where the time of a small step goes: from the tight yardstick to the library, one promise after another.
+"""Where the time of a step goes: from the tight yardstick to the library, one promise after another.
 
-    python benchmarks/layers.py [NAME ...] [--rounds N]
+    python benchmarks/layers.py [NAME ...] [--workload toy-1|toy-1000|categorical|vae] [--rounds N]
 
-One variable and the default number of samples. Each column adds something to the column before it, in one flat
-function; `recognition` is the last of these, and so the least that a step with all checks takes. One thread, medians
-over interleaved rounds, in µs of the thread's own time.
+The default number of samples, and one variable unless another workload is asked for. Each column adds something to the
+column before it, in one flat function; `recognition` is the last of these, and so the least that a step with all checks
+takes. One thread, medians over interleaved rounds, in µs of the thread's own time.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from run import interleaved
 from sampleprop import graph
 from sampleprop.families import recognize
 from sampleprop.surrogate import guarded, straight_through, surrogate
-from workloads import toy
+from workloads import WORKLOADS, Workload
 
 # Those that take more than 1.3 of the naive step, in the table of docs/benchmarks.md or in a run near to it.
 SLOWEST = (
@@ -35,11 +35,11 @@ SLOWEST = (
 )
 
 
-def layers(name: str) -> dict[str, Estimate]:
+def layers(name: str, workload: Workload) -> dict[str, Estimate]:
     """From the parameter to the estimate, with more of what the library does in each."""
     case = CASES[name]
     kind, k = case.kinds[0], case.samples
-    workload, build = toy(kind, 1), KINDS[kind].dist
+    build = KINDS[kind].dist
     f, known, estimator = workload.cost, estimates(case, kind, k, workload), case.build(k)
     straight = getattr(estimator, "once", False)  # its points come from `straight_through`, which refuses by itself
     once = estimator.order(build(workload.parameter())) == 1 and not straight
@@ -128,23 +128,30 @@ def refusing_second_derivatives(function: Any, family: tight.Family) -> tuple[An
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=SLOWEST, metavar="NAME", help=", ".join(CASES))
+    parser.add_argument("--workload", choices=WORKLOADS, default="toy-1")
     parser.add_argument("--rounds", type=int, default=400)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     for number, name in enumerate(arguments.names):
-        step = toy(CASES[name].kinds[0], 1).step
+        workload = WORKLOADS[arguments.workload](CASES[name].kinds[0])
+        if workload is None:
+            parser.error(f"{arguments.workload} has no variables for {name}")
         steps: dict[str, Callable[[], object]] = {
-            key: functools.partial(step, estimate) for key, estimate in layers(name).items()
+            key: functools.partial(workload.step, estimate) for key, estimate in layers(name, workload).items()
         }
         times = interleaved(steps, arguments.rounds, math.inf)
         if not number:
-            print(f"| | {' | '.join(times)} | flat over naive | library over naive |")
-            print("|---|" + "--:|" * (len(times) + 2))
+            compared = [
+                f"{which} over {yardstick}" for yardstick in ("naive", "tight") for which in ("flat", "library")
+            ]
+            print(f"| | {' | '.join((*times, *compared))} |")
+            print("|---|" + "--:|" * (len(times) + len(compared)))
         cells = [f"{1e6 * statistics.median(found):.0f}" for found in times.values()]
-        for key in ("recognition", "library"):
-            ratios = (ours / theirs for ours, theirs in zip(times[key], times["naive"], strict=True))
-            cells.append(f"{statistics.median(ratios):.2f}")
+        for yardstick in ("naive", "tight"):
+            for key in ("recognition", "library"):
+                ratios = (ours / theirs for ours, theirs in zip(times[key], times[yardstick], strict=True))
+                cells.append(f"{statistics.median(ratios):.2f}")
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
