@@ -4,9 +4,10 @@ r"""The rule by which the arena orders estimators, its uncertainty, and how much
 
     variance × evaluations of the estimator / variance × evaluations of leave-one-out
 
-of one estimate each. Its score is the geometric mean: first over the budgets and seeds of a problem, then over the
-problems that it takes. Below 1 is better than leave-one-out at the same number of evaluations. A ratio counts as
-1/100 at least and as 100 at most, so that no single problem on which an estimator happens to be exact decides.
+of one estimate each. Its score is the geometric mean: first over the seeds of a problem at a budget, then over the
+budgets, then over the problems that it takes. Below 1 is better than leave-one-out at the same number of evaluations. A
+ratio counts as 1/100 at least and as 100 at most, so that no single problem on which an estimator happens to be exact
+decides.
 
 An estimator that is biased has no variance × cost, because no number of samples removes its bias. It has the mean
 squared error of N evaluations in all,
@@ -168,10 +169,10 @@ def score(competitor: Competitor, value: Value = by_evaluations) -> float:
 
 def by_problem(competitor: Competitor, value: Value = by_evaluations) -> dict[str, float]:
     """The geometric mean of the ratios on each problem."""
-    found: dict[str, list[float]] = {}
-    for where, cell in competitor.cells.items():
-        found.setdefault(where[0], []).append(value(cell))
-    return {problem: math.exp(fmean(logs)) for problem, logs in found.items()}
+    found: dict[str, dict[int, list[float]]] = {}
+    for (problem, _, budget), cell in competitor.cells.items():
+        found.setdefault(problem, {}).setdefault(budget, []).append(value(cell))
+    return {problem: math.exp(fmean(map(fmean, budgets.values()))) for problem, budgets in found.items()}
 
 
 def alternatives(records: Sequence[Record]) -> dict[str, list[float]]:
@@ -260,18 +261,19 @@ def _ordered(members: Sequence[Competitor]) -> list[Standing]:
 
 def _resampled(members: Sequence[Competitor], value: Value) -> torch.Tensor:
     """Scores of resamples, [resamples, members]: problems drawn with replacement, and seeds of each."""
-    problems, seeds = (sorted({where[i] for each in members for where in each.cells}) for i in (0, 1))
-    logs = torch.full((len(members), len(problems), len(seeds)), math.nan, dtype=torch.float64)
+    problems = sorted({where[0] for each in members for where in each.cells})
+    seeds = sorted({where[1] for each in members for where in each.cells})
+    budgets = max(len(PROBLEMS[problem].budgets) for problem in problems)
+    logs = torch.full((len(members), len(problems), len(seeds), budgets), math.nan, dtype=torch.float64)
     for i, each in enumerate(members):
-        found: dict[tuple[int, int], list[float]] = {}
-        for (problem, seed, _), cell in each.cells.items():
-            found.setdefault((problems.index(problem), seeds.index(seed)), []).append(value(cell))
-        for (j, k), values in found.items():
-            logs[i, j, k] = fmean(values)
+        for (problem, seed, budget), cell in each.cells.items():
+            place = PROBLEMS[problem].budgets.index(budget)
+            logs[i, problems.index(problem), seeds.index(seed), place] = value(cell)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(len(problems), (RESAMPLES, len(problems)), generator=generator)
-    of_seeds = torch.randint(len(seeds), (RESAMPLES, len(problems), len(seeds)), generator=generator)
-    samples = [each[drawn].gather(2, of_seeds).nanmean(2).nanmean(1) for each in logs]  # [resamples] each
+    of_seeds = torch.randint(len(seeds), (RESAMPLES, len(problems), len(seeds), 1), generator=generator)
+    of_seeds = of_seeds.expand(-1, -1, -1, budgets)
+    samples = [each[drawn].gather(2, of_seeds).nanmean(2).nanmean(2).nanmean(1) for each in logs]  # [resamples] each
     return torch.stack(samples, 1).exp()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from sampleprop.certificates import certify
 from sampleprop.estimator import Estimator
 from sampleprop.lab.arena import entrants, records
 from sampleprop.lab.arena.cells import YARDSTICK, Key, Measured, Settings
-from sampleprop.lab.arena.problems import PROBLEMS, TOO_LONG
+from sampleprop.lab.arena.problems import FEWER_SEEDS, PROBLEMS
 from sampleprop.lab.arena.records import Record
 from sampleprop.lab.measure import configurations, progress, workers
 from sampleprop.lab.measure.runs import Piece
@@ -57,7 +58,7 @@ class Order(NamedTuple):
             for seed in self.seeds
             for budget in (PROBLEMS[problem].budgets[1:2] if self.quick else PROBLEMS[problem].budgets)
             for steps in trained
-            if (entrant, problem, budget) not in TOO_LONG
+            if seed < FEWER_SEEDS.get((entrant, problem, budget), math.inf)
         ]
 
 
