@@ -26,6 +26,7 @@ import belief_network  # noqa: E402
 import chain  # noqa: E402
 import report  # noqa: E402
 import run  # noqa: E402
+import scaling  # noqa: E402
 from cases import CASES, KINDS, estimates  # noqa: E402
 from workloads import toy  # noqa: E402
 
@@ -345,3 +346,17 @@ def test_bars_against_the_other_checkout(row, bar: str) -> None:
 def test_the_bar_of_the_compiled_chain(eager: float, verdict: str) -> None:
     row = measured("bits, 50 variables", "chain, compiled", 1, eager=eager)
     assert f"{verdict}: compiled chain of 50: none above 0.2 of eager" in bars.report([row])
+
+
+@pytest.mark.parametrize("panel", scaling.PANELS)
+def test_each_line_of_a_panel_takes_a_step_of_every_kind_of_size(panel: str) -> None:
+    sizes, lines = scaling.PANELS[panel]
+    for size in sizes[:2]:
+        found = scaling.steps(lines, size)
+        assert list(found) == ["f alone", *lines]
+        for step in found.values():
+            step()
+
+
+def test_a_step_with_too_many_points_is_left_out() -> None:
+    assert "LocalExpectation" not in scaling.steps(scaling.PANELS["variables"][1], 10_000)

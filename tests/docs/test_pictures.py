@@ -47,6 +47,7 @@ SMALL: dict[str, dict[str, int]] = {
     "rebar": {"replicates": 2000},
     "relax": {"replicates": 2000},
     "reparameterization": {"replicates": 20_000},
+    "scaling": {},
     "score_pathwise": {"replicates": 10_000},
     "step_times": {},
     "straight_through": {"replicates": 5000},
