@@ -72,8 +72,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory, model: str) -> Path:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C cannot be sent to a process of its own there")
-def test_several_processes_and_ctrl_c_that_ends_them_and_keeps_what_is_finished(
-    tmp_path: Path, alone: Path, model: str
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_several_processes_and_a_signal_that_ends_them_and_keeps_what_is_finished(
+    tmp_path: Path, alone: Path, model: str, sent: signal.Signals
 ) -> None:
     arguments = ["compare", model, *QUICK, "--seeds", "4", "--jobs", "2", "--threads", "1", "--out", str(tmp_path)]
     # A process that was started in the background may ignore the signal.
@@ -86,13 +87,29 @@ def test_several_processes_and_ctrl_c_that_ends_them_and_keeps_what_is_finished(
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and len(numbers(tmp_path)) < len(numbers(alone)):
         time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the process and its workers
+    if sent is signal.SIGINT:
+        os.killpg(process.pid, sent)  # as a terminal does: to the process and its workers
+    else:
+        process.send_signal(sent)  # as `kill` does
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == INTERRUPTED, stderr
     assert "2 of 4 left" in stderr
     assert "ScoreFunction" in stdout
     assert "while 2 pieces ran at the same time" in " ".join(stdout.split())
     assert numbers(tmp_path) == numbers(alone)
+    assert not (members := _members(process.pid)), members
+
+
+def _members(group: int) -> list[str]:
+    """The processes of a group that are still there, after a moment to end."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return []
+        time.sleep(0.2)
+    return subprocess.run(["ps", "-o", "pid,args", "-g", str(group)], capture_output=True, text=True).stdout.splitlines()
 
 
 def test_a_dask_cluster_of_two_workers(tmp_path: Path, alone: Path, model: str) -> None:
