@@ -109,7 +109,8 @@ def _members(group: int) -> list[str]:
         except ProcessLookupError:
             return []
         time.sleep(0.2)
-    return subprocess.run(["ps", "-o", "pid,args", "-g", str(group)], capture_output=True, text=True).stdout.splitlines()
+    found = subprocess.run(["ps", "-o", "pid,args", "-g", str(group)], capture_output=True, text=True)
+    return found.stdout.splitlines()
 
 
 def test_a_dask_cluster_of_two_workers(tmp_path: Path, alone: Path, model: str) -> None:
