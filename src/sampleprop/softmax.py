@@ -26,12 +26,10 @@ def log_softmax(x: Tensor) -> Tensor:
 
 def softmax_backward(gradient: Tensor, probs: Tensor) -> Tensor:
     """The gradient with respect to x, from that with respect to probs = softmax(x)."""
-    result: Tensor
     if _slow(probs):
-        first, dtype = _last_first(gradient), probs.dtype
-        result = torch.ops.aten._softmax_backward_data(first, _last_first(probs), 0, dtype)
-        return result.movedim(0, -1).contiguous()
-    result = torch.ops.aten._softmax_backward_data(gradient, probs, -1, probs.dtype)
+        inner = probs * gradient
+        return torch.addcmul(inner, probs, inner.sum(-1, keepdim=True), value=-1)
+    result: Tensor = torch.ops.aten._softmax_backward_data(gradient, probs, -1, probs.dtype)
     return result
 
 

@@ -142,7 +142,7 @@ def test_half_precision_logits_are_normalized_in_single_precision() -> None:
 
 @pytest.mark.parametrize("kind", [td.Bernoulli, td.OneHotCategorical, td.Categorical])
 @pytest.mark.parametrize("k", [2, 40])  # a matrix product from 16 samples and 20,000 numbers on
-def test_weighted_scores_lead_to_the_gradient_of_the_log_prob_of_torch(kind: type[Distribution], k: int) -> None:
+def test_gradients_for_logits_lead_to_the_gradient_of_the_log_prob_of_torch(kind: type[Distribution], k: int) -> None:
     leaf = torch.randn(200, 3, generator=Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
     dist = td.Independent(kind(logits=leaf.expand(4, 200, 3)), 1)  # type: ignore[call-arg]
     variables = families.recognize(dist)
@@ -158,7 +158,7 @@ def test_weighted_scores_lead_to_the_gradient_of_the_log_prob_of_torch(kind: typ
         return torch.autograd.grad((weights * log_prob[: len(weights)]).sum(), leaf, retain_graph=True)[0]
 
     for each in (weights, weights[:1]):
-        torch.testing.assert_close(through(variables.weighted_score(points[: len(each)], each)), expected(each))
+        torch.testing.assert_close(through(variables.gradient_for_logits(points[: len(each)], each)), expected(each))
     centered = weights - weights.mean(0)
     torch.testing.assert_close(through(variables.weighted_points(points, centered)), expected(centered))
 

@@ -317,7 +317,7 @@ def test_scores_are_the_derivatives_of_log_prob(structure: Structure) -> None:
     (wanted,) = torch.autograd.grad((weights * dist.log_prob(points)).sum(), variables.logits, allow_unused=True)
     if wanted is None:  # packed from several parameters
         (wanted,) = torch.autograd.grad((weights * variables.log_prob(points)).sum(), variables.logits)
-    torch.testing.assert_close(variables.weighted_score(points, weights), wanted, **EXACT)
+    torch.testing.assert_close(variables.gradient_for_logits(points, weights), wanted, **EXACT)
     scores = variables.score(points)
     scaled = weights.reshape(weights.shape + (1,) * (scores.dim() - 2)) * scores
     torch.testing.assert_close(scaled.sum(0), wanted, **EXACT)

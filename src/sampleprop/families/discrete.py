@@ -114,11 +114,8 @@ class Discrete(Enumerable):
     def score(self, points: Tensor) -> Tensor:
         return self.one_hot(points) - self.fixed_probs
 
-    def weighted_score(self, points: Tensor, weights: Tensor) -> Tensor:
-        """Σ_k w_k ∇ log p(x_k) for the logits to pass on: [*batch, *event] for weights [k, *batch]; attached.
-
-        For normalized logits it lacks -Σ_k w_k p, which the backward pass of the normalization subtracts.
-        """
+    def gradient_for_logits(self, points: Tensor, weights: Tensor) -> Tensor:
+        """As `Enumerable` says; attached."""
         statistics, probs = self.one_hot(points), self.probs if torch.is_grad_enabled() else self.fixed_probs
         if weights.shape[0] == 1:
             return sums.over_samples(weights, statistics - probs)
@@ -126,7 +123,7 @@ class Discrete(Enumerable):
         return sums.over_samples(weights, statistics) - unsqueeze_to(weights.sum(0), self.logits.dim()) * probs
 
     def weighted_points(self, points: Tensor, weights: Tensor) -> Tensor:
-        """`weighted_score` for weights that sum to 0 over the samples, so that the probabilities drop out."""
+        """Σ_k w_k x_k as sufficient statistics: `gradient_for_logits` for weights that sum to 0 over the samples."""
         return sums.over_samples(weights, self.one_hot(points))
 
     def one_hot(self, points: Tensor) -> Tensor:
@@ -203,7 +200,8 @@ class Classes(Discrete):
     def outcomes(self) -> Tensor:
         return self.logits
 
-    def weighted_score(self, points: Tensor, weights: Tensor) -> Tensor:
+    def gradient_for_logits(self, points: Tensor, weights: Tensor) -> Tensor:
+        """Without -Σ_k w_k p, which the backward pass of the normalization subtracts."""
         return self.weighted_points(points, weights)
 
 
@@ -217,7 +215,8 @@ class OneHots(Classes):
         if self.logits.shape[-1] > FEW:
             return super().sample(k, generator)
         u, upto = _shares(self, k, generator)
-        reached = (u < upto).to(self.dtype)  # 1 for the class and all later ones
+        # 1 for the class and all later ones. Booleans are slow to make and to convert.
+        reached = noise.cast((upto - u).sign_().clamp_min_(0), self.dtype)
         return reached - torch.constant_pad_nd(reached[..., :-1], (1, 0))
 
     def decide(self, given: Tensor) -> Tensor:

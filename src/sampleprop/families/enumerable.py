@@ -56,8 +56,11 @@ class Enumerable(Variables):
         """The gradient of log p_φ(points) with respect to the logits, [..., *batch, *natural], without graph."""
 
     @abstractmethod
-    def weighted_score(self, points: Tensor, weights: Tensor) -> Tensor:
-        """Σ_k w_k ∇ log p(x_k) with respect to the logits: [*batch, *natural] for weights [k, *batch]."""
+    def gradient_for_logits(self, points: Tensor, weights: Tensor) -> Tensor:
+        """What the logits hand on to φ, for it to get Σ_k w_k ∇ log p(x_k): [*batch, *natural] for weights [k, *batch].
+
+        That is Σ_k w_k `score`(x_k), up to what the backward pass from normalized logits to φ adds.
+        """
 
     @property
     @abstractmethod

@@ -305,7 +305,7 @@ class Structures(Enumerable):
         with torch.no_grad():
             return value_and_grad(total, *copies)[1]
 
-    def weighted_score(self, points: Tensor, weights: Tensor) -> Tensor:
+    def gradient_for_logits(self, points: Tensor, weights: Tensor) -> Tensor:
         with torch.no_grad():
             _, pull = vjp(lambda logits: self._log_prob(logits, points), self.logits)
             return pull(weights)[0]
@@ -368,7 +368,7 @@ class LogLinears(Structures):
     def score(self, points: Tensor) -> Tensor:
         return self._statistics(points) - self._moments()
 
-    def weighted_score(self, points: Tensor, weights: Tensor) -> Tensor:
+    def gradient_for_logits(self, points: Tensor, weights: Tensor) -> Tensor:
         statistics = self._statistics(points)
         weights = unsqueeze_to(weights, statistics.dim())
         return (weights * statistics).sum(0) - weights.sum(0) * self._moments()

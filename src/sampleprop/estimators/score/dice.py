@@ -48,7 +48,7 @@ def dice(variables: Variables, points: Tensor, costs: Costs, weights: Tensor, *,
         gradient = variables.weighted_points(points, weights)
     else:
         with torch.set_grad_enabled(False):
-            gradient = variables.weighted_score(points, weights)
+            gradient = variables.gradient_for_logits(points, weights)
     result: Tensor = apply(_Score, variables.logits, costs.points, gradient, weights, points, variables)
     return result
 
@@ -93,7 +93,7 @@ class _Score(Function):
         if gradient_asked(costs):
             to_costs = box * to_costs
             weights = weights + to_costs * (costs - costs.detach())  # 0, with the gradient of θ
-        return variables.weighted_score(points, weights), to_costs, None, None, None, None
+        return variables.gradient_for_logits(points, weights), to_costs, None, None, None, None
 
 
 class _Box(Function):
@@ -118,7 +118,7 @@ class _Box(Function):
         variables: Discrete = kind(logits, event_ndim, dtype)
         if differentiable_backward():
             grad_output = grad_output * apply(_Box, logits, points, variables)
-        return variables.weighted_score(points, grad_output), None, None
+        return variables.gradient_for_logits(points, grad_output), None, None
 
 
 def require_possible(log_prob: Tensor, keep: Tensor | None = None) -> None:

@@ -102,4 +102,4 @@ class DoubleCV(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
 
 def _leave_one_out(variables: Bernoullis | OneHots | LogLinears, points: Tensor, costs: Tensor) -> Tensor:
     """Return the leave-one-out estimate of the gradient, [*batch, *natural]."""
-    return variables.weighted_score(points, Costs(costs).beyond_others())
+    return variables.gradient_for_logits(points, Costs(costs).beyond_others())

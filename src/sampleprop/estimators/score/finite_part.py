@@ -48,7 +48,7 @@ def finite_part(name: str, variables: Variables, points: Tensor, costs: Costs) -
     weights = torch.where(costs.keep, share * beyond, 0.0)
     if isinstance(variables, Discrete):
         with torch.no_grad():
-            gradient = variables.weighted_score(points, weights)
+            gradient = variables.gradient_for_logits(points, weights)
         return surrogate(name, value, (variables.logits,), (gradient,))
     log_prob = variables.log_prob(points)
     checks.scored(name, variables, log_prob)

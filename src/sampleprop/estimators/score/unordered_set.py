@@ -115,7 +115,7 @@ class UnorderedSet(Estimator[Enumerable, Draw]):
         weights, in_baseline = _weights(draw.log_probs, draw.log_rest)
         baseline = (in_baseline * costs.fixed).sum(1)  # [k, *batch]
         with torch.no_grad():
-            gradient = variables.weighted_score(draw.points, weights * (costs.points - baseline))
+            gradient = variables.gradient_for_logits(draw.points, weights * (costs.points - baseline))
         return surrogate(self.name, (weights * costs.points).sum(0), (variables.logits,), (gradient,))
 
 

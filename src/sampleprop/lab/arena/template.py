@@ -51,5 +51,5 @@ class Mine(sp.Estimator[Bernoullis, Draw]):
         fixed = costs.fixed  # [k, *batch]
         others = (fixed.sum(0) - fixed) / (self.draws - 1)
         with torch.no_grad():
-            gradient = variables.weighted_score(draw.points, costs.shared(fixed - others))
+            gradient = variables.gradient_for_logits(draw.points, costs.shared(fixed - others))
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))
