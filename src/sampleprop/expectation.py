@@ -95,9 +95,9 @@ def expect(
     if chunk is not None:
         checks.samples("expect", chunk, argument="points to a chunk")
         f = chunked(f, chunk)
-    if not (estimator is None or isinstance(estimator, Estimator)):
+    if not (estimator is None or Estimator in type(estimator).__mro__):  # isinstance would call the metaclass
         raise TypeError(f"expect needs an estimator object; got {estimator!r}. Pass sp.ScoreFunction(), say.")
-    if process_group is not None and not (isinstance(estimator, Estimator) and estimator.grouped):
+    if process_group is not None and not (estimator is not None and estimator.grouped):
         raise TypeError(
             f"expect needs ScoreFunction where ranks share their samples; got {estimator!r} and a process_group. Leave "
             "process_group out: each rank estimates by itself, and the average over the ranks is right."

@@ -45,7 +45,10 @@ class Relaxation(ThroughPoints[V], ABC):
 
     def draw(self, variables: V, generator: Generator | None) -> Draw:
         points = self.points(variables, generator)
-        return Draw(points if self.once else guarded(self.name, noise.cast(points, variables.dtype)))
+        if self.once:
+            return Draw(points)
+        logits = variables.logits if isinstance(variables, Discrete) else None
+        return Draw(guarded(self.name, noise.cast(points, variables.dtype), logits))
 
 
 class Tempered(Relaxation[V], ABC):
