@@ -168,7 +168,7 @@ def _summed(x: Tensor, like: Tensor) -> Tensor:
 def harden(variables: Discrete, scores: Tensor) -> Tensor:
     """The sample that these scores decide, without graph: 1[score > 0] for bits, the argmax for one-hots."""
     if isinstance(variables, Bernoullis):
-        return scores.detach().sign().clamp_min(0)  # booleans are slow to make and to convert
+        return noise.above(scores.detach(), 0.0, scores.dtype)
     return one_hot(scores.detach().argmax(-1), scores.shape[-1], scores.dtype)
 
 
