@@ -546,7 +546,7 @@ def finite(
     if policy == "propagate" or not inspectable(costs):
         return costs, None
     if policy == "raise":
-        if not costs.is_cuda and math.isfinite((costs if costs.numel() == 1 else costs.detach().sum()).item()):
+        if not costs.is_cuda and math.isfinite(_sum_of_fixed(costs)):
             return costs, None  # a finite sum proves finite terms in one pass
         _raise_nonfinite(name, costs.detach(), variables)
         return costs, None
@@ -558,6 +558,12 @@ def finite(
             f"{empty.nonzero()[0].tolist()}. Nothing is left to average: fix f, or the parameters that lead there."
         )
     return torch.where(keep, costs, 0.0), keep
+
+
+def _sum_of_fixed(costs: Tensor) -> float:
+    if costs.numel() == 1:
+        return costs.item()
+    return (costs.detach() if costs.requires_grad else costs).sum().item()
 
 
 def _raise_nonfinite(name: str, costs: Tensor, variables: Variables | None) -> None:

@@ -76,6 +76,8 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         aliases: its other names in the literature, by which the command finds it.
         can_drop: whether costs that are not finite can be left out. The result then estimates E[f | f is finite].
         calls_f: whether `estimate` evaluates f itself, at points that it chooses.
+        reads_points: whether `estimate` reads the points of the draw. f gets a copy of points that it reads, since it
+            may write into what it gets.
         moves: whether it has an average that follows the costs in training mode, without an optimizer.
         allow_steps: whether f may have a step (round, sign) although `estimate` differentiates it.
         grouped: whether samples of other particles of a program, and of other ranks, improve the estimate. An estimator
@@ -97,6 +99,7 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
     aliases: ClassVar[tuple[str, ...]] = ()
     can_drop: bool = False
     calls_f: bool = False
+    reads_points: ClassVar[bool] = True
     moves: bool = False
     allow_steps: bool = False
     grouped: ClassVar[bool] = False

@@ -95,9 +95,9 @@ def expect(
     if chunk is not None:
         checks.samples("expect", chunk, argument="points to a chunk")
         f = chunked(f, chunk)
-    if not (estimator is None or isinstance(estimator, Estimator)):
+    if not (estimator is None or Estimator in type(estimator).__mro__):  # isinstance would call the metaclass
         raise TypeError(f"expect needs an estimator object; got {estimator!r}. Pass sp.ScoreFunction(), say.")
-    if process_group is not None and not (isinstance(estimator, Estimator) and estimator.grouped):
+    if process_group is not None and not (estimator is not None and estimator.grouped):
         raise TypeError(
             f"expect needs ScoreFunction where ranks share their samples; got {estimator!r} and a process_group. Leave "
             "process_group out: each rank estimates by itself, and the average over the ranks is right."
@@ -121,7 +121,7 @@ def expect(
         if process_group is not None and eager:
             parallel.check_streams(generator, process_group=process_group, device=draw.points.device)
         try:
-            values = _call(f, draw.points, name)
+            values = _call(f, draw.points, name, chosen.reads_points)
         except (RuntimeError, TypeError, BufferError) as error:
             if tried and not isinstance(error, torch.OutOfMemoryError):
                 continue  # numpy, say, takes no points that are attached to φ
@@ -159,8 +159,8 @@ def expect(
 def _call(f: Callable[[Tensor], Any], points: Tensor, name: str, copy: bool = True) -> Any:
     if torch.compiler.is_dynamo_compiling():
         return f(points)
-    # A black box may write into what it gets by ways that torch does not count, so it gets a copy, except
-    # of probes, which are not read again.
+    # A black box may write into what it gets by ways that torch does not count, so it gets a copy of what is read
+    # again. Probes never are.
     given = points.clone() if copy and not points.requires_grad else points
     version = None if given.is_inference() else given._version
     try:

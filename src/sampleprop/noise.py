@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sampleprop.tracing import transforms_active
+from sampleprop.tracing import hooks_allowed, transforms_active
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -44,23 +44,42 @@ def generator_option(generator: Generator | None) -> dict[str, Any]:
     return {} if generator is None else {"generator": generator}
 
 
-def uniform(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
-    """Draw U(0, 1) from the open interval, on `like`'s device.
-
-    `torch.rand` can return 0 and never returns 1; a 0 becomes half of the smallest positive draw, so that
-    log u and log(1 - u) are finite.
-    """
+def fractions(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
+    """Draw U(0, 1) as torch does, on `like`'s device: 0 can come, 1 cannot. All uniform numbers come from here."""
     dtype = working_dtype(like.dtype)
-    u = torch.rand(tuple(shape), dtype=dtype, device=like.device, **generator_option(generator))
-    return u.clamp_min_(2.0**-54 if dtype == torch.float64 else 2.0**-25)  # half of the smallest positive draw
+    return torch.rand(tuple(shape), dtype=dtype, device=like.device, **generator_option(generator))
+
+
+def smallest(u: Tensor) -> float:
+    """What stands for a 0 among the `fractions`: half of the smallest positive one."""
+    return 2.0**-54 if u.dtype == torch.float64 else 2.0**-25
+
+
+def uniform(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
+    """Draw U(0, 1) from the open interval, on `like`'s device, so that log u and log(1 - u) are finite."""
+    u = fractions(shape, like, generator)
+    return u.clamp_min_(smallest(u))
 
 
 def coins(shape: Sequence[int], probs: Tensor, generator: Generator | None = None) -> Tensor:
     """Draw 1 with probability `probs`, else 0, in the working dtype."""
-    u = uniform(shape, probs, generator)
+    u = fractions(shape, probs, generator)
+    # Where u is 0, u < p must say whether `smallest` is below p. It does if each p that is not above `smallest` is
+    # made 0, and no other u is below such a p. This takes one pass over the probabilities in place of one over u.
+    if u.numel() > probs.numel():
+        probs = torch.threshold(probs, smallest(u), 0.0)
+    else:
+        u = u.clamp_min_(smallest(u))
     if transforms_active():  # u may be shared by the rows that vmap adds to probs
         return (u < probs).to(u.dtype)
     return u.lt_(probs)
+
+
+def above(x: Tensor, limit: Tensor | float, dtype: torch.dtype) -> Tensor:
+    """1 where x exceeds the limit, else 0, in this dtype; both have no graph."""
+    if hooks_allowed():  # at once, because booleans are slow to make and to convert
+        return torch.gt(x, limit, out=torch.empty(0, dtype=dtype, device=x.device))
+    return (x > limit).to(dtype)
 
 
 def logistic(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:

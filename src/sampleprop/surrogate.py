@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
-from torch.utils.hooks import unserializable_hook
 
-from sampleprop.tracing import apply, differentiable_backward, hooks_allowed
+from sampleprop.tracing import apply, differentiable_backward, hook, hooks_allowed
 
 
 def surrogate(
@@ -48,10 +47,16 @@ def surrogate(
     return result
 
 
-def guarded(name: str, points: Tensor) -> Tensor:
-    """Return `points`, differentiable once: the second derivative through them raises instead of being wrong."""
+def guarded(name: str, points: Tensor, made_from: Tensor | None = None) -> Tensor:
+    """Return `points`, differentiable once: the second derivative through them raises instead of being wrong.
+
+    Args:
+        name: the estimator, for the refusal.
+        points: a tensor; of its own, that nothing else uses, where `made_from` is given.
+        made_from: the one tensor that they are a function of, besides constants. It saves a view of the points.
+    """
     if hooks_allowed():
-        return _once(name, points.view_as(points), points)
+        return _once(name, points.view_as(points), points) if made_from is None else _once(name, points, made_from)
     result: Tensor = apply(_Guarded, name, points)
     return result
 
@@ -78,7 +83,7 @@ def _once(name: str, points: Tensor, tie: Tensor) -> Tensor:
         def refuse(gradient: Tensor) -> Tensor | None:
             return refused(name, gradient, tie) if torch.is_grad_enabled() else None
 
-        points.register_hook(unserializable_hook(refuse))
+        hook(points, refuse)
     return points
 
 

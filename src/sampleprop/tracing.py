@@ -6,6 +6,7 @@ Private parts of torch are named here and in no other file.
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
@@ -96,6 +97,16 @@ def apply(function: type[Function], *arguments: Any) -> Any:
     if hooks_allowed():
         return super(Function, function).apply(*arguments)  # type: ignore[misc]
     return function.apply(*arguments)
+
+
+def hook(x: Tensor, action: Callable[[Tensor], Tensor | None]) -> None:
+    """Register a hook on a tensor that has a graph and no hook yet, for good: in half the time of `register_hook`.
+
+    What that adds is a handle to remove the hook again.
+    """
+    action.__torch_unserializable__ = True  # type: ignore[attr-defined]
+    x._backward_hooks = OrderedDict({None: action})
+    x.grad_fn._register_hook_dict(x)  # type: ignore[union-attr]
 
 
 def after_backward(x: Tensor, action: Callable[[], None]) -> None:

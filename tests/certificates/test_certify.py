@@ -310,7 +310,7 @@ def test_leaves_everything_as_it_was() -> None:
     estimator = sp.ScoreFunction(baseline=sp.MovingAverage()).train()
     before = {name: x.clone() for name, x in estimator.state_dict().items()}
     torch.rand(1)  # so that the state is not that of any seed
-    state, uniform, threads = torch.get_rng_state(), noise.uniform, torch.get_num_threads()
+    state, fractions, threads = torch.get_rng_state(), noise.fractions, torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         sp.certify(estimator, ["one bit", "rare bits"], detectable=0.1)
@@ -318,7 +318,7 @@ def test_leaves_everything_as_it_was() -> None:
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(torch.get_rng_state(), state)
-    assert noise.uniform is uniform
+    assert noise.fractions is fractions
     assert estimator.training
     assert all(torch.equal(x, before[name]) for name, x in estimator.state_dict().items())
 

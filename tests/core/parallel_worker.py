@@ -296,10 +296,10 @@ def programs() -> Iterator[tuple[str, float]]:
 
     def run(drawn: Tensor, **setting: Any) -> list[Tensor]:
         parts = iter(drawn.flatten(1, 2).unsqueeze(1))  # [1, particles * rows, size] for each site
-        uniform, noise.uniform = noise.uniform, lambda *_: next(parts).clone()
+        fractions, noise.fractions = noise.fractions, lambda *_: next(parts).clone()
         phi, _ = leaves()
         value = two_bits.using(generator=own_noise(), particles=drawn.shape[1], **setting)(phi)
-        noise.uniform = uniform
+        noise.fractions = fractions
         return [value.detach(), *derivatives(value, [phi, THETA])]
 
     mine = run(part(both.transpose(0, 1)).transpose(0, 1), process_group=everyone)

@@ -70,13 +70,13 @@ class Tape:
 @contextmanager
 def taped() -> Iterator[Tape]:
     tape = Tape()
-    uniform, normal = noise.uniform, noise.normal
-    noise.uniform = lambda shape, like, generator=None: tape.draw("uniform", shape, generator, UNIFORM)
+    fractions, normal = noise.fractions, noise.normal
+    noise.fractions = lambda shape, like, generator=None: tape.draw("uniform", shape, generator, UNIFORM)
     noise.normal = lambda shape, like, generator=None: tape.draw("normal", shape, generator, NORMAL)
     try:
         yield tape
     finally:
-        noise.uniform, noise.normal = uniform, normal
+        noise.fractions, noise.normal = fractions, normal
 
 
 class Choosing(sp.CoupledReplay):

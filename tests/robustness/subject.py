@@ -179,19 +179,19 @@ def theta(dtype: torch.dtype = torch.float32) -> Tensor:
 @contextmanager
 def coarse_noise() -> Iterator[None]:
     """Float64 estimates draw the numbers that float32 ones draw."""
-    uniform, normal = noise.uniform, noise.normal
+    fractions, normal = noise.fractions, noise.normal
 
-    def coarse_uniform(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
-        return uniform(shape, like.float(), generator).to(noise.working_dtype(like.dtype))
+    def coarse_fractions(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
+        return fractions(shape, like.float(), generator).to(noise.working_dtype(like.dtype))
 
     def coarse_normal(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
         return normal(shape, like.float(), generator).to(noise.working_dtype(like.dtype))
 
-    noise.uniform, noise.normal = coarse_uniform, coarse_normal
+    noise.fractions, noise.normal = coarse_fractions, coarse_normal
     try:
         yield
     finally:
-        noise.uniform, noise.normal = uniform, normal
+        noise.fractions, noise.normal = fractions, normal
 
 
 @contextmanager

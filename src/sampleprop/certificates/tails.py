@@ -1,6 +1,6 @@
 """Draws for outcomes too rare to be drawn.
 
-An estimator takes its noise from `sampleprop.noise`, and there from `uniform` (the normal distribution apart). Inside
+An estimator takes its noise from `sampleprop.noise`, and there from `fractions` (the normal distribution apart). Inside
 `tails` most rows are moved to where natural draws do not come, each in one of many ways, and carry the weight p / q
 that undoes it:
 
@@ -103,8 +103,8 @@ class Tails:
         return 1 / self.density if self.numbers else torch.ones_like(self.density)
 
     def uniform(self, shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
-        """Draw numbers as `noise.uniform` does, some of them from the tails."""
-        u = _UNIFORM(shape, like, generator)
+        """Draw numbers as `noise.fractions` does, some of them from the tails."""
+        u = _FRACTIONS(shape, like, generator)
         if generator is not self.generator:  # of other code: in another thread, say
             return u
         if self.rows not in shape:
@@ -172,14 +172,14 @@ def tails(rows: int, shares: Shares | None, generator: Generator) -> Iterator[Ta
 
 
 def depends_on_other_noise(points: Callable[[Generator], Tensor]) -> bool:
-    """Whether points depend on random numbers other than those of `noise.uniform` from the generator that is given."""
+    """Whether points depend on random numbers other than those of `noise.fractions` from the generator given."""
 
     def drawn(seed: int) -> Tensor:
         generator, fixed = Generator().manual_seed(seed), Generator().manual_seed(0)
 
         def uniform(shape: Sequence[int], like: Tensor, given: Generator | None = None) -> Tensor:
-            """Draw numbers as `noise.uniform` does, from one fixed state in place of the generator's."""
-            return _UNIFORM(shape, like, fixed if given is generator else given)
+            """Draw numbers as `noise.fractions` does, from one fixed state in place of the generator's."""
+            return _FRACTIONS(shape, like, fixed if given is generator else given)
 
         torch.manual_seed(seed)
         with _replaced(uniform):
@@ -191,11 +191,11 @@ def depends_on_other_noise(points: Callable[[Generator], Tensor]) -> bool:
 
 @contextmanager
 def _replaced(uniform: Callable[..., Tensor]) -> Iterator[None]:
-    noise.uniform = uniform
+    noise.fractions = uniform
     try:
         yield
     finally:
-        noise.uniform = _UNIFORM
+        noise.fractions = _FRACTIONS
 
 
-_UNIFORM = noise.uniform
+_FRACTIONS = noise.fractions

@@ -63,7 +63,10 @@ class Discrete(Enumerable):
     @property
     def probs(self) -> Tensor:
         """The probabilities, of the shape of `logits`, attached to φ; the mean of the points, except for integers."""
-        return self.probs_of(self.logits)
+        probs = self.probs_of(self.logits)
+        if self._fixed_probs is None:
+            self._fixed_probs = probs.detach()
+        return probs
 
     @property
     def fixed_probs(self) -> Tensor:
@@ -169,8 +172,7 @@ class Bernoullis(Discrete):
         return noise.uniform((k, *self.logits.shape), self.logits, generator)
 
     def decide(self, given: Tensor) -> Tensor:
-        # Booleans are slow to make and to convert.
-        return noise.cast((self.fixed_probs - given).sign().clamp_min(0), self.dtype)
+        return noise.above(self.fixed_probs, given, self.dtype)
 
     def mode(self) -> Tensor:
         return (self.logits.detach() > 0).to(self.dtype)
@@ -182,7 +184,9 @@ class Bernoullis(Discrete):
         most = torch.finfo(self.logits.dtype).max
         lost = self.inner(points - mode, self.logits.clamp(-most, most))
         lost = lost.masked_fill(lost <= -most, -math.inf)
-        return lost + self.sum(F.logsigmoid((2 * mode - 1) * self.logits))
+        # |φ|, whose derivative at 0 would be 0.
+        size = (2 * mode - 1) * self.logits if torch.is_grad_enabled() else self.logits.abs()
+        return lost + self.sum(F.logsigmoid(size))
 
 
 class Classes(Discrete):

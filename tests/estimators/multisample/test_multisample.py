@@ -189,15 +189,17 @@ VIMCO_MUTANTS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
 @pytest.mark.parametrize("mutant", VIMCO_MUTANTS)
 def test_mutants_of_vimco_are_rejected(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     baseline, score = VIMCO_MUTANTS[mutant]
-    through = vimco.add_gradient
+    through = vimco.add_scores
 
-    def changed(name: str, value: Tensor, variables: Variables, log_q: Tensor, coefficients: Tensor) -> Tensor:
+    def changed(
+        name: str, value: Tensor, variables: Variables, points: Tensor, log_q: Tensor, coefficients: Tensor
+    ) -> Tensor:
         z, _ = tuples(STATES, ONES, 3)
         log_weights = bits_f(z, BITS_PHI, BITS_THETA) - log_q.detach()
         changed_coefficients = value.detach() - baseline(log_weights) + score * log_weights.softmax(0)
-        return through(name, value, variables, log_q, changed_coefficients)
+        return through(name, value, variables, points, log_q, changed_coefficients)
 
-    monkeypatch.setattr(vimco, "add_gradient", changed)
+    monkeypatch.setattr(vimco, "add_scores", changed)
     expected = exact(bits, bits_f, BITS_PHI, BITS_THETA, STATES, ONES, 3)[1]
     error = (bits_means(VIMCO(3), bits_f)[1] - expected).norm() / expected.norm()
     assert (error < ROUNDING) == (mutant == "right")

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from sampleprop import noise
 from sampleprop.families import Discrete
-from sampleprop.tracing import transforms_active
+from sampleprop.tracing import hooks_allowed
 
 
 def pairs(variables: Discrete, samples: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
@@ -19,14 +19,17 @@ def pairs(variables: Discrete, samples: int, generator: Generator | None) -> tup
     The points are first every b = 1[u > 1 - p], then every b̃ = 1[u < p].
     """
     logits = variables.logits.detach()
-    u = noise.uniform((samples // 2, *logits.shape), logits, generator)  # [samples / 2, *batch, *event]
-    if transforms_active():  # u may be shared by the rows that vmap adds to the logits
-        points = torch.cat([(u > (-logits).sigmoid()).to(u.dtype), (u < logits.sigmoid()).to(u.dtype)])
+    u = noise.fractions((samples // 2, *logits.shape), logits, generator)  # [samples / 2, *batch, *event]
+    # As in `noise.coins`: a u of 0 exceeds a 1 - p below `smallest`, and is not below such a p.
+    zero = noise.smallest(u)
+    above, below = torch.threshold((-logits).sigmoid(), zero, -1.0), torch.threshold(logits.sigmoid(), zero, 0.0)
+    if not hooks_allowed():  # u may be shared by the rows that vmap adds to the logits
+        points = torch.cat([(u > above).to(u.dtype), (u < below).to(u.dtype)])
     else:  # in place, without a tensor of booleans, which is slow to make numbers of
-        points = torch.cat([u, u])
+        points = torch.empty((samples, *logits.shape), dtype=u.dtype, device=u.device)
         first, second = points.chunk(2)
-        first.gt_((-logits).sigmoid())
-        second.lt_(logits.sigmoid())
+        torch.gt(u, above, out=first)
+        torch.lt(u, below, out=second)
     return noise.cast(points, variables.dtype), u  # [samples, *batch, *event]
 
 

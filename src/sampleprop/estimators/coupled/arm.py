@@ -59,6 +59,7 @@ class ARM(Estimator[Bernoullis, Draw]):
     exact_forward = True
     needs = "black box"
     family = "coupled samples"
+    reads_points = False
     samples_step = 2
     source = cited("yin2019arm", "thm. 1")
 

@@ -71,6 +71,7 @@ class GOGradient(Estimator[Variables, Draw]):
     exact_forward = True
     needs = "black box"
     family = "exact sums"
+    reads_points = False
     aliases = ("GO",)
     source = cited("cong2019go")
 

@@ -15,7 +15,7 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.multisample.bound import importance_weighted_bound
-from sampleprop.estimators.pathwise.path_derivative import add_gradient
+from sampleprop.estimators.multisample.scores import add_scores, log_prob
 from sampleprop.families import Variables
 
 
@@ -83,7 +83,7 @@ class ReweightedWakeSleep(Estimator[Variables, Draw]):
         return Draw(variables.sample(self.draws, generator))
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
-        log_q = variables.log_prob(draw.points)  # [k, *batch], attached to φ
+        log_q = log_prob(variables, draw.points)  # [k, *batch]
         log_weights = costs.points - log_q.detach()
         value = importance_weighted_bound(log_weights)
-        return add_gradient(self.name, value, variables, log_q, log_weights.detach().softmax(0))
+        return add_scores(self.name, value, variables, draw.points, log_q, log_weights.detach().softmax(0))

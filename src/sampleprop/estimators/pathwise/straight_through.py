@@ -59,4 +59,5 @@ class StraightThrough(Relaxation[Bernoullis | OneHots | LogLinears]):
     source = cited("bengio2013estimating")
 
     def points(self, variables: Bernoullis | OneHots | LogLinears, generator: Generator | None) -> Tensor:
-        return straight_through(self.name, variables.sample(self.draws, generator), variables.mean)
+        mean = variables.mean  # first, because the samples then need no probabilities of their own
+        return straight_through(self.name, variables.sample(self.draws, generator), mean)

@@ -45,7 +45,10 @@ class Relaxation(ThroughPoints[V], ABC):
 
     def draw(self, variables: V, generator: Generator | None) -> Draw:
         points = self.points(variables, generator)
-        return Draw(points if self.once else guarded(self.name, noise.cast(points, variables.dtype)))
+        if self.once:
+            return Draw(points)
+        logits = variables.logits if isinstance(variables, Discrete) else None
+        return Draw(guarded(self.name, noise.cast(points, variables.dtype), logits))
 
 
 class Tempered(Relaxation[V], ABC):
@@ -165,7 +168,7 @@ def _summed(x: Tensor, like: Tensor) -> Tensor:
 def harden(variables: Discrete, scores: Tensor) -> Tensor:
     """The sample that these scores decide, without graph: 1[score > 0] for bits, the argmax for one-hots."""
     if isinstance(variables, Bernoullis):
-        return scores.detach().sign().clamp_min(0)  # booleans are slow to make and to convert
+        return noise.above(scores.detach(), 0.0, scores.dtype)
     return one_hot(scores.detach().argmax(-1), scores.shape[-1], scores.dtype)
 
 

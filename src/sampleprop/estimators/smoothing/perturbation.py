@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,12 +13,13 @@ from torch import Generator, Tensor
 from torch.distributions import Transform, transform_to
 from torch.distributions.constraints import Constraint
 
-from sampleprop import checks, noise
+from sampleprop import checks, noise, sums
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.families import Discrete, Solutions, Structures, Variables, recognize, with_parameters
 from sampleprop.families.parameters import UNBOUNDED, asked, constraint_of, missing
-from sampleprop.surrogate import surrogate, unsqueeze_to
+from sampleprop.surrogate import surrogate
+from sampleprop.tracing import inspectable
 
 
 class Draw(NamedTuple):
@@ -41,6 +43,7 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
     exact_forward = True
     needs = "black box"
     family = "smoothing"
+    reads_points = False
 
     def __init__(self, samples: int) -> None:
         super().__init__()
@@ -93,7 +96,7 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
                 # Drawn for all parameters, so that the noise does not depend on which of them are trained.
                 epsilon = self._direction((k, *u.shape), u, generator)
                 if name in names:
-                    directions[name] = moves = epsilon.masked_fill(u.isinf(), 0.0)
+                    directions[name] = moves = _of_finite(u, epsilon)
                     both = torch.stack((torch.add(u, moves, alpha=step), torch.sub(u, moves, alpha=step)))
                     transform = _transform(variables, name)
                     sides[name] = both if transform is None else transform(both)  # [2, k, *parameter]
@@ -112,9 +115,16 @@ class PerturbedParameters(Estimator[Variables | Solutions, Draw], ABC):
             )
         unbounded = in_unbounded(variables, {name: named[name] for name in draw.directions})  # attached
         plus, minus = costs.probes.chunk(2)
-        derivative = (plus - minus) / (2 * draw.step)  # along each direction, [k, *batch]
-        gradients = tuple(costs.average(unsqueeze_to(derivative, d.dim()) * d) for d in draw.directions.values())
+        weights = (plus - minus) / (2 * draw.step * plus.shape[0])  # the share of each direction, [k, *batch]
+        gradients = tuple(sums.over_samples(weights, direction) for direction in draw.directions.values())
         return surrogate(self.name, costs.mean(), tuple(unbounded.values()), gradients)
+
+
+def _of_finite(u: Tensor, directions: Tensor) -> Tensor:
+    """The directions, [k, *parameter], with 0 where the parameter is infinite."""
+    if inspectable(u) and not u.is_cuda and math.isfinite(u.sum().item()):  # then none is
+        return directions
+    return directions.masked_fill(u.isinf(), 0.0)
 
 
 def _free(constraint: Constraint) -> bool:

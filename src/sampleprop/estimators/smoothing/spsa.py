@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Generator, Tensor
 
 from sampleprop import checks, noise
@@ -69,5 +70,5 @@ class SPSA(PerturbedParameters):
 
     @staticmethod
     def _direction(shape: Sequence[int], like: Tensor, generator: Generator | None) -> Tensor:
-        signs = noise.uniform(shape, like, generator).mul_(2).floor_().mul_(-2).add_(1)  # = 1 / Δ
-        return noise.cast(signs, like.dtype)
+        coins = noise.uniform(shape, like, generator).mul_(2).floor_()
+        return noise.cast(torch.rsub(coins, 1, alpha=2), like.dtype)  # = 1 / Δ
