@@ -34,5 +34,5 @@ def add_scores(
     if not isinstance(variables, Discrete):
         return add_gradient(name, value, variables, log_q, weights)
     with torch.set_grad_enabled(False):
-        gradient = variables.weighted_score(points, weights)
+        gradient = variables.gradient_for_logits(points, weights)
     return surrogate(name, value, (variables.logits,), (gradient,))
