@@ -1,12 +1,22 @@
 """Settings of every test."""
 
+import ctypes
+import sys
+
 import pytest
 import torch
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # Tests run side by side in processes; several threads in each would only wait for each other.
     torch.set_num_threads(1)
+    # Freed blocks stay in the process: to get each chunk of a certificate from the system takes as long as to use it.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 2**30)
+        mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 @pytest.fixture(autouse=True)

@@ -23,10 +23,12 @@ def _ramp(points: Tensor) -> Tensor:
 
 def _ramp_mean(dist: Distribution) -> Tensor:
     variables = families.recognize(dist)
-    if isinstance(variables, families.Structures):  # not all of which know their mean
+    if isinstance(variables, families.LogLinears):
+        mean = variables.mean
+    elif isinstance(variables, families.Structures):  # which do not know their mean
         support = dist.enumerate_support()
         return (dist.log_prob(support).exp() * _ramp(support)).sum(0)
-    if not isinstance(variables, families.Discrete):
+    elif not isinstance(variables, families.Discrete):
         mean = dist.mean
     elif isinstance(variables, families.Integers):
         mean = (variables.probs * torch.arange(variables.probs.shape[-1], device=variables.probs.device)).sum(-1)
