@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 from zlib import crc32
 
@@ -20,9 +19,8 @@ PAIRS = tuple((variant, problem) for variant in VARIANTS for problem in PROBLEMS
 THRESHOLD = threshold(2 * sum(comparisons(problem) for _, problem in PAIRS), FALSE_ALARM / 2)
 
 
-@cache
 def certified(estimator: sp.Estimator[Any, Any], problem: Problem, *, detectable: float = DETECTABLE) -> Certificate:
-    """The certificate of one pair, with the same noise at each call, so that a second call need not measure.
+    """The certificate of one pair, with the same noise at each call.
 
     Raises:
         AssertionError: if the problem does not decide.
