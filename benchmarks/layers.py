@@ -31,7 +31,8 @@ from workloads import WORKLOADS, Workload
 # Those that take more than 1.3 of the naive step, in the table of docs/benchmarks.md or in a run near to it.
 SLOWEST = (
     *("Pathwise", "StraightThrough", "HardConcrete", "GumbelRao", "DisARM", "ARM", "UGC", "BitFlip", "GOGradient"),
-    *("MeasureValued", "EvolutionStrategies", "SPSA", "DoublyReparameterized"),
+    *("MeasureValued", "EvolutionStrategies", "SPSA", "DoublyReparameterized", "GappedStraightThrough"),
+    *("LocalExpectation",),
 )
 
 
@@ -43,6 +44,7 @@ def layers(name: str, workload: Workload) -> dict[str, Estimate]:
     f, known, estimator = workload.cost, estimates(case, kind, k, workload), case.build(k)
     straight = getattr(estimator, "once", False)  # its points come from `straight_through`, which refuses by itself
     once = estimator.order(build(workload.parameter())) == 1 and not straight
+    copy = estimator.reads_points
     plain, family = case.tight(workload.size), KINDS[kind].tight
     refusing, same_family = refusing_second_derivatives(plain, family)
 
@@ -52,20 +54,20 @@ def layers(name: str, workload: Workload) -> dict[str, Estimate]:
 
     def with_checks(phi: Tensor) -> Tensor:
         build(phi)
-        return plain(family, phi, checked(f, path=False, once=False), k)
+        return plain(family, phi, checked(f, copy=copy, path=False), k)
 
     def with_path(phi: Tensor) -> Tensor:
         build(phi)
-        return plain(family, phi, checked(f, path=True, once=False), k)
+        return plain(family, phi, checked(f, copy=copy, path=True), k)
 
     def with_refusal(phi: Tensor) -> Tensor:
         build(phi)
-        return refusing(same_family, phi, checked(f, path=True, once=once), k)
+        return refusing(same_family, phi, checked(f, copy=copy, path=True, once=phi if once else None), k)
 
     def with_recognition(phi: Tensor) -> Tensor:
         refusal = estimator.refusal_of(recognize(build(phi)))
         assert refusal is None
-        return refusing(same_family, phi, checked(f, path=True, once=once), k)
+        return refusing(same_family, phi, checked(f, copy=copy, path=True, once=phi if once else None), k)
 
     return {
         "tight": known["tight"],
@@ -79,19 +81,20 @@ def layers(name: str, workload: Workload) -> dict[str, Estimate]:
     }
 
 
-def checked(f: Cost, *, path: bool, once: bool) -> Cost:
+def checked(f: Cost, *, copy: bool, path: bool, once: Tensor | None = None) -> Cost:
     """f that may write into what it gets and into what it returned, whose costs are finite and of the right shape.
 
     Args:
         f: the cost.
+        copy: whether the points are read again.
         path: whether the costs must lead back to the points.
-        once: whether the second derivative through the points raises.
+        once: what the points are made from, if the second derivative through them raises.
     """
 
     def call(x: Tensor) -> Tensor:
         if x.requires_grad:
-            x = guarded("", x) if once else x
-        elif torch.is_grad_enabled():  # not for probes
+            x = x if once is None else guarded("", x, once)
+        elif copy and torch.is_grad_enabled():  # not for probes
             x = x.clone()
         version = x._version
         costs = f(x)
@@ -99,7 +102,8 @@ def checked(f: Cost, *, path: bool, once: bool) -> Cost:
         assert costs.shape == x.shape[:2]
         if not costs.requires_grad and torch.is_grad_enabled():
             costs = costs.clone()
-        assert math.isfinite((costs if costs.numel() == 1 else costs.detach().sum()).item())
+        fixed = costs.detach() if costs.requires_grad and costs.numel() > 1 else costs
+        assert math.isfinite((fixed if fixed.numel() == 1 else fixed.sum()).item())
         assert not path or x.grad_fn is None or graph.clear(costs, x.grad_fn)
         return costs
 

@@ -24,6 +24,7 @@ import against  # noqa: E402
 import bars  # noqa: E402
 import belief_network  # noqa: E402
 import chain  # noqa: E402
+import layers  # noqa: E402
 import report  # noqa: E402
 import run  # noqa: E402
 import scaling  # noqa: E402
@@ -117,6 +118,25 @@ def test_both_yardsticks_have_the_estimators_law(name: str, kind: str) -> None:
     }
     found.pop(COSTLIER.get(name, ""), None)
     assert max(found.values()) < LIMIT, found
+
+
+@pytest.mark.parametrize("name", layers.SLOWEST)
+def test_the_flat_functions_have_the_estimators_law(name: str) -> None:
+    """Each layer of `layers.py`, on one variable."""
+    built = layers.layers(name)
+    phi = torch.full((REPLICATES, 1), 0.4, dtype=torch.float64)
+    found = {}
+    for layer in ("object", "checks", "path", "once", "recognition", "library"):
+        parameter = phi.clone().requires_grad_()
+        value = built[layer](parameter)
+        value.sum().backward()
+        found[layer] = value.detach()[:, None], parameter.grad
+    limit = statistics.NormalDist().inv_cdf(1 - 1e-3 / (5 * 3 * len(layers.SLOWEST)) / 2)
+    value, gradient = found.pop("library")
+    for layer, (theirs, by_parameter) in found.items():
+        assert agree(theirs, value) < limit, layer
+        assert agree(by_parameter, gradient) < limit, layer
+        assert agree(by_parameter.square(), gradient.square()) < limit, layer
 
 
 def own_gradients(estimator, estimate, kind: str, repeats: int) -> Tensor:

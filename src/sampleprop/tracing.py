@@ -105,7 +105,7 @@ def hook(x: Tensor, action: Callable[[Tensor], Tensor | None]) -> None:
     What that adds is a handle to remove the hook again.
     """
     action.__torch_unserializable__ = True  # type: ignore[attr-defined]
-    x._backward_hooks = OrderedDict({-1: action})  # no handle has this number
+    x._backward_hooks = OrderedDict({-1: action})  # a handle counts from 0
     x.grad_fn._register_hook_dict(x)  # type: ignore[union-attr]
 
 

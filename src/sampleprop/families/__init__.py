@@ -18,6 +18,7 @@ from sampleprop.families.discrete import OneHots as OneHots
 from sampleprop.families.discrete import one_hot as one_hot
 from sampleprop.families.enumerable import Enumerable as Enumerable
 from sampleprop.families.parameters import with_parameters as with_parameters
+from sampleprop.families.recognize import Normals as Normals
 from sampleprop.families.recognize import Other as Other
 from sampleprop.families.recognize import recognize as recognize
 from sampleprop.families.solutions import Solutions as Solutions

@@ -137,17 +137,35 @@ class Discrete(Enumerable):
 class Bernoullis(Discrete):
     """Bernoulli variables with values 0 and 1."""
 
-    _variance: Tensor | None = None  # what `variance` returned before
+    _fixed_opposite: Tensor | None = None  # what these properties returned before
+    _variance: Tensor | None = None
 
     @staticmethod
     def probs_of(logits: Tensor) -> Tensor:
         return logits.sigmoid()
 
     @property
+    def fixed_opposite(self) -> Tensor:
+        """The probabilities of 0, without graph, computed once; 1 - p would cancel near p = 1."""
+        if self._fixed_opposite is None:
+            self._fixed_opposite = (-self.logits.detach()).sigmoid()
+        return self._fixed_opposite
+
+    @property
+    def rarer(self) -> Tensor:
+        """The probability of the rarer value, without graph."""
+        return torch.minimum(self.fixed_probs, self.fixed_opposite)
+
+    @property
+    def commoner(self) -> Tensor:
+        """The probability of the commoner value, without graph."""
+        return torch.maximum(self.fixed_probs, self.fixed_opposite)
+
+    @property
     def variance(self) -> Tensor:
         """p (1 - p), without graph, computed once."""
         if self._variance is None:
-            self._variance = self.fixed_probs * (-self.logits.detach()).sigmoid()  # 1 - p would cancel near p = 1
+            self._variance = self.fixed_probs * self.fixed_opposite
         return self._variance
 
     def through_mean(self, direction: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def recognize(dist: Distribution) -> Variables:
     if plain and isinstance(base, td.Categorical):
         return Integers(parameters.categorical_logits(base), event_ndim + 1, torch.int64, dist, base)
     if plain and law.leaf:
-        return Plain(dist, base, event_ndim)
+        return (Normals if type(base) is td.Normal else Plain)(dist, base, event_ndim)
     if isinstance(base, LogLinear):
         return LogLinears(dist, base, event_ndim)
     if isinstance(base, Structured):
@@ -140,11 +140,8 @@ class Other(Variables):
         return noise.promote(self.sum(result))
 
     def scores(self, points: Tensor, names: Sequence[str] | None = None) -> tuple[Tensor, ...]:
-        base, named = self.base, self.parameters
+        named = self.parameters
         names = tuple(named) if names is None else names
-        if type(base) is td.Normal:  # written out, because it is the commonest
-            steps, scale = samplers.noise_of(base, points), base.scale.detach()
-            return tuple((steps if name == "loc" else steps.square() - 1) / scale for name in names)
         # Each point gets its own copy of the parameters, so that one backward pass gives every score.
         copies = {name: p.detach().expand(points.shape[0], *p.shape) for name, p in named.items()}
 
@@ -162,6 +159,36 @@ class Plain(Other):
     plain = True
     contradiction = None
     no_path = None
+
+
+class Normals(Plain):
+    """Normal variables, z = μ + σ ε, written out because they are the commonest."""
+
+    base: td.Normal
+    is_discrete = False
+    smooth = True
+    moving_support = False
+    _found: tuple[Tensor, Tensor] | None = None  # points, and what `noise_of` found for them
+
+    @property
+    def attached(self) -> bool:
+        return self.base.loc.requires_grad or self.base.scale.requires_grad
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        return {"loc": self.base.loc, "scale": self.base.scale}
+
+    def noise_of(self, points: Tensor) -> Tensor:
+        """The ε that makes these points as they were rounded, [k, *batch, *event], without graph; found once."""
+        if self._found is None or self._found[0] is not points:
+            with torch.set_grad_enabled(False):
+                self._found = points, (noise.promote(points) - self.base.loc) / self.base.scale
+        return self._found[1]
+
+    def scores(self, points: Tensor, names: Sequence[str] | None = None) -> tuple[Tensor, ...]:
+        epsilon, scale = self.noise_of(points), self.base.scale.detach()
+        names = tuple(self.parameters) if names is None else names
+        return tuple((epsilon if name == "loc" else epsilon.square() - 1) / scale for name in names)
 
 
 _ONE = Size(())

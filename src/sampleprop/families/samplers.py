@@ -100,11 +100,6 @@ def _normal(dist: td.Normal, shape: Size, generator: Generator | None) -> Tensor
     return noise.cast_like(torch.addcmul(dist.loc, dist.scale, epsilon), dist.loc)
 
 
-def noise_of(dist: td.Normal, points: Tensor) -> Tensor:
-    """The standard noise that makes these points, without graph."""
-    return (noise.promote(points.detach()) - dist.loc.detach()) / dist.scale.detach()
-
-
 def _multivariate_normal(dist: td.MultivariateNormal, shape: Size, generator: Generator | None) -> Tensor:
     epsilon = noise.cast_like(noise.normal((*shape, *dist.loc.shape), dist.loc, generator), dist.loc)
     return dist.loc + (dist._unbroadcasted_scale_tril @ epsilon.unsqueeze(-1)).squeeze(-1)

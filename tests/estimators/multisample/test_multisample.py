@@ -296,11 +296,11 @@ def test_mutants_of_the_doubly_reparameterized_are_rejected(monkeypatch: pytest.
     """Sticking the landing under the logarithm of a mean: w̃ for w̃²."""
     right = doubly_reparameterized.add_through_samples
 
-    def wrong(name: str, value: Tensor, variables: families.Variables, points: Tensor, *terms: Any) -> Tensor:
+    def wrong(name: str, value: Tensor, variables: families.Variables, points: Tensor, *further: Any) -> Tensor:
         q = normal(NORMAL_PHI)
         slopes = -(points.detach() - q.mean) / q.variance
         weights = (gaussian(points.detach(), NORMAL_PHI, NORMAL_THETA) - q.log_prob(points.detach())).softmax(0)
-        return right(name, value, variables, points, (-weights, slopes))
+        return right(name, value, variables, points, weights, slopes)
 
     monkeypatch.setattr(doubly_reparameterized, "add_through_samples", wrong)
     value, phi, theta = normal_means(DoublyReparameterized(2), gaussian)

@@ -9,24 +9,24 @@ import torch
 from torch import Generator, Tensor
 
 from sampleprop import noise
-from sampleprop.families import Discrete
+from sampleprop.families import Bernoullis
 from sampleprop.tracing import hooks_allowed
 
 
-def pairs(variables: Discrete, samples: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
+def pairs(variables: Bernoullis, samples: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
     """Draw the points, [samples, *batch, *event], and the u behind them, [samples / 2, *batch, *event].
 
     The points are first every b = 1[u > 1 - p], then every b̃ = 1[u < p].
     """
-    logits = variables.logits.detach()
-    u = noise.fractions((samples // 2, *logits.shape), logits, generator)  # [samples / 2, *batch, *event]
+    p = variables.fixed_probs
+    u = noise.fractions((samples // 2, *p.shape), p, generator)  # [samples / 2, *batch, *event]
     # As in `noise.coins`: a u of 0 exceeds a 1 - p below `smallest`, and is not below such a p.
     zero = noise.smallest(u)
-    above, below = torch.threshold((-logits).sigmoid(), zero, -1.0), torch.threshold(logits.sigmoid(), zero, 0.0)
+    above, below = torch.threshold(variables.fixed_opposite, zero, -1.0), torch.threshold(p, zero, 0.0)
     if not hooks_allowed():  # u may be shared by the rows that vmap adds to the logits
         points = torch.cat([(u > above).to(u.dtype), (u < below).to(u.dtype)])
     else:  # in place, without a tensor of booleans, which is slow to make numbers of
-        points = torch.empty((samples, *logits.shape), dtype=u.dtype, device=u.device)
+        points = torch.empty((samples, *p.shape), dtype=u.dtype, device=u.device)
         first, second = points.chunk(2)
         torch.gt(u, above, out=first)
         torch.lt(u, below, out=second)

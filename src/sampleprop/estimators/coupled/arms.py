@@ -75,17 +75,11 @@ class ARMS(Estimator[Bernoullis, Draw]):
         logits = variables.logits.detach()
         u = copulas.uniforms(self.copula, (self.draws, *logits.shape), logits, generator)
         # u < min(p, 1 - p) gives the rarer value: with the Dirichlet copula, 1[u < q] has less ρ for q than for 1 - q.
-        rare = u < _rarer(logits)
+        rare = u < variables.rarer
         return Draw((rare ^ (logits > 0)).to(variables.dtype))
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
         with torch.no_grad():
             gradient = variables.gradient_for_logits(draw.points, costs.beyond_others())  # [*batch, *event]
-        rarer = _rarer(variables.logits.detach())
-        gradient = gradient / copulas.decorrelation(self.copula, draw.points.shape[0], rarer)
+        gradient = gradient / copulas.decorrelation(self.copula, draw.points.shape[0], variables.rarer)
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))
-
-
-def _rarer(logits: Tensor) -> Tensor:
-    """min(p, 1 - p), without cancellation where p is close to 1."""
-    return torch.sigmoid(-logits.abs())

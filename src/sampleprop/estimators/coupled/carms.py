@@ -97,12 +97,13 @@ class CARMS(Estimator[OneHots, Draw]):
         centered = costs.fixed - value.detach()  # changes no difference, and keeps the digits of a large common cost
         chosen = variables.one_hot(draw.points)
         # In the order of the sticks: the number of samples in each class, and the sum of their costs.
-        number = chosen.sum(0).gather(-1, draw.order)  # [*batch, *variables, classes]
-        total = (unsqueeze_to(centered, chosen.dim()) * chosen).sum(0).gather(-1, draw.order)
+        both = torch.stack((chosen.sum(0), (unsqueeze_to(centered, chosen.dim()) * chosen).sum(0)))
+        both = both.gather(-1, draw.order.expand(both.shape))  # [2, *batch, *variables, classes]
         weight = _weights(self.copula, draw.points.shape[0], _sticks(variables.logits.detach(), draw.order))
         samples = draw.points.shape[0]
         # For two classes, the sum of f(x_i) - f(x_j) over the pairs is total · number' - number · total'.
-        sums = total * _over_others(weight, number) - number * _over_others(weight, total)
+        (number, total), (over_number, over_total) = both, _over_others(weight, both)
+        sums = total * over_number - number * over_total
         gradient = torch.zeros_like(sums).scatter(-1, draw.order, sums / (samples * (samples - 1)))
         return surrogate(self.name, value, (variables.logits,), (gradient,))
 

@@ -32,7 +32,7 @@ def uniforms(copula: Copula, shape: Sequence[int], like: Tensor, generator: Gene
         exponential = noise.exponential(shape, like, generator)
         # A share s of a flat Dirichlet draw is Beta(1, k - 1). Therefore (1 - s)^(k - 1) is uniform.
         return (1 - exponential / exponential.sum(0)) ** (shape[0] - 1)
-    order = permutation(noise.uniform(shape, like, generator))
+    order = permutation(noise.fractions(shape, like, generator))
     return (order + noise.uniform(shape[1:], like, generator)) / shape[0]
 
 

@@ -74,5 +74,5 @@ class DisARM(Estimator[Bernoullis, Draw]):
         weights = antithetic.weights(costs.points)  # [samples / 2, *batch]
         weighted = sums.over_samples(weights / 2, antithetic.differences(variables.one_hot(draw.points)))
         # Given b ≠ b̃, u is uniform on the outer tails, and the mean of |u - 1/2| there is half of σ(|φ|).
-        gradient = weighted * variables.logits.detach().abs().sigmoid()  # [*batch, *event]
+        gradient = weighted * variables.commoner  # [*batch, *event]
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))

@@ -66,7 +66,7 @@ def jumps(variables: Variables, x: Tensor) -> Jumps:
     if isinstance(variables, Integers):
         return _next_class(variables, x)
     if isinstance(variables, Bernoullis):
-        return _rarer_value(variables.logits.detach(), variables.one_hot(x))
+        return _rarer_value(variables, variables.one_hot(x))
     base: Any = variables.base
     name, parameter = parameter_of(variables)
     x, parameter = x.unsqueeze(-1), noise.promote(parameter.detach()).unsqueeze(-1)
@@ -94,10 +94,11 @@ def jumps(variables: Variables, x: Tensor) -> Jumps:
     return Jumps(x + step, weights, step.expand(x.shape))
 
 
-def _rarer_value(logits: Tensor, x: Tensor) -> Jumps:
+def _rarer_value(variables: Bernoullis, x: Tensor) -> Jumps:
     """A bit jumps to its rarer value, with the probability of that value."""
+    logits = variables.logits.detach()
     rarer = (logits <= 0).to(logits.dtype)
-    weights = (rarer - x).abs() * (-logits.abs()).sigmoid()
+    weights = (rarer - x).abs() * variables.rarer
     directions = (2 * rarer - 1).expand(x.shape)
     return Jumps(rarer.expand(x.shape).unsqueeze(-1), weights.unsqueeze(-1), directions.unsqueeze(-1))
 

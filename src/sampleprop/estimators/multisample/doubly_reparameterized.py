@@ -100,16 +100,18 @@ class DoublyReparameterized(Estimator[Variables, Draw]):
         share = log_weights.detach().softmax(0)  # w̃, [k, *batch]
         squared = share.square()
         # Through the costs everything gets the weight w̃, which is right for θ; the points are to get w̃² instead.
-        added = (squared - share, self._gradient(costs, draw.points)), (-squared, by_log_q)
-        return add_through_samples(self.name, importance_weighted_bound(log_weights), variables, draw.points, *added)
+        further = squared - share, self._gradient(costs, draw.points)
+        value = importance_weighted_bound(log_weights)
+        return add_through_samples(self.name, value, variables, draw.points, squared, by_log_q, further)
 
     def _gradient(self, costs: Costs, points: Tensor) -> Tensor:
         """The gradient of f at the points, [k, *batch, *event], without graph."""
         if inspectable(costs.points) and inspectable(points):
             if not (costs.points.requires_grad and points.requires_grad):
                 return torch.zeros_like(points)
-            total = costs.points.sum()
-            return torch.autograd.grad(total, points, retain_graph=True, materialize_grads=True)[0].detach()
+            values = costs.points
+            one = torch.ones_like(values)
+            return torch.autograd.grad(values, points, one, retain_graph=True, materialize_grads=True)[0]
         if costs.relaxed_f is None:  # the graph of the costs cannot be followed from here
             raise ValueError(
                 f"{self.name} needs f itself inside torch.compile and torch.func; got costs alone. Pass relaxed_f=f."

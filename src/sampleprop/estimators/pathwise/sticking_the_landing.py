@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Generator, Tensor
 
 from sampleprop import checks
@@ -94,5 +93,5 @@ class StickingTheLanding(Estimator[Variables, Draw]):
         checks.path(self.name, variables, costs.points, draw.points, self.allow_unused, self.allow_steps)
         log_q, gradient = log_prob_and_gradient(variables, draw.points)
         # The costs are attached to the points and bring ∇_z f; that of -log q is added here.
-        value, shares = costs.average(costs.points - log_q), costs.shared(torch.ones_like(log_q))
-        return add_through_samples(self.name, value, variables, draw.points, (-shares, gradient))
+        value, share = costs.average(costs.points - log_q), 1 / log_q.shape[0]
+        return add_through_samples(self.name, value, variables, draw.points, share, gradient)

@@ -95,19 +95,19 @@ class GappedStraightThrough(Tempered[Bernoullis | OneHots]):
         if isinstance(variables, Bernoullis):
             sign = 2 * sampled - 1
             lead = sign * logits  # of the sampled class, before the shift
-            shift = sign * (self._margin(lead.sigmoid()) - lead).clamp_min(0)
+            margin = self._expected(lead.sigmoid()) if isinstance(self.gap, str) else self.gap
+            shift = sign * (margin - lead).clamp_min(0)
         else:
             top = logits.amax(-1, keepdim=True)
-            margin = self._margin((variables.fixed_probs * sampled).sum(-1, keepdim=True))
+            likely = (variables.fixed_probs * sampled).sum(-1, keepdim=True)
+            margin = self._expected(likely) if isinstance(self.gap, str) else self.gap
             # A masked class has an infinite difference, which is multiplied by 0 here; therefore it is made finite.
             up = (top - logits).clamp_max(torch.finfo(logits.dtype).max)
             shift = sampled * up - (1 - sampled) * (logits - top + margin).clamp_min(0)
         return straight_through(self.name, hard, soften(variables, (variables.logits + shift) / self.temperature))
 
-    def _margin(self, sampled: Tensor) -> Tensor:
-        """The gap, or its expectation from the probability of the sampled class."""
-        if self.gap == "expected":
-            limits = torch.finfo(sampled.dtype)  # inside (0, 1), so that the gap is finite
-            sampled = sampled.clamp(limits.tiny, 1 - limits.eps)
-            return -torch.log1p(-sampled) / sampled
-        return torch.full_like(sampled, self.gap)
+    def _expected(self, sampled: Tensor) -> Tensor:
+        """The mean gap, from the probability of the sampled class."""
+        limits = torch.finfo(sampled.dtype)  # inside (0, 1), so that the gap is finite
+        sampled = sampled.clamp(limits.tiny, 1 - limits.eps)
+        return -torch.log1p(-sampled) / sampled

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.distributions import Normal
 
 from sampleprop import checks, sums
 from sampleprop.baselines.baseline import squared_length
@@ -19,10 +18,9 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.relaxed.critic import QuadraticCritic, critic_with_gradient
-from sampleprop.families import Variables, recognize, with_parameters
+from sampleprop.families import Normals, Variables, recognize, with_parameters
 from sampleprop.families.parameters import asked
 from sampleprop.families.reparameterized import Reparameterized
-from sampleprop.families.samplers import noise_of
 from sampleprop.surrogate import surrogate, train, unsqueeze_to
 from sampleprop.tracing import value_and_grad
 
@@ -121,10 +119,10 @@ class LAX(Estimator[Variables, Draw]):
         return None
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
-        named, base = variables.parameters, variables.base
-        if type(base) is Normal:  # written out, because it is the commonest
+        named = variables.parameters
+        if isinstance(variables, Normals):
             points = variables.sample(self.draws, generator)
-            return Draw(points, (torch.ones_like(base.loc).expand_as(points), noise_of(base, points)))
+            return Draw(points, (torch.ones_like(named["loc"]).expand_as(points), variables.noise_of(points)))
 
         def sample(*tensors: Tensor) -> Tensor:
             moved = with_parameters(variables.dist, dict(zip(named, tensors, strict=True)))
@@ -147,12 +145,22 @@ class LAX(Estimator[Variables, Draw]):
             c, by_points = evaluate(draw.points)  # [k, *batch] and [k, *batch, *event], attached to ψ
             checks.finite_critic(self.name, c, by_points)
             excess = costs.shared(costs.fixed - c)
-            gradients = tuple(
-                # A parameter may have further dimensions: the components of a mixture.
-                sums.over_samples(excess, score)
-                + costs.average(derivatives[name] * unsqueeze_to(by_points, score.dim()))
-                for name, score in zip(names, variables.scores(draw.points, names), strict=True)
-            )
+            if isinstance(variables, Normals):
+                epsilon, scale = derivatives["scale"], variables.base.scale.detach()
+                along = {"loc": (epsilon, by_points)}
+                if "scale" in names:
+                    along["scale"] = epsilon.square() - 1, epsilon * by_points
+                gradients = tuple(
+                    sums.over_samples(excess, score) / scale + costs.average(moved)
+                    for score, moved in (along[name] for name in names)
+                )
+            else:
+                gradients = tuple(
+                    # A parameter may have further dimensions: the components of a mixture.
+                    sums.over_samples(excess, score)
+                    + costs.average(derivatives[name] * unsqueeze_to(by_points, score.dim()))
+                    for name, score in zip(names, variables.scores(draw.points, names), strict=True)
+                )
         if not variables.plain:
             checks.scored(self.name, variables, variables.log_prob(draw.points))
         parameters = tuple(named[name] for name in names)

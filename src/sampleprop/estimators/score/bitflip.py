@@ -97,14 +97,12 @@ def by_flip(variables: Bernoullis, draw: Draw, costs: Tensor, probe_costs: Tenso
     bits = pivots.shape[-1]
     if not bits:
         return variables.variance
-    index = draw.flipped.unsqueeze(-1)
     # In the dtype of the logits, because D may be too large for that of the points.
-    bit = variables.one_hot(pivots.gather(-1, index))
-    signs = torch.rsub(bit, bits, alpha=2 * bits)  # (1 - 2 x) D, [pivots, *batch, 1]
-    rise = (probe_costs - costs).unsqueeze(-1) * signs  # from 0 to 1
-    rises = rise.new_zeros(()).expand(pivots.shape).scatter(-1, index, rise)
-    mean = rises.squeeze(0) if count == 1 else rises.mean(0)
-    return mean.reshape(variables.logits.shape) * variables.variance
+    bit = variables.one_hot(pivots.gather(-1, draw.flipped.unsqueeze(-1)).squeeze(-1))  # [pivots, *batch]
+    share = bits / count
+    rise = (probe_costs - costs) * torch.rsub(bit, share, alpha=2 * share)  # times 1 - 2 x: from 0 to 1
+    rises = rise.new_zeros(pivots.shape[1:]).scatter_add(-1, draw.flipped.movedim(0, -1), rise.movedim(0, -1))
+    return rises.reshape(variables.logits.shape) * variables.variance
 
 
 def _rows(variables: Bernoullis, x: Tensor) -> Tensor:

@@ -75,10 +75,9 @@ class UGC(Estimator[Bernoullis, Draw]):
         return Draw(points, *flip(variables, points.chunk(2)[0], generator))
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
-        logits = variables.logits.detach()
         weights, points = antithetic.weights(costs.points), variables.one_hot(draw.points)
-        pair = sums.over_samples(weights / 2, antithetic.differences(points)) * logits.abs().sigmoid()
+        pair = sums.over_samples(weights / 2, antithetic.differences(points)) * variables.commoner
         single = by_flip(variables, draw, costs.fixed.chunk(2)[0], costs.probes)
-        edge = (-logits.abs()).sigmoid() < 1 / max(2 * math.prod(variables.event_logits_shape), 1)
+        edge = variables.rarer < 1 / max(2 * math.prod(variables.event_logits_shape), 1)
         gradient = torch.where(edge, single, pair)
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))

@@ -122,13 +122,14 @@ class UnorderedSet(Estimator[Enumerable, Draw]):
 def _weights(log_probs: Tensor, log_rest: Tensor) -> tuple[Tensor, Tensor]:
     """Return the weights p_s R(S, s), [k, *batch], and of each f(s') in the baseline of s, [k (s), k (s'), *batch]."""
     k = log_probs.shape[0]
+    if k == 1:  # R is 1 / p_s, and there is no other state to make a baseline of
+        weights = torch.ones_like(log_probs)
+        return weights, torch.zeros_like(weights).unsqueeze(0)
     log_set = _log_set_probs(log_probs, log_rest)  # [2^k, *batch]; the bits of the index are the members
     full = 2**k - 1
     members = 2 ** torch.arange(k, device=log_probs.device)
     log_without = log_set[full - members]  # [k, *batch]
     weights = (log_probs + log_without - log_set[full]).exp()
-    if k == 1:
-        return weights, torch.zeros_like(weights).unsqueeze(0)  # there is no other state to make a baseline of
     own = torch.eye(k, dtype=torch.bool, device=log_probs.device)
     pairs = full - members.unsqueeze(1) - members * ~own  # [k, k]: S without s and s', without s on the diagonal
     in_baseline = (log_probs + log_set[pairs] - log_without.unsqueeze(1)).exp()
