@@ -230,11 +230,10 @@ class OneHots(Classes):
         return one_hot(self.logits.detach().argmax(-1), self.logits.shape[-1], self.dtype)
 
     def log_prob(self, points: Tensor) -> Tensor:
-        # 0 * -inf would be NaN for masked classes, therefore -inf is put back at the end; `where` with a random mask is
-        # slow.
+        # 0 * -inf would be NaN for masked classes, therefore -inf is put back at the end.
         least = torch.finfo(self.logits.dtype).min
-        picked = (points * self.logits.clamp_min(least)).sum(-1, keepdim=True)
-        return self.sum(picked.masked_fill(picked == least, -math.inf))
+        total = self.inner(points, self.logits.clamp_min(least))
+        return total.masked_fill(total <= least, -math.inf)
 
 
 class Integers(Classes):
