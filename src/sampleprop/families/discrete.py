@@ -219,8 +219,7 @@ class OneHots(Classes):
         if self.logits.shape[-1] > FEW:
             return super().sample(k, generator)
         u, upto = _shares(self, k, generator)
-        # 1 for the class and all later ones. Booleans are slow to make and to convert.
-        reached = noise.cast((upto - u).sign_().clamp_min_(0), self.dtype)
+        reached = noise.above(upto, u, self.dtype)  # 1 for the class and all later ones
         return reached - torch.constant_pad_nd(reached[..., :-1], (1, 0))
 
     def decide(self, given: Tensor) -> Tensor:

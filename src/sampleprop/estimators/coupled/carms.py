@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Generator, Tensor
 
-from sampleprop import checks, sums
+from sampleprop import checks, noise, sums
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
@@ -85,8 +85,7 @@ class CARMS(Estimator[OneHots, Draw]):
         order = _order(logits)
         beta = _sticks(logits, order)
         u = copulas.uniforms(self.copula, (self.draws, *beta.shape), beta, generator)
-        # 1 for a stick that comes up, in float, because booleans are slow to make and to convert.
-        up = (beta - u).sign_().clamp_min_(0)  # [samples, *batch, *variables, classes - 1]
+        up = noise.above(beta, u, beta.dtype)  # 1 for a stick that does: [samples, *batch, *variables, classes - 1]
         # The first stick to come up, or the last class if none does.
         first = (1 - up).cumprod(-1).sum(-1, keepdim=True).long()
         chosen = order.expand(self.draws, *order.shape).gather(-1, first).squeeze(-1)  # [samples, *batch, *variables]
