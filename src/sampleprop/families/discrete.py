@@ -117,9 +117,9 @@ class Discrete(Enumerable):
     def score(self, points: Tensor) -> Tensor:
         return self.one_hot(points) - self.fixed_probs
 
-    def gradient_for_logits(self, points: Tensor, weights: Tensor) -> Tensor:
-        """As `Enumerable` says; attached."""
-        statistics, probs = self.one_hot(points), self.probs if torch.is_grad_enabled() else self.fixed_probs
+    def gradient_for_logits(self, points: Tensor, weights: Tensor, *, attached: bool = False) -> Tensor:
+        """As `Enumerable` says; `attached` to φ where a graph is wanted, for the next derivative."""
+        statistics, probs = self.one_hot(points), self.probs if attached else self.fixed_probs
         if weights.shape[0] == 1:
             return sums.over_samples(weights, statistics - probs)
         # No copy of p for each sample.
@@ -204,7 +204,7 @@ class Classes(Discrete):
     def outcomes(self) -> Tensor:
         return self.logits
 
-    def gradient_for_logits(self, points: Tensor, weights: Tensor) -> Tensor:
+    def gradient_for_logits(self, points: Tensor, weights: Tensor, *, attached: bool = False) -> Tensor:
         """Without -Σ_k w_k p, which the backward pass of the normalization subtracts."""
         return self.weighted_points(points, weights)
 

@@ -79,8 +79,7 @@ class ARMS(Estimator[Bernoullis, Draw]):
         return Draw((rare ^ (logits > 0)).to(variables.dtype))
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
-        with torch.no_grad():
-            gradient = variables.gradient_for_logits(draw.points, costs.beyond_others())  # [*batch, *event]
+        gradient = variables.gradient_for_logits(draw.points, costs.beyond_others())  # [*batch, *event]
         rarer = _rarer(variables.logits.detach())
         gradient = gradient / copulas.decorrelation(self.copula, draw.points.shape[0], rarer)
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))

@@ -82,7 +82,9 @@ def perturbation(variables: Discrete, k: int, generator: Generator | None) -> Te
 
 
 def tempered(logits: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:
-    """(logits + noise) / temperature, with one pass over the samples: the logits are divided before they are copied."""
+    """(logits + noise) / temperature. Of several samples in one pass: the logits are divided before they are copied."""
+    if noise.shape[0] == 1:
+        return (logits + noise) / temperature
     return torch.addcmul(logits / temperature, noise, 1 / temperature)
 
 
