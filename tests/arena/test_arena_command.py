@@ -29,7 +29,7 @@ class Wrong(Mine):
     def estimate(self, variables, draw, costs):
         from sampleprop.surrogate import surrogate
         fixed = costs.fixed - costs.fixed.mean(0)
-        gradient = variables.gradient_for_logits(draw.points, costs.shared(fixed)).detach()
+        gradient = variables.gradient_for_logits(draw.points, costs.shared(fixed))
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))
 """
 

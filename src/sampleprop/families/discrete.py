@@ -117,9 +117,9 @@ class Discrete(Enumerable):
     def score(self, points: Tensor) -> Tensor:
         return self.one_hot(points) - self.fixed_probs
 
-    def gradient_for_logits(self, points: Tensor, weights: Tensor) -> Tensor:
-        """As `Enumerable` says; attached."""
-        statistics, probs = self.one_hot(points), self.probs if torch.is_grad_enabled() else self.fixed_probs
+    def gradient_for_logits(self, points: Tensor, weights: Tensor, *, attached: bool = False) -> Tensor:
+        """As `Enumerable` says; `attached` to φ where a graph is wanted, for the next derivative."""
+        statistics, probs = self.one_hot(points), self.probs if attached else self.fixed_probs
         if weights.shape[0] == 1:
             return sums.over_samples(weights, statistics - probs)
         # No copy of p for each sample.
@@ -222,7 +222,7 @@ class Classes(Discrete):
     def outcomes(self) -> Tensor:
         return self.logits
 
-    def gradient_for_logits(self, points: Tensor, weights: Tensor) -> Tensor:
+    def gradient_for_logits(self, points: Tensor, weights: Tensor, *, attached: bool = False) -> Tensor:
         """Without -Σ_k w_k p, which the backward pass of the normalization subtracts."""
         return self.weighted_points(points, weights)
 
@@ -237,8 +237,7 @@ class OneHots(Classes):
         if self.logits.shape[-1] > FEW:
             return super().sample(k, generator)
         u, upto = _shares(self, k, generator)
-        # 1 for the class and all later ones. Booleans are slow to make and to convert.
-        reached = noise.cast((upto - u).sign_().clamp_min_(0), self.dtype)
+        reached = noise.above(upto, u, self.dtype)  # 1 for the class and all later ones
         return reached - torch.constant_pad_nd(reached[..., :-1], (1, 0))
 
     def decide(self, given: Tensor) -> Tensor:
@@ -248,11 +247,10 @@ class OneHots(Classes):
         return one_hot(self.logits.detach().argmax(-1), self.logits.shape[-1], self.dtype)
 
     def log_prob(self, points: Tensor) -> Tensor:
-        # 0 * -inf would be NaN for masked classes, therefore -inf is put back at the end; `where` with a random mask is
-        # slow.
+        # 0 * -inf would be NaN for masked classes, therefore -inf is put back at the end.
         least = torch.finfo(self.logits.dtype).min
-        picked = (points * self.logits.clamp_min(least)).sum(-1, keepdim=True)
-        return self.sum(picked.masked_fill(picked == least, -math.inf))
+        total = self.inner(points, self.logits.clamp_min(least))
+        return total.masked_fill(total <= least, -math.inf)
 
 
 class Integers(Classes):

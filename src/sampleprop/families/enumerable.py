@@ -59,7 +59,8 @@ class Enumerable(Variables):
     def gradient_for_logits(self, points: Tensor, weights: Tensor) -> Tensor:
         """What the logits hand on to φ, for it to get Σ_k w_k ∇ log p(x_k): [*batch, *natural] for weights [k, *batch].
 
-        That is Σ_k w_k `score`(x_k), up to what the backward pass from normalized logits to φ adds.
+        That is Σ_k w_k `score`(x_k), up to what the backward pass from normalized logits to φ adds. It has no graph, if
+        the weights have none.
         """
 
     @property

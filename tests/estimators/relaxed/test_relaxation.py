@@ -12,9 +12,10 @@ from sampleprop import Enumerate, expect
 from sampleprop.estimators.relaxed.gaussian_relaxed_bernoulli import GaussianRelaxedBernoulli
 from sampleprop.estimators.relaxed.gumbel_softmax import GumbelSoftmax
 from sampleprop.estimators.relaxed.hard_concrete import HardConcrete
-from sampleprop.estimators.relaxed.invertible_gaussian import InvertibleGaussian, _log_of_later
+from sampleprop.estimators.relaxed.invertible_gaussian import InvertibleGaussian, _sticks
 from sampleprop.estimators.relaxed.logistic_normal_softmax import LogisticNormalSoftmax
 from sampleprop.estimators.relaxed.relaxation import probit
+from sampleprop.families import OneHots, recognize
 
 # A random test here fails by chance once in a million runs of it.
 FALSE_ALARM = 1e-6
@@ -289,13 +290,40 @@ def test_limits_out_of_range(limits):
 
 
 @pytest.mark.parametrize("spread", [10.0, 55.0, 65.0, 300.0, math.inf])
-def test_the_logarithm_of_later_classes_is_right_however_far_the_logits_lie_apart(spread: float) -> None:
+def test_broken_sticks_are_right_however_far_the_logits_lie_apart(spread: float) -> None:
     """Also where the later classes together underflow beside the earlier ones."""
-    logits = torch.tensor([[0.0, -spread, -spread - 1, -spread - 3], [0.5, 1.0, -0.5, 0.2]]).clamp_min(-1e18)
+    logits = torch.tensor([[0.0, -spread, -spread - 1, -spread - 3], [0.5, 1.0, -0.5, 0.2]])
     leaf = logits.requires_grad_()
-    found = _log_of_later(leaf)
-    expected = logits.detach().double().flip(-1).logcumsumexp(-1).flip(-1)
-    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
-    found.sum().backward()
+    variables = recognize(one_hot(leaf))
+    assert isinstance(variables, OneHots)
+    found = _sticks(variables)[1]
+    right = variables.logits.detach().double().clamp_min(-1e18)
+    expected = right[..., :-1] - right.flip(-1).logcumsumexp(-1).flip(-1)[..., 1:]
+    size = right.clamp_min(-1e3).abs().max().item()  # they are differences of such numbers
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6 + 1e-7 * size)
+    InvertibleGaussian().propose(one_hot(leaf)).points.square().sum().backward()
     assert leaf.grad is not None
     assert leaf.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("rare", [0.0, 70.0])  # the first class, by so much
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_derivative_of_broken_sticks_is_that_of_autograd(rare: float, k: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    leaf = torch.randn(2, 5, generator=generator, dtype=torch.float64)
+    leaf[:, 0] -= rare
+    leaf.requires_grad_()
+    epsilon = torch.randn(k, 2, 4, generator=generator, dtype=torch.float64)
+    weights = torch.randn(k, 2, 5, generator=generator, dtype=torch.float64)
+    variables = recognize(one_hot(leaf))
+    assert isinstance(variables, OneHots)
+    estimator = InvertibleGaussian()
+    points = estimator.points_from(variables, epsilon)
+    p = leaf.softmax(-1)
+    beta = p[..., :-1] / p.flip(-1).cumsum(-1).flip(-1)[..., :-1]
+    broken = ((torch.special.ndtri(beta) + epsilon) / estimator.temperature.double()).sigmoid()
+    taken, left = torch.nn.functional.pad(broken, (0, 1), value=1.0), (1 - broken).cumprod(-1)
+    expected = taken * torch.nn.functional.pad(left, (1, 0), value=1.0)
+    torch.testing.assert_close(points, expected)
+    found, wanted = (torch.autograd.grad((weights * x).sum(), leaf, retain_graph=True)[0] for x in (points, expected))
+    torch.testing.assert_close(found, wanted)

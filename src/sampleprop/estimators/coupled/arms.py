@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Generator, Tensor
 
 from sampleprop import checks
@@ -79,7 +78,6 @@ class ARMS(Estimator[Bernoullis, Draw]):
         return Draw((rare ^ (logits > 0)).to(variables.dtype))
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
-        with torch.no_grad():
-            gradient = variables.gradient_for_logits(draw.points, costs.beyond_others())  # [*batch, *event]
+        gradient = variables.gradient_for_logits(draw.points, costs.beyond_others())  # [*batch, *event]
         gradient = gradient / copulas.decorrelation(self.copula, draw.points.shape[0], variables.rarer)
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))

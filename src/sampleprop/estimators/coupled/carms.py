@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as nnf
 from torch import Generator, Tensor
 
-from sampleprop import checks
+from sampleprop import checks, noise, sums
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import copulas
 from sampleprop.families import OneHots, one_hot
-from sampleprop.surrogate import surrogate, unsqueeze_to
+from sampleprop.surrogate import surrogate
 
 
 class Draw(NamedTuple):
@@ -84,27 +84,28 @@ class CARMS(Estimator[OneHots, Draw]):
         logits = variables.logits.detach()
         order = _order(logits)
         beta = _sticks(logits, order)
-        on = copulas.uniforms(self.copula, (self.draws, *beta.shape), beta, generator) < beta
+        u = copulas.uniforms(self.copula, (self.draws, *beta.shape), beta, generator)
+        up = noise.above(beta, u, beta.dtype)  # 1 for a stick that does: [samples, *batch, *variables, classes - 1]
         # The first stick to come up, or the last class if none does.
-        first = nnf.pad(on.to(torch.uint8), (0, 1), value=1).argmax(
-            -1, keepdim=True
-        )  # [samples, *batch, *variables, 1]
+        first = (1 - up).cumprod(-1).sum(-1, keepdim=True).long()
         chosen = order.expand(self.draws, *order.shape).gather(-1, first).squeeze(-1)  # [samples, *batch, *variables]
         return Draw(one_hot(chosen, order.shape[-1], variables.dtype), order)
 
     def estimate(self, variables: OneHots, draw: Draw, costs: Costs) -> Tensor:
-        value = costs.mean()
-        centered = costs.fixed - value.detach()  # changes no difference, and keeps the digits of a large common cost
+        value, samples = costs.mean(), draw.points.shape[0]
+        # Less their mean, which changes no difference and keeps the digits of a large common cost.
+        centered = (costs.fixed - value.detach()) / (samples * (samples - 1))
         chosen = variables.one_hot(draw.points)
         # In the order of the sticks: the number of samples in each class, and the sum of their costs.
-        both = torch.stack((chosen.sum(0), (unsqueeze_to(centered, chosen.dim()) * chosen).sum(0)))
-        both = both.gather(-1, draw.order.expand(both.shape))  # [2, *batch, *variables, classes]
-        weight = _weights(self.copula, draw.points.shape[0], _sticks(variables.logits.detach(), draw.order))
-        samples = draw.points.shape[0]
-        # For two classes, the sum of f(x_i) - f(x_j) over the pairs is total · number' - number · total'.
-        (number, total), (over_number, over_total) = both, _over_others(weight, both)
-        sums = total * over_number - number * over_total
-        gradient = torch.zeros_like(sums).scatter(-1, draw.order, sums / (samples * (samples - 1)))
+        number = chosen.sum(0).gather(-1, draw.order)  # [*batch, *variables, classes]
+        total = sums.over_samples(centered, chosen).gather(-1, draw.order)
+        weight = _weights(self.copula, samples, _sticks(variables.logits.detach(), draw.order))
+        # For two classes, the sum of f(x_i) - f(x_j) over the pairs is total · number' - number · total', with the
+        # weight of the earlier class. A class with itself gives zero.
+        weighted_number, weighted_total = weight * number, weight * total
+        gradient = total * weighted_number.cumsum(-1) - number * weighted_total.cumsum(-1)
+        gradient = gradient + weighted_total * _later(number) - weighted_number * _later(total)
+        gradient = torch.empty_like(gradient).scatter_(-1, draw.order, gradient)
         return surrogate(self.name, value, (variables.logits,), (gradient,))
 
 
@@ -132,7 +133,7 @@ def _weights(copula: copulas.Copula, k: int, beta: Tensor) -> Tensor:
     return nnf.pad(before / decorrelation, (0, 1))
 
 
-def _over_others(weight: Tensor, x: Tensor) -> Tensor:
-    """For each class the sum of r x over the other ones, where r is the weight of the earlier class of the two."""
-    weighted = weight * x
-    return weight * (x.sum(-1, keepdim=True) - x.cumsum(-1)) + weighted.cumsum(-1) - weighted
+def _later(x: Tensor) -> Tensor:
+    """For each class the sum over those after it."""
+    upto = x.cumsum(-1)
+    return upto[..., -1:] - upto

@@ -33,6 +33,4 @@ def add_scores(
     """
     if not isinstance(variables, Discrete):
         return add_gradient(name, value, variables, log_q, weights)
-    with torch.set_grad_enabled(False):
-        gradient = variables.gradient_for_logits(points, weights)
-    return surrogate(name, value, (variables.logits,), (gradient,))
+    return surrogate(name, value, (variables.logits,), (variables.gradient_for_logits(points, weights),))

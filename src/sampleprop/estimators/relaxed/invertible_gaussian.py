@@ -8,16 +8,28 @@ sticks broken at temperature 0 give p_φ exactly.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Generator, Tensor
+from torch.autograd import Function
 from torch.nn import functional
 
 from sampleprop import noise
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import HUGE, Tempered, probit, tempered
+from sampleprop.estimators.relaxed.relaxation import (
+    HUGE,
+    Tempered,
+    normal_quantile,
+    quantile_slope,
+    summed,
+    tempered,
+    through_soft,
+)
 from sampleprop.families import Bernoullis, Discrete, OneHots
-from sampleprop.tracing import inspectable
+from sampleprop.surrogate import refused
+from sampleprop.tracing import apply, differentiable_backward, inspectable
 
-NEAR = 60.0  # how far logits may lie apart so that no exponential underflows
+NEAR = 60.0  # to where the logarithms of the probabilities may reach down so that no exponential underflows
 
 
 class InvertibleGaussian(Tempered[Bernoullis | OneHots]):
@@ -62,6 +74,7 @@ class InvertibleGaussian(Tempered[Bernoullis | OneHots]):
     """
 
     exact_forward = False
+    once = True
     needs = "relaxed"
     family = "relaxations"
     aliases = ("IGR",)
@@ -85,28 +98,71 @@ class InvertibleGaussian(Tempered[Bernoullis | OneHots]):
 
     def points_from(self, variables: Bernoullis | OneHots, epsilon: Tensor) -> Tensor:
         """The relaxed points for this noise, one number for each stick: [k, *batch, *event]."""
-        scores = tempered(probit(_sticks(variables)), epsilon, self.temperature)
-        if isinstance(variables, Bernoullis):
-            return scores.sigmoid()
-        taken = functional.pad(functional.logsigmoid(scores), (0, 1))  # the last class takes what is left
-        left = functional.pad(functional.logsigmoid(-scores).cumsum(-1), (1, 0))
-        return (taken + left).exp()
+        parameter, sticks, later = _sticks(variables)
+        middle, rare = normal_quantile(sticks)
+        scores = tempered(middle, epsilon, self.temperature)
+        broken = soft = scores.sigmoid()
+        if not isinstance(variables, Bernoullis):
+            left = (-scores).sigmoid().cumprod(-1)  # the last class takes what is left
+            soft = functional.pad(broken, (0, 1), value=1.0) * functional.pad(left, (1, 0), value=1.0)
+        given = (noise.cast(soft, variables.dtype), parameter, later, middle, rare, self.temperature, broken, soft)
+        result: Tensor = apply(_Broken, self.name, *given)
+        return result
 
 
-def _sticks(variables: Discrete) -> Tensor:
-    """The logits of β: of each class against all later ones, [*batch, *variables, classes - 1]; for bits the logits."""
-    if isinstance(variables, Bernoullis):
-        return variables.logits
-    # Masked classes get a huge number instead of infinity: where all later classes are masked, ∞ - ∞ would be NaN.
-    logits = variables.logits.clamp_min(-HUGE)
-    return logits[..., :-1] - _log_of_later(logits[..., 1:])
+class _Broken(Function):
+    """The points, whose derivative with respect to the logits of the sticks, or of the classes, is written out."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(name: str, points: Tensor, *given: Tensor | None) -> Tensor:
+        return points.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.name, _, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
+        parameter, later, middle, rare, temperature, broken, soft = ctx.saved_tensors
+        gradient = noise.cast(grad_output, soft.dtype)
+        if soft.shape == broken.shape:  # bits
+            gradient = through_soft(True, soft, gradient)
+        else:
+            # dx_c/ds_j is (1 - u_j) x_j for the class of the stick itself, and -u_j x_c for the later ones.
+            each = gradient * soft
+            gradient = each[..., :-1] - broken * _from_here(each)[..., :-1]
+        gradient = summed(gradient, middle) * quantile_slope(middle, rare) / temperature
+        if later is not None:  # η_j = φ_j - log Σ exp φ_i over the later classes i
+            share = functional.pad((gradient / later).cumsum(-1), (1, 0))
+            gradient = functional.pad(gradient, (0, 1)) - parameter.detach().exp() * share
+        if differentiable_backward():
+            gradient = refused(ctx.name, gradient, parameter)
+        return None, None, gradient, None, None, None, None, None, None
 
 
-def _log_of_later(logits: Tensor) -> Tensor:
-    """log Σ exp over each class and all later ones."""
+def _sticks(variables: Discrete) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The logits η of β: of each class against all later ones, [*batch, *variables, classes - 1]; for bits the logits.
+
+    Returns:
+        What the gradient is to be handed to, the logits of the variables or η itself; η without graph; and, for the
+        logits of classes, the probabilities of all later ones.
+    """
+    logits = variables.logits
     fixed = logits.detach()
-    if inspectable(fixed) and not fixed.is_cuda and fixed.numel():
-        top = fixed.amax(-1, keepdim=True)
-        if bool((top - fixed < NEAR).all()):  # no term underflows
-            return (logits - top).exp().flip(-1).cumsum(-1).flip(-1).log() + top
-    return logits.flip(-1).logcumsumexp(-1).flip(-1)
+    if isinstance(variables, Bernoullis):
+        return logits, fixed.clamp(-HUGE, HUGE), None
+    if inspectable(fixed) and not fixed.is_cuda and fixed.numel() and fixed.amin().item() > -NEAR:
+        later = _from_here(variables.fixed_probs[..., 1:])
+        return logits, fixed[..., :-1] - later.log(), later
+    # Masked classes get a huge number instead of infinity: where all later classes are masked, ∞ - ∞ would be NaN.
+    logits = logits.clamp_min(-HUGE)
+    sticks = logits[..., :-1] - logits[..., 1:].flip(-1).logcumsumexp(-1).flip(-1)
+    return sticks, sticks.detach(), None
+
+
+def _from_here(x: Tensor) -> Tensor:
+    """The sum over each class and all later ones."""
+    return x.flip(-1).cumsum(-1).flip(-1)

@@ -82,7 +82,9 @@ def perturbation(variables: Discrete, k: int, generator: Generator | None) -> Te
 
 
 def tempered(logits: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:
-    """(logits + noise) / temperature, with one pass over the samples: the logits are divided before they are copied."""
+    """(logits + noise) / temperature. Of several samples in one pass: the logits are divided before they are copied."""
+    if noise.shape[0] == 1:
+        return (logits + noise) / temperature
     return torch.addcmul(logits / temperature, noise, 1 / temperature)
 
 
@@ -146,10 +148,10 @@ class _ThroughSoftmax(Function):
         for weight, soft in zip(ctx.weights, softs, strict=True):
             gradient = grad_output
             if soft.dim() == logits.dim():  # the same for all samples, whose gradients are summed first
-                gradient = _summed(gradient, logits)
+                gradient = summed(gradient, logits)
             elif soft.dim() > gradient.dim():
                 gradient = gradient.expand_as(soft)
-            part = _summed(through_soft(ctx.bits, soft, gradient), logits) * weight
+            part = summed(through_soft(ctx.bits, soft, gradient), logits) * weight
             total = part if total is None else total + part
         if temperature is not None:
             total = total / temperature
@@ -158,7 +160,7 @@ class _ThroughSoftmax(Function):
         return None, None, None, None, total, None, *(None for _ in softs)
 
 
-def _summed(x: Tensor, like: Tensor) -> Tensor:
+def summed(x: Tensor, like: Tensor) -> Tensor:
     """Summed over the first dimensions, which `like` lacks."""
     if x.dim() == like.dim():
         return x
@@ -172,36 +174,56 @@ def harden(variables: Discrete, scores: Tensor) -> Tensor:
     return one_hot(scores.detach().argmax(-1), scores.shape[-1], scores.dtype)
 
 
-EDGE = {torch.float32: 80.0, torch.float64: 600.0}  # beyond it the probability of the tail underflows
+# Below it the density at the quantile underflows.
+RAREST = {torch.float32: math.exp(-80.0), torch.float64: math.exp(-600.0)}
 HUGE = 1e18  # stands in for infinity where ∞ - ∞ would be NaN; its square is finite in float32
 
 
 def probit(logits: Tensor) -> Tensor:
-    r"""The normal quantile :math:`\Phi^{-1}(\sigma(\eta))` of the probability with these logits, differentiable once.
+    r"""The normal quantile :math:`\Phi^{-1}(\sigma(\eta))` of the probability with these logits, attached to them."""
+    inside = logits.clamp(-HUGE, HUGE)
+    eta = inside.detach()
+    z, rare = normal_quantile(eta)
+    return z + quantile_slope(z, rare) * (inside - eta)
+
+
+def normal_quantile(logits: Tensor) -> tuple[Tensor, Tensor]:
+    r"""z = :math:`\Phi^{-1}(\sigma(\eta))`, and the rarer probability, σ(-|η|); for logits without graph.
 
     Accurate in the tails too, where the probability itself is 0 or 1 in floating point.
     """
-    inside = logits.clamp(-HUGE, HUGE)
-    eta = inside.detach()
-    size = eta.abs()
-    edge = EDGE[eta.dtype]
-    rare = (-size.clamp_max(edge)).sigmoid()
-    z = -torch.special.ndtri(rare)
-    derivative = rare * (1 - rare) * (z.square() / 2).exp() * math.sqrt(2 * math.pi)  # p (1 - p) over the density
-    if not inspectable(size) or size.is_cuda or bool((size > edge).any()):
-        tail, tail_derivative = _tail(size.clamp_min(edge))
-        z, derivative = torch.where(size > edge, tail, z), torch.where(size > edge, tail_derivative, derivative)
-    quantile: Tensor = torch.copysign(z, eta) + derivative * (inside - eta)
-    return quantile
+    size = logits.abs()
+    rare = (-size).sigmoid()
+    z = torch.special.ndtri(rare)
+    if _in_tails(rare):
+        z = torch.where(rare < RAREST[rare.dtype], _tail(size), z)
+    return torch.copysign(z, logits), rare
 
 
-def _tail(size: Tensor) -> tuple[Tensor, Tensor]:
-    """The quantile and its derivative where σ(-|η|) underflows, from the asymptotic series of Mills' ratio."""
+def quantile_slope(z: Tensor, rare: Tensor) -> Tensor:
+    """dz/dη, which is p (1 - p) over the density, from what `normal_quantile` returned."""
+    square = z.square()
+    slope = torch.addcmul(rare, rare, rare, value=-1) * (square / 2).exp() * math.sqrt(2 * math.pi)
+    if _in_tails(rare):
+        slope = torch.where(rare < RAREST[rare.dtype], _series(square) / square.sqrt(), slope)
+    return slope
+
+
+def _in_tails(rare: Tensor) -> bool:
+    """Whether some of these probabilities may be too small for the density at their quantiles."""
+    if not inspectable(rare) or rare.is_cuda:
+        return True
+    return rare.numel() > 0 and rare.amin().item() < RAREST[rare.dtype]
+
+
+def _tail(size: Tensor) -> Tensor:
+    """The quantile where σ(-|η|) underflows, from the asymptotic series of Mills' ratio."""
+    size = size.clamp_min(50.0)  # elsewhere it is not asked for
     goal = 2 * size - math.log(2 * math.pi)  # = z² - 2 log(Mills' ratio at z)
     square = goal
     for _ in range(5):
         square = goal - (square / _series(square).square()).log()
-    return square.sqrt(), _series(square) / square.sqrt()
+    return square.sqrt()
 
 
 def _series(square: Tensor) -> Tensor:

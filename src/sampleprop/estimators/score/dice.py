@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.autograd import Function
 
@@ -44,11 +43,8 @@ def dice(variables: Variables, points: Tensor, costs: Costs, weights: Tensor, *,
         return costs.average(costs.fixed) + ((weights + attached) * box - weights).sum(0)
     if not gradient_asked(variables.logits):
         return costs.mean()
-    if centered:
-        gradient = variables.weighted_points(points, weights)
-    else:
-        with torch.set_grad_enabled(False):
-            gradient = variables.gradient_for_logits(points, weights)
+    gradient_of = variables.weighted_points if centered else variables.gradient_for_logits
+    gradient = gradient_of(points, weights)
     result: Tensor = apply(_Score, variables.logits, costs.points, gradient, weights, points, variables)
     return result
 
@@ -93,7 +89,7 @@ class _Score(Function):
         if gradient_asked(costs):
             to_costs = box * to_costs
             weights = weights + to_costs * (costs - costs.detach())  # 0, with the gradient of θ
-        return variables.gradient_for_logits(points, weights), to_costs, None, None, None, None
+        return variables.gradient_for_logits(points, weights, attached=True), to_costs, None, None, None, None
 
 
 class _Box(Function):
@@ -116,9 +112,10 @@ class _Box(Function):
         logits, points = ctx.saved_tensors
         kind, event_ndim, dtype = ctx.kind
         variables: Discrete = kind(logits, event_ndim, dtype)
-        if differentiable_backward():
+        attached = differentiable_backward()
+        if attached:
             grad_output = grad_output * apply(_Box, logits, points, variables)
-        return variables.gradient_for_logits(points, grad_output), None, None
+        return variables.gradient_for_logits(points, grad_output, attached=attached), None, None
 
 
 def require_possible(log_prob: Tensor, keep: Tensor | None = None) -> None:

@@ -47,9 +47,7 @@ def finite_part(name: str, variables: Variables, points: Tensor, costs: Costs) -
     beyond = (exact - (total - exact) / (count - 1)).to(one.dtype)
     weights = torch.where(costs.keep, share * beyond, 0.0)
     if isinstance(variables, Discrete):
-        with torch.no_grad():
-            gradient = variables.gradient_for_logits(points, weights)
-        return surrogate(name, value, (variables.logits,), (gradient,))
+        return surrogate(name, value, (variables.logits,), (variables.gradient_for_logits(points, weights),))
     log_prob = variables.log_prob(points)
     checks.scored(name, variables, log_prob)
     require_possible(log_prob, costs.keep)

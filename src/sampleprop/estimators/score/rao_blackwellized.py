@@ -109,8 +109,7 @@ class RaoBlackwellized(Estimator[Enumerable, Draw]):
 
     def estimate(self, variables: Enumerable, draw: Draw, costs: Costs) -> Tensor:
         advantages = draw.weights * (costs.fixed - self._baseline(draw.weights, costs.fixed))  # [k, *batch]
-        with torch.no_grad():
-            gradient = variables.gradient_for_logits(draw.points, advantages)
+        gradient = variables.gradient_for_logits(draw.points, advantages)
         return surrogate(self.name, (draw.weights * costs.points).sum(0), (variables.logits,), (gradient,))
 
     def _summed(self, variables: Enumerable) -> int:

@@ -114,8 +114,7 @@ class UnorderedSet(Estimator[Enumerable, Draw]):
     def estimate(self, variables: Enumerable, draw: Draw, costs: Costs) -> Tensor:
         weights, in_baseline = _weights(draw.log_probs, draw.log_rest)
         baseline = (in_baseline * costs.fixed).sum(1)  # [k, *batch]
-        with torch.no_grad():
-            gradient = variables.gradient_for_logits(draw.points, weights * (costs.points - baseline))
+        gradient = variables.gradient_for_logits(draw.points, weights * (costs.fixed - baseline))
         return surrogate(self.name, (weights * costs.points).sum(0), (variables.logits,), (gradient,))
 
 

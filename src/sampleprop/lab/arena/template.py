@@ -16,7 +16,6 @@ first, and the table shows it beside the others. The tests measure the quick for
 
 from typing import NamedTuple
 
-import torch
 from torch import Generator, Tensor
 
 import sampleprop as sp
@@ -50,6 +49,5 @@ class Mine(sp.Estimator[Bernoullis, Draw]):
         """Weight each score by its cost less the mean of the other costs."""
         fixed = costs.fixed  # [k, *batch]
         others = (fixed.sum(0) - fixed) / (self.draws - 1)
-        with torch.no_grad():
-            gradient = variables.gradient_for_logits(draw.points, costs.shared(fixed - others))
+        gradient = variables.gradient_for_logits(draw.points, costs.shared(fixed - others))
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))
