@@ -38,7 +38,7 @@ def recognize(dist: Distribution) -> Variables:
     if plain and isinstance(base, td.Categorical):
         return Integers(parameters.categorical_logits(base), event_ndim + 1, torch.int64, dist, base)
     if plain and law.leaf:
-        return Plain(dist, base, event_ndim)
+        return Plain(dist, base, event_ndim, law.discrete)
     if isinstance(base, LogLinear):
         return LogLinears(dist, base, event_ndim)
     if isinstance(base, Structured):
@@ -162,6 +162,11 @@ class Plain(Other):
     plain = True
     contradiction = None
     no_path = None
+    is_discrete = False
+
+    def __init__(self, dist: Distribution, base: Distribution, event_ndim: int, is_discrete: bool | None) -> None:
+        super().__init__(dist, base, event_ndim)
+        self.is_discrete = super().is_discrete if is_discrete is None else is_discrete
 
 
 _ONE = Size(())
