@@ -367,7 +367,8 @@ class Path(NamedTuple):
     @property
     def nodes(self) -> list[torch.autograd.graph.Node]:
         """Those of the points and of their origins."""
-        return [x.grad_fn for x in (self.points, *self.origins) if x.grad_fn is not None]
+        points = (self.points, *self.origins) if self.origins else (self.points,)
+        return [x.grad_fn for x in points if x.grad_fn is not None]
 
 
 def path(name: str, variables: Variables, costs: Tensor, points: Tensor, allow_unused: bool, allow_steps: bool) -> None:
@@ -406,15 +407,18 @@ def paths(costs: Tensor, wanted: Iterable[Path]) -> None:
     """Refuse costs whose graph does not lead to the points of each estimator, or only across a step."""
     if not inspectable(costs) or not torch.is_grad_enabled():
         return
-    asked = [each for each in wanted if each.nodes and not (each.allow_unused and each.allow_steps)]
-    if not asked:
+    asked = [(each, each.nodes) for each in wanted if not (each.allow_unused and each.allow_steps)]
+    targets = {node for _, nodes in asked for node in nodes}
+    if not targets:
         return
-    found = graph.search(costs, {node for each in asked for node in each.nodes})
-    for each in asked:
-        across = next((found.flat[node] for node in each.nodes if node in found.flat), None)
+    found = graph.search(costs, targets)
+    if not (found.flat or found.unreached):
+        return
+    for each, nodes in asked:
+        across = next((found.flat[node] for node in nodes if node in found.flat), None)
         if across is not None and not each.allow_steps:
             raise RuntimeError(_across(each.name, across))
-        if not each.allow_unused and found.unreached.issuperset(each.nodes):
+        if nodes and not each.allow_unused and found.unreached.issuperset(nodes):
             raise _no_path(each.name)
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.distributions as td
 from torch import Tensor
 from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint
 
 from sampleprop.families.reparameterized import Reparameterized
 from sampleprop.tracing import constant_when_compiled, inspectable
@@ -48,12 +49,14 @@ class Law(NamedTuple):
         no_path: why its `rsample` is not known to be a reparameterization; None where it is.
         plain: whether it is torch's or our own class, or a subclass that overrides none of `METHODS`.
         leaf: whether its objects hold no further distributions that could have been given to them.
+        discrete: whether its samples take values in a countable set; None where only its objects know.
     """
 
     contradiction: str | None
     no_path: str | None
     plain: bool
     leaf: bool
+    discrete: bool | None = None
 
 
 @constant_when_compiled
@@ -113,7 +116,7 @@ def _read(kind: type[Distribution]) -> Law:
     author = next(owner for owner in kind.__mro__ if not METHODS.isdisjoint(vars(owner)))
     if _one_hand(author):
         leaf = not issubclass(kind, _WRAPPERS) and author.__module__.startswith(("torch.", "pyro.distributions.torch"))
-        return Law(None, None, True, leaf and author.__module__ != _PYRO[1])
+        return Law(None, None, True, leaf and author.__module__ != _PYRO[1], _discrete(kind))
     own = METHODS & vars(author).keys()
     above = kind.__mro__[kind.__mro__.index(author) + 1 :]
     inherits = {}  # by method: the class whose law it is
@@ -127,6 +130,14 @@ def _read(kind: type[Distribution]) -> Law:
     return Law(
         _contradiction(kind.__name__, own, inherits), _no_path(kind, author, own, above), plain=False, leaf=False
     )
+
+
+def _discrete(kind: type[Distribution]) -> bool | None:
+    support: Any = kind.support  # a constraint, or a property; torch's own say this for all objects of the class
+    try:
+        return bool(support.is_discrete) if isinstance(support, Constraint) else None
+    except NotImplementedError:
+        return None
 
 
 def _contradiction(kind: str, own: frozenset[str], inherits: dict[str, Any]) -> str | None:

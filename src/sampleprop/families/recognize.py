@@ -38,7 +38,7 @@ def recognize(dist: Distribution) -> Variables:
     if plain and isinstance(base, td.Categorical):
         return Integers(parameters.categorical_logits(base), event_ndim + 1, torch.int64, dist, base)
     if plain and law.leaf:
-        return (Normals if type(base) is td.Normal else Plain)(dist, base, event_ndim)
+        return (Normals if type(base) is td.Normal else Plain)(dist, base, event_ndim, law.discrete)
     if isinstance(base, LogLinear):
         return LogLinears(dist, base, event_ndim)
     if isinstance(base, Structured):
@@ -159,13 +159,17 @@ class Plain(Other):
     plain = True
     contradiction = None
     no_path = None
+    is_discrete = False
+
+    def __init__(self, dist: Distribution, base: Distribution, event_ndim: int, is_discrete: bool | None) -> None:
+        super().__init__(dist, base, event_ndim)
+        self.is_discrete = super().is_discrete if is_discrete is None else is_discrete
 
 
 class Normals(Plain):
     """Normal variables, z = μ + σ ε, written out because they are the commonest."""
 
     base: td.Normal
-    is_discrete = False
     smooth = True
     moving_support = False
     _found: tuple[Tensor, Tensor] | None = None  # points, and what `noise_of` found for them

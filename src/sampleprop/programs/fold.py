@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -143,9 +143,9 @@ def _fold_chain(
     )  # [t, *batch]
     if nodes[0].chain is ThroughPoints:
         for node in nodes:
-            if isinstance(estimator := node.estimator, ThroughPoints):
-                allowed = estimator.allow_unused, estimator.allow_steps
-                paths.append(checks.Path(estimator.name, node.draw.points, *allowed))
+            estimator: ThroughPoints[Any] = cast("ThroughPoints[Any]", node.estimator)
+            allowed = estimator.allow_unused, estimator.allow_steps
+            paths.append(checks.Path(estimator.name, node.draw.points, *allowed))
         return costs.sum(0)
     # DiCE: each cost c_t times the box of x_1 ... x_t.
     log_probs = _log_probs(nodes).cumsum(0)

@@ -159,7 +159,7 @@ def charge(cost: Tensor) -> None:
         >>> walk(torch.zeros(4), torch.zeros(4, requires_grad=True)).shape
         torch.Size([4])
     """
-    if in_backward() and _THREAD.repeated is not None:
+    if _THREAD.repeated is not None and in_backward():
         return  # a checkpointed region is run a second time, and its costs have been charged
     if _THREAD.runs:
         run = _THREAD.runs[-1]
