@@ -105,7 +105,7 @@ class CARMS(Estimator[OneHots, Draw]):
         weighted_number, weighted_total = weight * number, weight * total
         gradient = total * weighted_number.cumsum(-1) - number * weighted_total.cumsum(-1)
         gradient = gradient + weighted_total * _later(number) - weighted_number * _later(total)
-        gradient = torch.empty_like(gradient).scatter_(-1, draw.order, gradient)
+        gradient = torch.zeros_like(gradient).scatter(-1, draw.order, gradient)
         return surrogate(self.name, value, (variables.logits,), (gradient,))
 
 

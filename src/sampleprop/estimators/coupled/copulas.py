@@ -18,7 +18,7 @@ from sampleprop import noise
 
 # On the CPU, a draw of SOME numbers or more from the list of all permutations is up to seven times faster than sorting.
 # Above LISTED samples, comparing those of MANY numbers is two to nine times faster.
-LISTED, FEW, SOME, MANY = 6, 16, 100, 3000
+LISTED, FEW, SOME, MANY = 5, 16, 100, 3000
 
 Copula = Literal["systematic", "dirichlet"]
 
@@ -46,8 +46,8 @@ def permutation(shape: Sequence[int], like: Tensor, generator: Generator | None 
     if not listable or like.device.type != "cpu" or torch.compiler.is_dynamo_compiling():
         return permuted(noise.fractions(shape, like, generator))
     listed = _permutations(shape[0])
-    # In float32, a multiple of 1 / k! would be off by up to 2⁻²⁴.
-    number = noise.uniform(shape[1:], _DOUBLE, generator).mul_(listed.shape[1]).long()
+    # Float32 uniforms have spacing 2⁻²⁴, so the probability of each permutation has an error of up to 2⁻²⁴.
+    number = noise.uniform(shape[1:], like, generator).mul_(listed.shape[1]).long()
     return listed.index_select(1, number.flatten()).reshape(tuple(shape))
 
 
@@ -61,9 +61,6 @@ def permuted(u: Tensor) -> Tensor:
         for i, x in enumerate(u.unbind(0))
     ]
     return torch.stack(ranks)
-
-
-_DOUBLE = torch.empty(0, dtype=torch.float64, device="cpu")
 
 
 @functools.cache

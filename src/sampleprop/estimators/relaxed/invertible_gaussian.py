@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Generator, Tensor
 from torch.autograd import Function
 from torch.nn import functional
@@ -101,12 +102,12 @@ class InvertibleGaussian(Tempered[Bernoullis | OneHots]):
         parameter, sticks, later = _sticks(variables)
         middle, rare = normal_quantile(sticks)
         scores = tempered(middle, epsilon, self.temperature)
-        broken = soft = scores.sigmoid()
+        soft, broken = scores.sigmoid(), None
         if not isinstance(variables, Bernoullis):
-            left = (-scores).sigmoid().cumprod(-1)  # the last class takes what is left
+            broken, left = soft, (-scores).sigmoid().cumprod(-1)  # the last class takes what is left
             soft = functional.pad(broken, (0, 1), value=1.0) * functional.pad(left, (1, 0), value=1.0)
-        given = (noise.cast(soft, variables.dtype), parameter, later, middle, rare, self.temperature, broken, soft)
-        result: Tensor = apply(_Broken, self.name, *given)
+        given = (parameter, later, middle, rare, self.temperature, broken)
+        result: Tensor = apply(_Broken, self.name, variables.dtype, soft, *given)
         return result
 
 
@@ -116,8 +117,8 @@ class _Broken(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(name: str, points: Tensor, *given: Tensor | None) -> Tensor:
-        return points.clone()
+    def forward(name: str, dtype: torch.dtype, soft: Tensor, *given: Tensor | None) -> Tensor:
+        return soft.to(dtype, copy=True)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -126,9 +127,9 @@ class _Broken(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
-        parameter, later, middle, rare, temperature, broken, soft = ctx.saved_tensors
+        soft, parameter, later, middle, rare, temperature, broken = ctx.saved_tensors
         gradient = noise.cast(grad_output, soft.dtype)
-        if soft.shape == broken.shape:  # bits
+        if broken is None:  # bits
             gradient = through_soft(True, soft, gradient)
         else:
             # dx_c/ds_j is (1 - u_j) x_j for the class of the stick itself, and -u_j x_c for the later ones.
@@ -140,7 +141,7 @@ class _Broken(Function):
             gradient = functional.pad(gradient, (0, 1)) - parameter.detach().exp() * share
         if differentiable_backward():
             gradient = refused(ctx.name, gradient, parameter)
-        return None, None, gradient, None, None, None, None, None, None
+        return None, None, None, gradient, None, None, None, None, None
 
 
 def _sticks(variables: Discrete) -> tuple[Tensor, Tensor, Tensor | None]:
