@@ -78,7 +78,7 @@ def coins(shape: Sequence[int], probs: Tensor, generator: Generator | None = Non
 def above(x: Tensor, limit: Tensor | float, dtype: torch.dtype) -> Tensor:
     """1 where x exceeds the limit, else 0, in this dtype; both have no graph."""
     if hooks_allowed():  # at once, because booleans are slow to make and to convert
-        return torch.gt(x, limit, out=torch.empty(0, dtype=dtype, device=x.device))
+        return torch.gt(x, limit, out=x.new_empty(0) if x.dtype == dtype else x.new_empty(0, dtype=dtype))
     return (x > limit).to(dtype)
 
 

@@ -63,6 +63,8 @@ class Discrete(Enumerable):
     @property
     def probs(self) -> Tensor:
         """The probabilities, of the shape of `logits`, attached to φ; the mean of the points, except for integers."""
+        if not torch.is_grad_enabled():
+            return self.fixed_probs
         probs = self.probs_of(self.logits)
         if self._fixed_probs is None:
             self._fixed_probs = probs.detach()

@@ -20,13 +20,15 @@ def pairs(variables: Bernoullis, samples: int, generator: Generator | None) -> t
     """
     p = variables.fixed_probs
     u = noise.fractions((samples // 2, *p.shape), p, generator)  # [samples / 2, *batch, *event]
-    # As in `noise.coins`: a u of 0 exceeds a 1 - p below `smallest`, and is not below such a p.
-    zero = noise.smallest(u)
-    above, below = torch.threshold(variables.fixed_opposite, zero, -1.0), torch.threshold(p, zero, 0.0)
+    above, below, smallest = variables.fixed_opposite, p, noise.smallest(u)
+    if samples == 2:
+        u.clamp_min_(smallest)
+    else:  # as in `noise.coins`: a u of 0 exceeds a 1 - p below `smallest`, and is not below such a p
+        above, below = torch.threshold(above, smallest, -1.0), torch.threshold(below, smallest, 0.0)
     if not hooks_allowed():  # u may be shared by the rows that vmap adds to the logits
         points = torch.cat([(u > above).to(u.dtype), (u < below).to(u.dtype)])
     else:  # in place, without a tensor of booleans, which is slow to make numbers of
-        points = torch.empty((samples, *p.shape), dtype=u.dtype, device=u.device)
+        points = u.new_empty((samples, *p.shape))
         first, second = points.chunk(2)
         torch.gt(u, above, out=first)
         torch.lt(u, below, out=second)

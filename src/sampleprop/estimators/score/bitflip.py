@@ -16,6 +16,7 @@ from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.families import Bernoullis
 from sampleprop.surrogate import surrogate
+from sampleprop.tracing import inspectable
 
 
 class Draw(NamedTuple):
@@ -85,9 +86,12 @@ def flip(variables: Bernoullis, points: Tensor, generator: Generator | None) -> 
     chosen = torch.randint(max(rows.shape[-1], 1), rows.shape[:-1], generator=generator, device=points.device)
     if not rows.shape[-1]:
         return points.clone(), chosen
-    index = chosen.unsqueeze(-1)
-    bit, variance = rows.gather(-1, index), _rows(variables, variables.variance.expand_as(points)).gather(-1, index)
-    return rows.scatter(-1, index, torch.where(variance > 0, 1 - bit, bit)).reshape(points.shape), chosen
+    index, variance = chosen.unsqueeze(-1), variables.variance
+    bit = rows.gather(-1, index)
+    other = 1 - bit
+    if not inspectable(variance) or variance.is_cuda or not variance.amin() > 0:  # some may be impossible
+        other = torch.where(_rows(variables, variance.expand_as(points)).gather(-1, index) > 0, other, bit)
+    return _like(rows.scatter(-1, index, other), points), chosen
 
 
 def by_flip(variables: Bernoullis, draw: Draw, costs: Tensor, probe_costs: Tensor) -> Tensor:
@@ -102,7 +106,12 @@ def by_flip(variables: Bernoullis, draw: Draw, costs: Tensor, probe_costs: Tenso
     share = bits / count
     rise = (probe_costs - costs) * torch.rsub(bit, share, alpha=2 * share)  # times 1 - 2 x: from 0 to 1
     rises = rise.new_zeros(pivots.shape[1:]).scatter_add(-1, draw.flipped.movedim(0, -1), rise.movedim(0, -1))
-    return rises.reshape(variables.logits.shape) * variables.variance
+    return _like(rises, variables.logits) * variables.variance
+
+
+def _like(x: Tensor, other: Tensor) -> Tensor:
+    """`x` in the shape of the other one."""
+    return x if x.shape == other.shape else x.reshape(other.shape)
 
 
 def _rows(variables: Bernoullis, x: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.score.control_variates import tuned, value_and_derivative
-from sampleprop.families import Bernoullis, LogLinears, OneHots
+from sampleprop.families import Bernoullis, Discrete, LogLinears, OneHots
+from sampleprop.surrogate import surrogate
 
 
 class Draw(NamedTuple):
@@ -93,10 +94,17 @@ class MuProp(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
             mean = variables.mean.to(variables.dtype).unsqueeze(0)
         at_mean, derivative = value_and_derivative(costs.f, mean, variables.logits.dtype)
         direction = derivative.squeeze(0)  # [*batch, *event]
-        linear = variables.inner(variables.centered(draw.points), direction)  # [k, *batch]
-        score = variables.score(draw.points)  # in full, because the coefficient learns from the length of the gradient
+        centered = variables.centered(draw.points)
+        linear = variables.inner(centered, direction)  # [k, *batch]
+        # In full, because the coefficient learns from the length of the gradient.
+        score = centered if isinstance(variables, Discrete) else variables.score(draw.points)
+        beyond, mean = costs.fixed - at_mean, variables.through_mean(direction)
+        if not (self.training and self.learn):
+            with torch.no_grad():
+                weights = costs.shared(beyond - self.coefficient * linear)
+                gradient = sums.over_samples(weights, score) + self.coefficient * mean
+            return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))
         # The gradient is affine in the coefficient: what it is at 0, and what each unit adds.
-        fixed = sums.over_samples(costs.shared(costs.fixed - at_mean), score)
-        added = variables.through_mean(direction) - sums.over_samples(costs.shared(linear), score)
-        learn = self.training and self.learn
-        return tuned(self.name, costs.mean(), variables, fixed, self.coefficient, added, learn)
+        fixed = sums.over_samples(costs.shared(beyond), score)
+        added = mean - sums.over_samples(costs.shared(linear), score)
+        return tuned(self.name, costs.mean(), variables, fixed, self.coefficient, added, True)
