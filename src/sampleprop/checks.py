@@ -367,8 +367,9 @@ class Path(NamedTuple):
     @property
     def nodes(self) -> list[torch.autograd.graph.Node]:
         """Those of the points and of their origins."""
-        points = (self.points, *self.origins) if self.origins else (self.points,)
-        return [x.grad_fn for x in points if x.grad_fn is not None]
+        if not self.origins:
+            return [] if self.points.grad_fn is None else [self.points.grad_fn]
+        return [x.grad_fn for x in (self.points, *self.origins) if x.grad_fn is not None]
 
 
 def path(name: str, variables: Variables, costs: Tensor, points: Tensor, allow_unused: bool, allow_steps: bool) -> None:

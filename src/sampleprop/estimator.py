@@ -277,7 +277,8 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
 
     def adds_dimension(self, variables: V) -> bool:
         """Whether a program's variable gets a sample dimension. One sample that nothing goes with adds none."""
-        if "samples" not in vars(self) or self.samples not in (None, 1):
+        samples = vars(self).get("samples", 0)
+        if samples is not None and samples != 1:
             return True
         return not self.calls_f and self.calls(variables)[0] != 1
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C import _current_graph_task_id
 from torch.autograd import Function, Variable
 from torch.distributions.transforms import Transform, _InverseTransform
 from torch.overrides import TorchFunctionMode, _get_current_function_mode, _pop_mode, _push_mode
@@ -61,7 +62,7 @@ def differentiable_backward() -> bool:
 
 def in_backward() -> bool:
     """Whether this code runs inside of a backward pass, as that of activation checkpointing does."""
-    return not torch.compiler.is_dynamo_compiling() and torch._C._current_graph_task_id() != -1
+    return not torch.compiler.is_dynamo_compiling() and _current_graph_task_id() != -1
 
 
 def hooked() -> bool:

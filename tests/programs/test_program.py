@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Binomial, Independent, Normal
+from torch.nn.functional import cross_entropy
 
 import sampleprop as sp
 from programs.models import LEAVES, LIMIT, bits, exact, gradients, two_levels, z
@@ -286,6 +287,98 @@ def test_what_cannot_work_is_refused():
         with pytest.raises(error, match=message):
             wrong(kind)
         assert not _THREAD.runs  # an error leaves nothing behind
+
+
+@pytest.mark.parametrize("setting", [{}, {"particles": 1}, {"particles": 8}, {"apart": 2}], ids=str)
+@pytest.mark.parametrize("charged", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_loss_over_the_batch_is_refused(reduction, charged, setting):
+    """One number for all rows would be broadcast: each row would be charged for all others, or the scale be wrong."""
+    targets = torch.tensor([0, 2, 1, 0, 2])
+
+    @sp.program
+    def classifier(logits, targets):
+        cost = cross_entropy(sp.sample(bits(logits)), targets, reduction=reduction)
+        return sp.charge(cost) if charged else cost
+
+    rows = 5 * setting.get("particles", 1)
+    found = rf"the batch shape at its place, \[{rows}\]; got \[\]. Give one cost for each row.*reduction=\"none\""
+    with pytest.raises(ValueError, match=found) as refusal:
+        classifier.using(**setting)(torch.zeros(5, 3, requires_grad=True), targets)
+    # Repeated rows are never parts of one draw.
+    assert ("Independent(dist, 1)" in str(refusal.value)) == ("particles" not in setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({}, r"batch shape, \[5\]; got \[\]. Give one cost for each row.*reduction="),
+        ({"apart": 2}, r"batch shape, \[5\]; got \[\]. Give one cost for each row.*reduction="),
+        ({"particles": 1}, r"needs the 5 rows of the repeated arguments; got \[\]. Keep one cost for each row"),
+        ({"particles": 8}, r"needs the 40 rows of the repeated arguments; got \[\]. Keep one cost for each row"),
+    ],
+    ids=str,
+)
+def test_a_loss_over_the_batch_before_the_first_variable_is_refused(setting, message):
+    @sp.program
+    def penalized(logits):
+        sp.charge(logits.square().mean())
+        return sp.sample(bits(logits)).sum(-1)
+
+    with pytest.raises(ValueError, match=message):
+        penalized.using(**setting)(torch.zeros(5, 3, requires_grad=True))
+
+
+@pytest.mark.parametrize("setting", [{}, {"apart": 2}], ids=str)
+@pytest.mark.parametrize("charged", [False, True])
+def test_one_number_is_right_in_a_program_without_a_variable(charged, setting):
+    @sp.program
+    def penalty(logits):
+        cost = logits.square().mean()
+        return sp.charge(cost) if charged else cost
+
+    assert penalty.using(**setting)(torch.full((5, 3), 2.0)) == 4
+
+
+@pytest.mark.parametrize(
+    ("estimator", "setting"),
+    [
+        (sp.ScoreFunction(None), {}),
+        (sp.ScoreFunction(None), {"apart": 2}),
+        (sp.ScoreFunction(None), {"estimator": sp.CoupledReplay(2)}),
+        (sp.ScoreFunction(4), {}),
+        (sp.Enumerate(), {}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("charged", [False, True])
+def test_one_number_is_right_without_a_batch(estimator, setting, charged):
+    """Here all rows are parts of one draw, and the cost is linear in them, so that its mean and gradient are known."""
+
+    @sp.program
+    def model(logits):
+        cost = sp.sample(Independent(Bernoulli(logits=logits), 2), estimator).mean((-1, -2))
+        return sp.charge(cost) if charged else cost
+
+    torch.manual_seed(0)
+    found = []
+    for _ in range(400):
+        logits = torch.zeros(2, 2, requires_grad=True)
+        value = model.using(**setting)(logits)
+        value.backward()
+        found.append(torch.stack([value.detach(), *logits.grad.flatten()]))
+    assert z(torch.stack(found), torch.tensor([0.5, *[0.25 / 4] * 4])) < LIMIT
+
+
+def test_a_number_for_all_samples_is_told_to_keep_them():
+    """Without a batch there are no rows, and no distribution to wrap."""
+
+    @sp.program
+    def model(logits):
+        return sp.sample(bits(logits), sp.ScoreFunction(4)).mean()
+
+    with pytest.raises(ValueError, match=r"\[4\]; got \[\]. Sum over the event, keep the dimension that samples=K"):
+        model(torch.zeros(3, requires_grad=True))
 
 
 def test_a_generator_function_is_told_what_to_change():

@@ -39,7 +39,8 @@ class ThroughPoints(Estimator[V, Draw], ABC):
         self.allow_steps = allow_steps
 
     def calls(self, variables: V) -> tuple[int, int]:
-        return self.draws, self.draws
+        draws = self.draws
+        return draws, draws
 
     def one(self, variables: V, generator: Generator | None) -> Tensor:
         """One draw without a sample dimension, [*batch, *event], for a program's variable with `samples=None`."""

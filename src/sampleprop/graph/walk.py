@@ -83,7 +83,7 @@ def search(costs: Tensor, targets: Collection[Node]) -> Found:
     if root is None:
         return Found(set(targets), {})
     end = next(iter(targets)) if len(targets) == 1 else None  # nothing that lies beyond an only target matters
-    nodes = _nodes([root], end)
+    nodes = _nodes([root], end) if len(targets) < SMALL else _nodes_of_large([root], end)
     crossed: list[tuple[Node, str]] = []  # what lies behind each operation that no derivative passes
     # By its class, because a node that is written in Python may have another `name`. A graph has few classes.
     kinds = {kind for kind in set(map(type, nodes)) if suspect(kind.__name__)}

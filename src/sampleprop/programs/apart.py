@@ -16,7 +16,7 @@ from sampleprop import noise
 from sampleprop.estimator import Estimator
 from sampleprop.families import Variables
 from sampleprop.programs.fold import Node, fold, refuse_nonfinite, total
-from sampleprop.programs.folding import Chosen, Folding, no_cost
+from sampleprop.programs.folding import Chosen, Folding, in_all
 from sampleprop.programs.site import Inside
 
 
@@ -79,9 +79,4 @@ def _baselines(to_go: list[list[Tensor | None]], own: int) -> list[Tensor | None
 
 
 def _result(run: Folding, baselines: list[Tensor | None]) -> Tensor:
-    before = total(run.before)
-    after = fold(run.nodes, baselines=baselines)
-    result = total([], after) if before is None else total([before], after)
-    if result is None:
-        raise no_cost()
-    return result
+    return in_all(run.before, fold(run.nodes, baselines=baselines))

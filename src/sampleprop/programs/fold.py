@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,6 +109,8 @@ def no_cost_after(name: str) -> ValueError:
 def total(costs: list[Tensor], after: Tensor | None = None) -> Tensor | None:
     """The sum, or None of nothing."""
     terms = costs if after is None else [*costs, after]
+    if len(terms) == 1:
+        return terms[0]
     return functools.reduce(torch.add, terms) if terms else None
 
 
@@ -143,9 +145,9 @@ def _fold_chain(
     )  # [t, *batch]
     if nodes[0].chain is ThroughPoints:
         for node in nodes:
-            estimator: ThroughPoints[Any] = cast("ThroughPoints[Any]", node.estimator)
-            allowed = estimator.allow_unused, estimator.allow_steps
-            paths.append(checks.Path(estimator.name, node.draw.points, *allowed))
+            estimator: Any = node.estimator
+            allow_unused, allow_steps = estimator.allow_unused, estimator.allow_steps
+            paths.append(checks.Path(estimator.name, node.draw.points, allow_unused, allow_steps))
         return costs.sum(0)
     # DiCE: each cost c_t times the box of x_1 ... x_t.
     log_probs = _log_probs(nodes).cumsum(0)

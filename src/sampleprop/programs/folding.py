@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Chosen = Estimator[Any, Any] | dict[str, Estimator[Any, Any]] | None
 Key = int | str
+PER_ROW = 'Give one cost for each row: the losses of torch do with reduction="none".'
 
 
 @dataclass(frozen=True)
@@ -115,19 +116,22 @@ class Folding(Run):
 
     def charge(self, cost: Any) -> None:
         require_cost(cost)
-        nodes, before = self.nodes, self.before
-        costs = nodes[-1].costs if nodes else before
-        if not nodes and before and cost.shape != before[0].shape:
+        if self.nodes:
+            node = self.nodes[-1]
+            if cost.shape != node.batch:
+                raise ValueError(
+                    f"A cost after {node.estimator.name} needs the batch shape at its place, {list(node.batch)}; "
+                    f"got {list(cost.shape)}. {self._shape_fix(cost.shape, node)}"
+                )
+            node.costs.append(cost)
+            return
+        before = self.before
+        if before and cost.shape != before[0].shape:
             raise ValueError(
                 f"Costs before the first variable need one shape; got {list(before[0].shape)} and {list(cost.shape)}. "
                 "Nothing is broadcast."
             )
-        if nodes and cost.shape != nodes[-1].batch:
-            raise ValueError(
-                f"A cost after {nodes[-1].estimator.name} needs the batch shape at its place, {list(nodes[-1].batch)}; "
-                f"got {list(cost.shape)}. {_shape_fix(cost.shape, nodes[-1].batch)}"
-            )
-        costs.append(cost)
+        before.append(cost)
 
     def recorded(
         self, variables: Variables, estimator: Estimator[Any, Any] | None, context: Tensor | None, name: str | None
@@ -166,15 +170,7 @@ class Folding(Run):
             self._require_rows(before)
             before = [self._mean(cost) for cost in before]
             after = after if after is None or together else self._mean(after)
-        if before and after is not None and before[0].shape != after.shape:
-            raise ValueError(
-                f"Costs before the first variable need its batch shape, {list(after.shape)}; got "
-                f"{list(before[0].shape)}. Nothing is broadcast."
-            )
-        result = total(before, after)
-        if result is None:
-            raise no_cost()
-        return result
+        return in_all(before, after)
 
     def _group(self) -> Group | None:
         if not self.nodes or (self.particles is None and self.process_group is None):
@@ -188,6 +184,21 @@ class Folding(Run):
         assert self.particles is not None
         return cost.reshape(self.particles.count, self.particles.rows, *cost.shape[1:]).mean(0)
 
+    def _shape_fix(self, shape: torch.Size, node: Node) -> str:
+        """What to do about a cost of another shape than that of the batch after this variable."""
+        rows = len(node.batch) - node.dimension
+        if not shape and rows:
+            if self.particles is not None:
+                return PER_ROW
+            return f"{PER_ROW} If the rows are parts of one draw, wrap the distribution: Independent(dist, {rows})."
+        extra = len(node.batch) - len(shape)
+        if shape and extra > 0 and shape == node.batch[: len(shape)]:
+            return (
+                f"If the last dimensions are parts of one draw, wrap the distribution: Independent(dist, {extra}). "
+                "Otherwise keep them: nothing is broadcast."
+            )
+        return "Sum over the event, keep the dimension that samples=K adds on the left; nothing is broadcast."
+
     def _check(self, variables: Variables, estimator: Estimator[Any, Any]) -> torch.Size:
         """Refuse what cannot stand at this place; return its batch shape."""
         refusal = estimator.refusal_of(variables)
@@ -198,7 +209,7 @@ class Folding(Run):
                 f"A program needs estimators of the mean cost; got {estimator.label}, which estimates another "
                 f"objective, {estimator.objective}. Use it in sp.expect, or ScoreFunction or Pathwise here."
             )
-        batch = variables.batch_shape
+        batch = variables.dist.batch_shape
         if self.nodes and batch != self.nodes[-1].batch:
             raise ValueError(
                 f"{estimator.name} needs a distribution of the batch shape {list(self.nodes[-1].batch)}, which the "
@@ -296,6 +307,19 @@ def chosen_at(
     return default(variables) if estimator is None else estimator
 
 
+def in_all(before: list[Tensor], after: Tensor | None) -> Tensor:
+    """The costs before the first variable, and what all variables cost."""
+    if before and after is not None and before[0].shape != after.shape:
+        raise ValueError(
+            f"Costs before the first variable need its batch shape, {list(after.shape)}; got {list(before[0].shape)}. "
+            + ("Nothing is broadcast." if before[0].dim() else PER_ROW)
+        )
+    result = total(before, after)
+    if result is None:
+        raise no_cost()
+    return result
+
+
 def no_cost() -> ValueError:
     """What to raise where a program has no cost."""
     return ValueError("A program needs at least one cost; got none. Return or charge a tensor.")
@@ -311,21 +335,6 @@ def require_cost(cost: Any) -> None:
             "estimator)` draws, and `sp.charge(cost)` charges."
         )
     raise TypeError(f"A program returns and charges costs (tensors); got {cost!r:.80}.")
-
-
-def _shape_fix(shape: torch.Size, batch: torch.Size) -> str:
-    extra = len(batch) - len(shape)
-    if extra > 0 and not shape:
-        return (
-            'Return one cost for each row: the losses of torch do with reduction="none". If the rows are parts of one '
-            f"draw, wrap the distribution: Independent(dist, {extra})."
-        )
-    if extra > 0 and shape == batch[: len(shape)]:
-        return (
-            f"If the last dimensions are parts of one draw, wrap the distribution: Independent(dist, {extra}). "
-            "Otherwise keep them: nothing is broadcast."
-        )
-    return "Sum over the event, keep the dimension that samples=K adds on the left; nothing is broadcast."
 
 
 def _key(drawn: dict[Key, Tensor], name: str | None, number: int) -> Key:

@@ -128,13 +128,14 @@ def sample(
                 "the same samples come back."
             )
         return _THREAD.repeated.next(recognize(dist))
-    if not _THREAD.runs:
+    runs = _THREAD.runs
+    if not runs:
         return _outside(recognize(dist), estimator)
-    run = _THREAD.runs[-1]
+    run = runs[-1]
     if run.mode is None:
-        return _inside(run, dist, estimator, context, name)
+        return _inside(run, recognize(dist), estimator, context, name)
     with Aside(run.mode):
-        return _inside(run, dist, estimator, context, name)
+        return _inside(run, recognize(dist), estimator, context, name)
 
 
 def charge(cost: Tensor) -> None:
@@ -161,8 +162,9 @@ def charge(cost: Tensor) -> None:
     """
     if _THREAD.repeated is not None and in_backward():
         return  # a checkpointed region is run a second time, and its costs have been charged
-    if _THREAD.runs:
-        run = _THREAD.runs[-1]
+    runs = _THREAD.runs
+    if runs:
+        run = runs[-1]
         if run.mode is None:
             run.charge(cost)
         else:
@@ -206,9 +208,8 @@ def default(variables: Variables) -> Estimator[Any, Any]:
 
 
 def _inside(
-    run: Run, dist: Distribution, estimator: Estimator[Any, Any] | None, context: Tensor | None, name: str | None
+    run: Run, variables: Variables, estimator: Estimator[Any, Any] | None, context: Tensor | None, name: str | None
 ) -> Tensor:
-    variables = recognize(dist)
     if _THREAD.recording is not None:
         return _THREAD.recording.note(run, variables, estimator, context, name)
     return run.sample(variables, estimator, context, name)
