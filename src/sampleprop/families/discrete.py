@@ -121,6 +121,10 @@ class Discrete(Enumerable):
 
     def gradient_for_logits(self, points: Tensor, weights: Tensor, *, attached: bool = False) -> Tensor:
         """As `Enumerable` says; `attached` to φ where a graph is wanted, for the next derivative."""
+        return self.weighted_score(points, weights, attached=attached)
+
+    def weighted_score(self, points: Tensor, weights: Tensor, *, attached: bool = False) -> Tensor:
+        """Σ_k w_k `score`(x_k), [*batch, *event] for weights [k, *batch], attached to these, and to φ if asked."""
         statistics, probs = self.one_hot(points), self.probs if attached else self.fixed_probs
         if weights.shape[0] == 1:
             return sums.over_samples(weights, statistics - probs)

@@ -23,7 +23,7 @@ from sampleprop.estimators.relaxed.relaxation import harden, soften
 
 def corrected(variables: Any, draw: conditional.Draw, c: Any) -> Tensor:
     costs = Costs(torch.zeros(len(draw.points)))
-    return conditional.correction(variables, draw, variables.score(draw.points), c, costs)
+    return conditional.correction(variables, draw, c, costs)
 
 
 def coupling(variables: families.Discrete, points: Tensor, z: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from sampleprop import checks, noise, sums
+from sampleprop import checks, noise
 from sampleprop.costs import Costs, F, Soft, Softening
 from sampleprop.estimators.relaxed.relaxation import harden, perturbation, soften, through_soft
 from sampleprop.families import Bernoullis, Discrete, OneHots
@@ -113,9 +113,7 @@ def squashed(variables: Discrete, z: Tensor, softening: Softening, c: WithGradie
     return values, through_soft(isinstance(variables, Bernoullis), relaxed, gradient) / temperature
 
 
-def correction(
-    variables: Discrete, draw: Draw, score: Tensor, c: Callable[[Tensor], tuple[Tensor, Tensor]], costs: Costs
-) -> Tensor:
+def correction(variables: Discrete, draw: Draw, c: Callable[[Tensor], tuple[Tensor, Tensor]], costs: Costs) -> Tensor:
     r"""A gradient of mean zero with respect to the logits, for any function c of the noisy logits.
 
     .. math:: \nabla_\phi c(z) - \nabla_\phi c(\tilde z) - c(\tilde z) \nabla_\phi \log p_\phi(x)
@@ -125,7 +123,6 @@ def correction(
     Args:
         variables: Bernoulli or one-hot variables.
         draw: x, z and z̃.
-        score: ∇_φ log p_φ(x), [k, *batch, *event].
         c: from [m, *batch, *event] to [m, *batch] and the gradient with respect to them; called once.
         costs: of the draw; they say which samples count.
 
@@ -140,11 +137,11 @@ def correction(
         values = values[len(points) :]
         free, gradient = gradient.chunk(2)
         path = free - gradient + _difference(variables, points, conditional, gradient)
-    return costs.average(path) - weighted(costs, values, score)
+    return costs.average(path) - weighted(variables, draw, values, costs)
 
 
 def relaxed_correction(
-    variables: Discrete, draw: Draw, score: Tensor, c: WithGradient, softening: Softening, costs: Costs, learn: bool
+    variables: Discrete, draw: Draw, c: WithGradient, softening: Softening, costs: Costs, learn: bool
 ) -> tuple[Tensor, Pullback | None]:
     """The average correction for c at the relaxed points, and its derivative with respect to log τ.
 
@@ -153,7 +150,6 @@ def relaxed_correction(
     Args:
         variables: Bernoulli or one-hot variables.
         draw: x, z and z̃.
-        score: ∇_φ log p_φ(x), [k, *batch, *event].
         c: from relaxed points, [m, *batch, *event], to [m, *batch] and the gradient with respect to them.
         softening: log τ, a number, and whether the logits enter beside z / τ.
         costs: of the draw; they say which samples count.
@@ -179,7 +175,7 @@ def relaxed_correction(
 
     def of_temperature(rows: Tensor) -> Tensor:
         f = watched if learn else c
-        return correction(variables, draw, score, lambda z: squashed(variables, z, at(rows), f), costs)
+        return correction(variables, draw, lambda z: squashed(variables, z, at(rows), f), costs)
 
     def pullback(y: Tensor) -> Tensor:
         with torch.no_grad():
@@ -202,12 +198,12 @@ def relaxed_correction(
         return value, pullback
 
 
-def weighted(costs: Costs, weights: Tensor, score: Tensor) -> Tensor:
+def weighted(variables: Discrete, draw: Draw, weights: Tensor, costs: Costs) -> Tensor:
     """The average of weights [k, *batch] times ∇log p(x): [*batch, *event], attached to the weights only.
 
     With the costs for weights this is the plain score-function estimate.
     """
-    return sums.over_samples(costs.shared(weights.to(score.dtype)), score)
+    return variables.weighted_score(draw.points, costs.shared(weights.to(variables.logits.dtype)))
 
 
 def tuned(

@@ -136,15 +136,12 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
         learn = self.training and self.learn
         by_temperature = learn and self.log_temperature.requires_grad
         softening = Softening(self.log_temperature, self.mean_field)
-        score = variables.score(draw.points)
-        h, pullback = relaxed_correction(
-            variables, draw, score, with_gradient(costs.f), softening, costs, by_temperature
-        )
-        gradient = weighted(costs, costs.fixed, score) + self.eta.detach().to(h) * h  # [*batch, *event]
+        h, pullback = relaxed_correction(variables, draw, with_gradient(costs.f), softening, costs, by_temperature)
+        gradient = weighted(variables, draw, costs.fixed, costs) + self.eta.detach().to(h) * h  # [*batch, *event]
         if self.baseline is not None:  # constant in x, so that its product with the score has mean zero
             with nullcontext() if learn else torch.no_grad():
                 b = self.baseline.value(variables, draw.points, costs.detach())  # [k, *batch]
-                gradient = gradient - weighted(costs, b, score)  # attached to the baseline
+                gradient = gradient - weighted(variables, draw, b, costs)  # attached to the baseline
         fixed = gradient.detach()
         learned = tuned(variables, fixed, self.eta, self.log_temperature, h, pullback) if learn else ()
         result = surrogate(self.name, costs.mean(), (variables.logits,), (fixed,), learned)

@@ -143,12 +143,11 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
         learn = self.training and self.learn
         tau, softening = self.log_temperature, Softening(self.log_temperature)
         by_temperature = learn and tau.requires_grad
-        score = variables.score(draw.points)
-        gradient = conditional.weighted(costs, costs.fixed, score)  # [*batch, *event]
+        gradient = conditional.weighted(variables, draw, costs.fixed, costs)  # [*batch, *event]
         learned: list[tuple[Tensor, Tensor]] = []
         if self.use_f:
             f = conditional.with_gradient(costs.f)
-            h, of_f = relaxed_correction(variables, draw, score, f, softening, costs, by_temperature)
+            h, of_f = relaxed_correction(variables, draw, f, softening, costs, by_temperature)
             gradient = gradient + self.eta.detach().to(h) * h
         critic: Any = self.critic if self.quadratic is None else self.quadratic
         c, of_critic = critic_with_gradient(self.name, critic, variables.event_ndim, costs.context), None
@@ -157,9 +156,9 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
             with nullcontext() if learn else torch.no_grad():
                 # Attached to ψ and τ: the loss of `train` differentiates the gradient of the critic once more.
                 squashed = partial(conditional.squashed, variables, softening=softening, c=c)
-                gradient = gradient + conditional.correction(variables, draw, score, squashed, costs)
+                gradient = gradient + conditional.correction(variables, draw, squashed, costs)
         else:  # A plain function may close over θ, so it is evaluated without gradient.
-            added, of_critic = relaxed_correction(variables, draw, score, c, softening, costs, by_temperature)
+            added, of_critic = relaxed_correction(variables, draw, c, softening, costs, by_temperature)
             gradient = gradient + added
         fixed = gradient.detach()
         if learn and self.use_f:
