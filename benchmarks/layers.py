@@ -1,10 +1,10 @@
 """Where the time of a step goes: from the tight yardstick to the library, one promise after another.
 
-    python benchmarks/layers.py [NAME ...] [--workload toy-1|toy-1000|categorical|vae] [--rounds N]
+    python benchmarks/layers.py [NAME[@SAMPLES] ...] [--workload toy-1|toy-1000|categorical|vae] [--rounds N]
 
-The default number of samples, and one variable unless another workload is asked for. Each column adds something to the
-column before it, in one flat function; `recognition` is the last of these, and so the least that a step with all checks
-takes. One thread, medians over interleaved rounds, in µs of the thread's own time.
+The default number of samples unless another one is named, and one variable unless another workload is asked for. Each
+column adds something to the column before it, in one flat function; `recognition` is the last of these, and so the
+least that a step with all checks takes. One thread, medians over interleaved rounds, in µs of the thread's own time.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import tight
-from cases import CASES, KINDS, Estimate, estimates
+from cases import CASES, KINDS, Case, Estimate, estimates
 from naive import Cost
 from run import interleaved
 from sampleprop import graph
@@ -32,14 +32,14 @@ from workloads import WORKLOADS, Workload
 SLOWEST = (
     *("Pathwise", "StraightThrough", "HardConcrete", "GumbelRao", "DisARM", "ARM", "UGC", "BitFlip", "GOGradient"),
     *("MeasureValued", "EvolutionStrategies", "SPSA", "DoublyReparameterized", "GappedStraightThrough"),
-    *("LocalExpectation",),
+    *("LocalExpectation", "CARMS@2"),
 )
 
 
 def layers(name: str, workload: Workload) -> dict[str, Estimate]:
     """From the parameter to the estimate, with more of what the library does in each."""
-    case = CASES[name]
-    kind, k = case.kinds[0], case.samples
+    case, k = named(name)
+    kind = case.kinds[0]
     build = KINDS[kind].dist
     f, known, estimator = workload.cost, estimates(case, kind, k, workload), case.build(k)
     straight = getattr(estimator, "once", False)  # its points come from `straight_through`, which refuses by itself
@@ -79,6 +79,12 @@ def layers(name: str, workload: Workload) -> dict[str, Estimate]:
         "library": known["ours"],
         "naive": known["naive"],
     }
+
+
+def named(name: str) -> tuple[Case, int]:
+    """The case of a name, and the number of samples."""
+    name, _, samples = name.partition("@")
+    return CASES[name], int(samples or CASES[name].samples)
 
 
 def checked(f: Cost, *, copy: bool, path: bool, once: Tensor | None = None) -> Cost:
@@ -138,7 +144,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     for number, name in enumerate(arguments.names):
-        workload = WORKLOADS[arguments.workload](CASES[name].kinds[0])
+        workload = WORKLOADS[arguments.workload](named(name)[0].kinds[0])
         if workload is None:
             parser.error(f"{arguments.workload} has no variables for {name}")
         steps: dict[str, Callable[[], object]] = {

@@ -123,15 +123,16 @@ def test_both_yardsticks_have_the_estimators_law(name: str, kind: str) -> None:
 @pytest.mark.parametrize("name", layers.SLOWEST)
 def test_the_flat_functions_have_the_estimators_law(name: str) -> None:
     """Each layer of `layers.py`, on one variable."""
-    built = layers.layers(name)
-    phi = torch.full((REPLICATES, 1), 0.4, dtype=torch.float64)
+    workload = toy(layers.named(name)[0].kinds[0], 1)
+    built = layers.layers(name, workload)
+    phi = workload.parameter().detach().double().expand(REPLICATES, *workload.parameter().shape[1:])
     found = {}
     for layer in ("object", "checks", "path", "once", "recognition", "library"):
         parameter = phi.clone().requires_grad_()
         value = built[layer](parameter)
         value.sum().backward()
         found[layer] = value.detach()[:, None], parameter.grad
-    limit = statistics.NormalDist().inv_cdf(1 - 1e-3 / (5 * 3 * len(layers.SLOWEST)) / 2)
+    limit = statistics.NormalDist().inv_cdf(1 - 1e-3 / (5 * (1 + 2 * 10) * len(layers.SLOWEST)) / 2)
     value, gradient = found.pop("library")
     for layer, (theirs, by_parameter) in found.items():
         assert agree(theirs, value) < limit, layer

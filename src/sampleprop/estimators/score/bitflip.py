@@ -89,7 +89,7 @@ def flip(variables: Bernoullis, points: Tensor, generator: Generator | None) -> 
     index, variance = chosen.unsqueeze(-1), variables.variance
     bit = rows.gather(-1, index)
     other = 1 - bit
-    if not inspectable(variance) or variance.is_cuda or not variance.amin() > 0:  # some may be impossible
+    if not inspectable(variance) or variance.is_cuda or not (variance > 0).all():  # some flips may be impossible
         other = torch.where(_rows(variables, variance.expand_as(points)).gather(-1, index) > 0, other, bit)
     return _like(rows.scatter(-1, index, other), points), chosen
 
