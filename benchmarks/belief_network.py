@@ -188,7 +188,8 @@ def conditional(phi: Tensor, b: Tensor) -> Tensor:
     """z given b, with its derivative with respect to φ."""
     v, p = torch.rand_like(phi), phi.sigmoid()
     u = torch.where(b > 0.5, 1 - p + p * v, (1 - p) * v)
-    return phi + u.logit(eps=1e-6)
+    # Not `logit(eps=1e-6)`: at a u of exactly 0 or 1, torch's second derivative of that is NaN.
+    return phi + u.clamp(1e-6, 1 - 1e-6).logit()
 
 
 def adam(model: list[nn.Parameter], learned: nn.Module) -> torch.optim.Adam:

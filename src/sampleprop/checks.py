@@ -368,7 +368,7 @@ class Path(NamedTuple):
     def nodes(self) -> list[torch.autograd.graph.Node]:
         """Those of the points and of their origins."""
         if not self.origins:
-            return [] if self.points.grad_fn is None else [self.points.grad_fn]
+            return [] if (node := self.points.grad_fn) is None else [node]
         return [x.grad_fn for x in (self.points, *self.origins) if x.grad_fn is not None]
 
 

@@ -282,6 +282,10 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
             return True
         return not self.calls_f and self.calls(variables)[0] != 1
 
+    def one(self, variables: V, generator: Generator | None) -> Tensor | None:
+        """For a program: one draw without a sample dimension, attached to φ; None if no gradient goes through it."""
+        return None
+
     def for_budget(self, dist: Distribution, evaluations: int) -> Self | None:
         """The configuration that spends the most forward evaluations within the budget, or None if none fits."""
         candidate, variables = copy.deepcopy(self), self._recognized(dist)

@@ -184,6 +184,9 @@ class Normals(Plain):
     def parameters(self) -> dict[str, Tensor]:
         return {"loc": self.base.loc, "scale": self.base.scale}
 
+    def rsample(self, k: int | None, generator: Generator | None = None) -> Tensor:
+        return samplers.normal(self.base, _ONE if k is None else Size((k,)), generator)
+
     def noise_of(self, points: Tensor) -> Tensor:
         """The ε that makes these points as they were rounded, [k, *batch, *event], without graph; found once."""
         if self._found is None or self._found[0] is not points:

@@ -95,7 +95,8 @@ def _refuse_tiny_inside(dist: Distribution) -> None:
             )
 
 
-def _normal(dist: td.Normal, shape: Size, generator: Generator | None) -> Tensor:
+def normal(dist: td.Normal, shape: Size, generator: Generator | None) -> Tensor:
+    """Draw [*shape, *batch], attached to the mean and the scale."""
     epsilon = noise.normal((*shape, *dist.loc.shape), dist.loc, generator)
     return noise.cast_like(torch.addcmul(dist.loc, dist.scale, epsilon), dist.loc)
 
@@ -294,7 +295,7 @@ def _negative_binomial(dist: td.NegativeBinomial, shape: Size, generator: Genera
 
 # The keys are methods, not classes, so that a subclass which overrides `rsample` or `sample` keeps its own.
 _EXPLICIT: dict[Any, Sampler] = {
-    td.Normal.rsample: _normal,
+    td.Normal.rsample: normal,
     td.MultivariateNormal.rsample: _multivariate_normal,
     td.Uniform.rsample: _uniform,
     td.Exponential.rsample: _exponential,

@@ -232,9 +232,9 @@ class Folding(Run):
         if estimator.calls_f:
             self._begin(variables, estimator)
         generator = self.trace.generator(self.generator)
-        if not dimension and isinstance(estimator, ThroughPoints):
-            value = estimator.one(variables, generator)
-            return Node(estimator, None, Through(value), False, batch, ThroughPoints), value
+        attached = None if dimension else estimator.one(variables, generator)
+        if attached is not None:
+            return Node(estimator, None, Through(attached), False, batch, ThroughPoints), attached
         draw = estimator.draw(variables, generator)
         points = draw.points
         rest = self._rest(estimator, points.shape[0])
@@ -368,7 +368,8 @@ def _with_state(generator: Generator | None, state: Tensor | None) -> Generator 
 def _redrawn(node: Node, variables: Variables, generator: Generator | None) -> Tensor:
     """Attached points, from the noise that they had, so that they leave the same graph."""
     estimator = node.estimator
-    if isinstance(estimator, ThroughPoints) and not node.dimension:
-        return estimator.one(variables, generator)
+    attached = None if node.dimension else estimator.one(variables, generator)
+    if attached is not None:
+        return attached
     points: Tensor = estimator.draw(variables, generator).points
     return points if node.dimension else points.squeeze(0)
