@@ -29,6 +29,17 @@ def load(checkout: Path) -> ModuleType:
     atexit.register(shutil.rmtree, folder)  # to the end: modules are imported late, and torch.compile reads sources
     copy = Path(shutil.copytree(source, Path(folder) / BEFORE, ignore=shutil.ignore_patterns("__pycache__")))
     for file in copy.rglob("*.py"):
-        file.write_text(re.sub(rf"\b{OURS}\b", BEFORE, file.read_text()))
+        _rename(file, file)
     sys.path.append(folder)
     return importlib.import_module(BEFORE)
+
+
+def load_benchmark(before: ModuleType, checkout: Path, name: str) -> ModuleType:
+    """A module of the benchmarks of `checkout`, which uses its own package, `before`."""
+    copy = Path(before.__path__[0]).parent / f"{name}_before.py"
+    _rename(checkout / "benchmarks" / f"{name}.py", copy)
+    return importlib.import_module(copy.stem)
+
+
+def _rename(file: Path, copy: Path) -> None:
+    copy.write_text(re.sub(rf"\b{OURS}\b", BEFORE, file.read_text()))

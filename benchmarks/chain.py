@@ -6,6 +6,7 @@ once, before all steps.
 """
 
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -81,14 +82,22 @@ CHAINS = {"bits": (bits, bits_by_hand), "reals": (reals, reals_by_hand)}
 
 
 def measured(
-    interleaved: Callable[..., dict[str, list[float]]], row: Callable[..., dict[str, Any]], rounds: int, seconds: float
+    interleaved: Callable[..., dict[str, list[float]]],
+    row: Callable[..., dict[str, Any]],
+    rounds: int,
+    seconds: float,
+    before: ModuleType | None = None,
 ) -> Iterator[dict[str, Any]]:
+    """The program beside the chain by hand, and beside the program in this module of another checkout."""
     for length in LENGTHS:
         for name, (ours, by_hand) in CHAINS.items():
             steps = {
                 "ours": lambda ours=ours, length=length: step(ours, length),
                 "naive": lambda by_hand=by_hand, length=length: step(by_hand, length),
             }
+            if before is not None:
+                earlier = getattr(before, name)
+                steps["before"] = lambda earlier=earlier, length=length: step(earlier, length)
             yield row(f"{name}, {length} variables", "chain", 1, interleaved(steps, rounds, seconds))
 
 

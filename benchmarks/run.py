@@ -181,7 +181,8 @@ def main() -> None:
     plain = [name for name in arguments.workloads if name in WORKLOADS]
     parts = [eager(arguments.only, plain, arguments.rounds, arguments.seconds, before)]
     if "chain" in arguments.workloads:
-        parts.append(chain.measured(interleaved, row, arguments.rounds, arguments.seconds))
+        earlier = None if before is None else against.load_benchmark(before, arguments.against, "chain")
+        parts.append(chain.measured(interleaved, row, arguments.rounds, arguments.seconds, earlier))
     if "memory" in arguments.workloads:
         parts.append(memory.measured(arguments.only))
     if "import" in arguments.workloads:

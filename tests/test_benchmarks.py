@@ -311,6 +311,15 @@ def test_the_other_checkouts_step_is_timed_on_the_same_problem(before) -> None:
     assert torch.equal(gradients["ours"], gradients["before"])
 
 
+def test_the_other_checkouts_chains_are_its_own(before, monkeypatch) -> None:
+    monkeypatch.setattr(chain, "LENGTHS", (2,))
+    earlier = against.load_benchmark(before, BENCHMARKS.parent, "chain")
+    assert isinstance(earlier.bits, before.program)
+    assert not isinstance(earlier.bits, sp.program)
+    rows = list(chain.measured(run.interleaved, run.row, 5, 0.1, earlier))
+    assert [set(row["ratios"]) for row in rows] == [{"naive", "before"}] * 2
+
+
 def test_a_folder_without_the_package_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="--against needs a checkout of the project"):
         against.load(tmp_path)
