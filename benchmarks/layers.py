@@ -8,10 +8,13 @@ least that a step with all checks takes. One thread, medians over interleaved ro
 """
 
 import argparse
+import copy
 import functools
 import importlib.util
 import math
+import os
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from torch import Tensor
 import tight
 from cases import CASES, KINDS, Case, Estimate, estimates
 from naive import Cost
-from run import interleaved
+from run import ALLOCATOR, interleaved
 from sampleprop import graph
 from sampleprop.families import recognize
 from sampleprop.surrogate import guarded, straight_through, surrogate
@@ -99,7 +102,7 @@ def checked(f: Cost, *, copy: bool, path: bool, once: Tensor | None = None) -> C
 
     def call(x: Tensor) -> Tensor:
         if x.requires_grad:
-            x = x if once is None else guarded("", x, once)
+            x = x if once is None or x.is_leaf else guarded("", x, once)
         elif copy and torch.is_grad_enabled():  # not for probes
             x = x.clone()
         version = x._version
@@ -132,7 +135,11 @@ def refusing_second_derivatives(function: Any, family: tight.Family) -> tuple[An
 
     vars(module).update(attach=attach, _through=through)
     same = next(name for name, value in vars(tight).items() if value is family)
-    return getattr(module, function.__name__), getattr(module, same)
+    if hasattr(function, "__name__"):
+        return getattr(module, function.__name__), getattr(module, same)
+    refusing = copy.copy(function)  # what learns is an object
+    refusing.__class__ = getattr(module, type(function).__name__)
+    return refusing, getattr(module, same)
 
 
 def main() -> None:
@@ -166,4 +173,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR)
     main()
