@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Generator, Tensor
 
 from sampleprop.bibliography import cited
@@ -91,4 +92,4 @@ class HardConcrete(Tempered[Bernoullis]):
         middle = math.log((0.5 - self.gamma) / (self.zeta - 0.5))
         scores = (variables.logits + noise) / self.temperature
         soft = (scores + middle if middle else scores).sigmoid()
-        return (soft * (self.zeta - self.gamma) + self.gamma).clamp(0, 1)
+        return torch.add(soft.new_full((), self.gamma), soft, alpha=self.zeta - self.gamma).clamp(0, 1)
