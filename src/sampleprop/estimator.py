@@ -115,6 +115,8 @@ class Estimator(nn.Module, ABC, Generic[V, D]):
         """Read from the type arguments which variables and which Draw the class is an estimator of."""
         super().__init_subclass__(**arguments)
         cls.name = cls.__name__
+        if "estimate" in vars(cls) and "reads_points" not in vars(cls):
+            cls.reads_points = True  # what a base class says holds for its own `estimate`
         for base in vars(cls).get("__orig_bases__", ()):
             if not (isinstance(get_origin(base), type) and issubclass(get_origin(base), Estimator)):
                 continue  # Generic[V], or a base that is no estimator

@@ -121,7 +121,7 @@ def expect(
         if process_group is not None and eager:
             parallel.check_streams(generator, process_group=process_group, device=draw.points.device)
         try:
-            values = _call(f, draw.points, name, chosen.reads_points)
+            values = _call(f, draw.points, name, copy=chosen.reads_points or _may_be_shared(variables))
         except (RuntimeError, TypeError, BufferError) as error:
             if tried and not isinstance(error, torch.OutOfMemoryError):
                 continue  # numpy, say, takes no points that are attached to φ
@@ -175,6 +175,11 @@ def _call(f: Callable[[Tensor], Any], points: Tensor, name: str, copy: bool = Tr
     if version is not None:
         checks.unchanged(name, given, version)
     return values
+
+
+def _may_be_shared(variables: Variables) -> bool:
+    """Whether a sampler that is not ours may hand out a tensor that it keeps: a table, say, or a parameter."""
+    return not variables.plain or isinstance(variables, Solutions)
 
 
 def _dropped(keep: Tensor, process_group: ProcessGroup | None) -> bool:

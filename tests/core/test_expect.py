@@ -269,3 +269,43 @@ def test_a_cost_that_ignores_the_points_passes_only_where_that_is_allowed(kind, 
             RuntimeError, match=f"{kind.__name__} needs a cost that is differentiable in x; got one with"
         ):
             sp.expect(lambda x: torch.ones(2), q, estimator)
+
+
+class Kept(td.Distribution):
+    """All its mass at a tensor that it keeps, and hands out without a copy."""
+
+    arg_constraints = {"v": td.constraints.real}
+    support = td.constraints.real
+
+    def __init__(self, v, validate_args=None):
+        self.v = v
+        super().__init__(v.shape, validate_args=False)
+
+    def sample(self, sample_shape=()):
+        return self.v.detach().expand(*sample_shape, *self.batch_shape)
+
+    def log_prob(self, value):
+        return 0 * (value - self.v)
+
+
+@pytest.mark.parametrize("estimator", [sp.SPSA(1), sp.EvolutionStrategies(1)])
+def test_f_that_writes_through_numpy_does_not_reach_what_a_distribution_keeps(estimator):
+    v = torch.tensor([1.0, 2.0], requires_grad=True)
+
+    def f(x):
+        array = x.numpy()
+        found = torch.from_numpy(array**2)
+        array[...] = 99
+        return found
+
+    sp.expect(f, Kept(v), estimator)
+    assert v.tolist() == [1, 2]
+
+
+def test_an_estimate_of_ones_own_may_read_the_points():
+    class Own(sp.ARM):
+        def estimate(self, variables, draw, costs):
+            return super().estimate(variables, draw, costs)
+
+    assert not sp.ARM.reads_points
+    assert Own.reads_points

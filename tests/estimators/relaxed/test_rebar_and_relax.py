@@ -444,3 +444,20 @@ def test_combine_asks_for_f_at_relaxed_points(estimator: sp.Estimator) -> None:
     draw = estimator.propose(bits(BITS))
     with pytest.raises(ValueError, match="needs f itself"):
         estimator.combine(bits(BITS), draw, draw.points.sum(-1))
+
+
+@pytest.mark.parametrize("estimator", [sp.REBAR(256), sp.RELAX(256)])
+def test_a_large_common_cost_takes_few_digits(estimator) -> None:
+    found = []
+    for offset in (0.0, 2.0**20):
+        logits = torch.linspace(-1, 1, 3).requires_grad_()
+        q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
+        value = sp.expect(
+            lambda x, offset=offset: (8 * x).sum(-1) + offset,
+            q,
+            estimator.eval(),
+            generator=torch.Generator().manual_seed(0),
+        )
+        found.append(torch.autograd.grad(value.sum(), logits)[0])
+    # What remains is the product of the offset and the average score, whose rounding is a few 2⁻²⁴ of it.
+    torch.testing.assert_close(found[1] - found[0], torch.zeros(3), rtol=0, atol=0.5)

@@ -327,3 +327,16 @@ def test_the_derivative_of_broken_sticks_is_that_of_autograd(rare: float, k: int
     torch.testing.assert_close(points, expected)
     found, wanted = (torch.autograd.grad((weights * x).sum(), leaf, retain_graph=True)[0] for x in (points, expected))
     torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("spread", [1.0, 10.0, 25.0])
+def test_the_derivative_of_the_invertible_gaussian_keeps_its_digits(spread: float) -> None:
+    """Also where a stick is all but whole, so that 1 - u would cancel."""
+    logits, epsilon = spread * torch.randn(50, 6), torch.randn(1, 50, 5)
+    weights, found = torch.randn(6), []
+    for dtype in (torch.float32, torch.float64):
+        phi = logits.to(dtype).requires_grad_()
+        variables = recognize(OneHotCategorical(logits=phi))
+        points = InvertibleGaussian().points_from(variables, epsilon.to(dtype))
+        found.append(torch.autograd.grad((points * weights.to(dtype)).sum(), phi)[0])
+    assert (found[0] - found[1]).abs().max() < 5e-6 * found[1].abs().max()

@@ -136,3 +136,11 @@ def test_more_bits_than_the_dtype_of_the_points_can_count(estimator: sp.Estimato
     value.backward()
     variance = logits.detach()[7].double().sigmoid() * (-logits.detach()[7].double()).sigmoid()
     torch.testing.assert_close(logits.grad[7].double(), count * variance, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("estimator", [sp.BitFlip(200_000), sp.UGC(200_000)])
+def test_many_pivots_lose_no_digits(estimator) -> None:
+    logit = torch.logit(torch.tensor([0.3])).requires_grad_()
+    q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logit), 1)
+    sp.expect(lambda x: x.sum(-1), q, estimator).backward()
+    torch.testing.assert_close(logit.grad, torch.tensor([0.21]), rtol=1e-6, atol=0)  # its variance is zero

@@ -5,9 +5,6 @@ Source: [dimitriev2021arms] for the Dirichlet copula; [madow1944theory] for the 
 
 from __future__ import annotations
 
-import functools
-import itertools
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -16,9 +13,8 @@ from torch import Generator, Tensor
 
 from sampleprop import noise
 
-# On the CPU, a draw of SOME numbers or more from the list of all permutations is up to seven times faster than sorting.
-# Above LISTED samples, comparing those of MANY numbers is two to nine times faster.
-LISTED, FEW, SOME, MANY = 5, 16, 100, 3000
+# Up to so many samples of so many numbers, comparing is two to nine times faster on the CPU than sorting.
+FEW, MANY = 16, 3000
 
 Copula = Literal["systematic", "dirichlet"]
 
@@ -36,22 +32,11 @@ def uniforms(copula: Copula, shape: Sequence[int], like: Tensor, generator: Gene
         exponential = noise.exponential(shape, like, generator)
         # A share s of a flat Dirichlet draw is Beta(1, k - 1). Therefore (1 - s)^(k - 1) is uniform.
         return (1 - exponential / exponential.sum(0)) ** (shape[0] - 1)
-    order = permutation(shape, like, generator)
-    return (order + noise.uniform(shape[1:], like, generator)).div_(shape[0])
+    order = permutation(noise.fractions(shape, like, generator))
+    return (order + noise.uniform(shape[1:], like, generator)) / shape[0]
 
 
-def permutation(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
-    """Draw [k, ...]: a random permutation of 0 to k - 1 along the first dimension, else independent."""
-    listable = shape[0] <= LISTED and math.prod(shape[1:]) >= SOME
-    if not listable or like.device.type != "cpu" or torch.compiler.is_dynamo_compiling():
-        return permuted(noise.fractions(shape, like, generator))
-    listed = _permutations(shape[0])
-    # Float32 uniforms have spacing 2⁻²⁴, so the probability of each permutation has an error of up to 2⁻²⁴.
-    number = noise.uniform(shape[1:], like, generator).mul_(listed.shape[1]).long()
-    return listed.index_select(1, number.flatten()).reshape(tuple(shape))
-
-
-def permuted(u: Tensor) -> Tensor:
+def permutation(u: Tensor) -> Tensor:
     """From independent numbers [k, ...] a random permutation of 0 to k - 1 along the first dimension."""
     if torch.compiler.is_dynamo_compiling() or u.shape[0] > FEW or u.numel() < MANY * u.shape[0]:
         return u.argsort(0)
@@ -61,12 +46,6 @@ def permuted(u: Tensor) -> Tensor:
         for i, x in enumerate(u.unbind(0))
     ]
     return torch.stack(ranks)
-
-
-@functools.cache
-def _permutations(k: int) -> Tensor:
-    """All permutations of 0 to k - 1, [k, k!]."""
-    return torch.tensor(list(itertools.permutations(range(k))), dtype=torch.float32, device="cpu").T.contiguous()
 
 
 def decorrelation(copula: Copula, k: int, q: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from sampleprop import checks, noise
 from sampleprop.costs import Costs, F, Soft, Softening
 from sampleprop.estimators.relaxed.relaxation import harden, perturbation, soften, through_soft
 from sampleprop.families import Bernoullis, Discrete, OneHots
+from sampleprop.surrogate import unsqueeze_to
 from sampleprop.tracing import value_and_grad, vjp
 
 Pullback = Callable[[Tensor], Tensor]  # from y to the derivative of ⟨correction, y⟩ with respect to log τ
@@ -203,7 +204,15 @@ def weighted(variables: Discrete, draw: Draw, weights: Tensor, costs: Costs) -> 
 
     With the costs for weights this is the plain score-function estimate.
     """
-    return variables.weighted_score(draw.points, costs.shared(weights.to(variables.logits.dtype)))
+    weights = costs.shared(weights.to(variables.logits.dtype))
+    if weights.shape[0] == 1:
+        return variables.weighted_score(draw.points, weights)
+    # The mean is taken apart, because a large common cost would take the digits of the rest.
+    center = weights.mean(0)
+    apart = variables.weighted_score(draw.points, weights - center)
+    expected = weights.shape[0] * variables.fixed_probs.double()
+    scores = (variables.one_hot(draw.points).sum(0) - expected).to(apart.dtype)  # Σ_k of the scores
+    return apart + unsqueeze_to(center, scores.dim()) * scores
 
 
 def tuned(

@@ -102,11 +102,12 @@ class InvertibleGaussian(Tempered[Bernoullis | OneHots]):
         parameter, sticks, later = _sticks(variables)
         middle, rare = normal_quantile(sticks)
         scores = tempered(middle, epsilon, self.temperature)
-        soft, broken = scores.sigmoid(), None
+        soft, broken, rest = scores.sigmoid(), None, None
         if not isinstance(variables, Bernoullis):
-            broken, left = soft, (-scores).sigmoid().cumprod(-1)  # the last class takes what is left
-            soft = functional.pad(broken, (0, 1), value=1.0) * functional.pad(left, (1, 0), value=1.0)
-        given = (parameter, later, middle, rare, self.temperature, broken)
+            broken, rest = soft, (-scores).sigmoid()  # the last class takes what is left
+            left = functional.pad(rest.cumprod(-1), (1, 0), value=1.0)
+            soft = functional.pad(broken, (0, 1), value=1.0) * left
+        given = (parameter, later, middle, rare, self.temperature, broken, rest)
         result: Tensor = apply(_Broken, self.name, variables.dtype, soft, *given)
         return result
 
@@ -127,21 +128,21 @@ class _Broken(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
-        soft, parameter, later, middle, rare, temperature, broken = ctx.saved_tensors
+        soft, parameter, later, middle, rare, temperature, broken, rest = ctx.saved_tensors
         gradient = noise.cast(grad_output, soft.dtype)
         if broken is None:  # bits
             gradient = through_soft(True, soft, gradient)
         else:
             # dx_c/ds_j is (1 - u_j) x_j for the class of the stick itself, and -u_j x_c for the later ones.
             each = gradient * soft
-            gradient = each[..., :-1] - broken * _from_here(each)[..., :-1]
+            gradient = each[..., :-1] * rest - broken * _from_here(each[..., 1:])
         gradient = summed(gradient, middle) * quantile_slope(middle, rare) / temperature
         if later is not None:  # η_j = φ_j - log Σ exp φ_i over the later classes i
             share = functional.pad((gradient / later).cumsum(-1), (1, 0))
             gradient = functional.pad(gradient, (0, 1)) - parameter.detach().exp() * share
         if differentiable_backward():
             gradient = refused(ctx.name, gradient, parameter)
-        return None, None, None, gradient, None, None, None, None, None
+        return None, None, None, gradient, *(None,) * 6
 
 
 def _sticks(variables: Discrete) -> tuple[Tensor, Tensor, Tensor | None]:

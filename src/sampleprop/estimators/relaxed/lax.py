@@ -146,10 +146,10 @@ class LAX(Estimator[Variables, Draw]):
             checks.finite_critic(self.name, c, by_points)
             excess = costs.shared(costs.fixed - c)
             if isinstance(variables, Normals):
-                epsilon, scale = derivatives["scale"], variables.base.scale.detach()
+                epsilon, scale = variables.noise_of(draw.points), variables.base.scale.detach()
                 along = {"loc": (epsilon, by_points)}
                 if "scale" in names:
-                    along["scale"] = epsilon.square() - 1, epsilon * by_points
+                    along["scale"] = epsilon.square() - 1, derivatives["scale"] * by_points
                 gradients = tuple(
                     sums.over_samples(excess, score) / scale + costs.average(moved)
                     for score, moved in (along[name] for name in names)

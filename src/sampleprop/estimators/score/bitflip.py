@@ -105,7 +105,9 @@ def by_flip(variables: Bernoullis, draw: Draw, costs: Tensor, probe_costs: Tenso
     bit = variables.one_hot(pivots.gather(-1, draw.flipped.unsqueeze(-1)).squeeze(-1))  # [pivots, *batch]
     share = bits / count
     rise = (probe_costs - costs) * torch.rsub(bit, share, alpha=2 * share)  # times 1 - 2 x: from 0 to 1
-    rises = rise.new_zeros(pivots.shape[1:]).scatter_add(-1, draw.flipped.movedim(0, -1), rise.movedim(0, -1))
+    # Added one after another, which in float32 would lose the digits of many pivots.
+    zeros = rise.new_zeros(pivots.shape[1:], dtype=torch.float64)
+    rises = zeros.scatter_add(-1, draw.flipped.movedim(0, -1), rise.double().movedim(0, -1)).to(rise.dtype)
     return _like(rises, variables.logits) * variables.variance
 
 
