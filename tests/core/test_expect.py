@@ -1,5 +1,7 @@
 """`expect` at its edges: what f may do, which distributions it meets, and what is refused."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -274,7 +276,7 @@ def test_a_cost_that_ignores_the_points_passes_only_where_that_is_allowed(kind, 
 class Kept(td.Distribution):
     """All its mass at a tensor that it keeps, and hands out without a copy."""
 
-    arg_constraints = {"v": td.constraints.real}
+    arg_constraints: ClassVar = {"v": td.constraints.real}
     support = td.constraints.real
 
     def __init__(self, v, validate_args=None):
