@@ -108,3 +108,14 @@ def test_a_lax_draw_is_a_plain_tuple() -> None:
     draw = LAX(2).propose(normal(torch.zeros(3, 4)))
     assert isinstance(draw, LAXDraw)
     assert [d.shape for d in draw.derivatives] == [(2, 3, 2), (2, 3, 2)]
+
+
+def test_the_score_is_that_of_the_distribution_that_is_given_to_combine() -> None:
+    """Its parameters may have moved since `propose`. With a critic of zero LAX is the plain score function."""
+    draw = LAX(64).propose(Normal(torch.zeros(3), torch.ones(3)), generator=torch.Generator().manual_seed(0))
+    loc, scale = torch.tensor([0.3, -0.2, 0.1]).requires_grad_(), torch.tensor([1.2, 0.8, 1.5]).requires_grad_()
+    costs = draw.points.square() + draw.points
+    LAX(64).combine(Normal(loc, scale), draw, costs).sum().backward()
+    epsilon = (draw.points - loc.detach()) / scale.detach()
+    for found, score in ((loc.grad, epsilon), (scale.grad, epsilon.square() - 1)):
+        torch.testing.assert_close(found, (costs * score / scale.detach()).mean(0), rtol=1e-4, atol=1e-5)
