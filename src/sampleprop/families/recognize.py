@@ -162,9 +162,7 @@ class Plain(Other):
     is_discrete = False
 
     def __init__(self, dist: Distribution, base: Distribution, event_ndim: int, is_discrete: bool | None) -> None:
-        self.dist = dist
-        self.base = base
-        self.event_ndim = event_ndim
+        super().__init__(dist, base, event_ndim)
         self.is_discrete = super().is_discrete if is_discrete is None else is_discrete
 
 
