@@ -259,7 +259,7 @@ def _numbers(shape: tuple[int, ...]) -> str:
 
 
 def possible(name: str, variables: Variables) -> None:
-    """Refuse a categorical variable all of whose classes are masked, or such a structure: there is nothing to draw."""
+    """Refuse bits whose logits are NaN, and classes or structures all of which are masked: nothing can be drawn."""
     if isinstance(variables, Structures) and not variables.base._validate_args:  # else it has looked already
         variables.base.require_possible()
     if not isinstance(variables, Discrete) or variables.base._validate_args:
@@ -268,19 +268,21 @@ def possible(name: str, variables: Variables) -> None:
     if not inspectable(logits):
         return
     if logits.is_cuda:
-        _raise_later(
-            ~logits.isnan().any(),
-            f"{name} needs at least one possible class in each row of logits; in an earlier call all were -inf (or one "
-            "was NaN). Leave one class unmasked.",
-        )
+        _raise_later(~logits.isnan().any(), f"{name} needs {_nothing_to_draw(variables).format(' in an earlier call')}")
         return
     # Normalized logits are at most 0, so their sum is NaN only where a whole row was -inf (or came as NaN).
     if math.isnan(logits.sum().item()) and bool(logits.isnan().any()):
-        row = logits.isnan().nonzero()[0].tolist()[: max(logits.dim() - 1, 0)]
-        raise ValueError(
-            f"{name} needs at least one possible class in each row of logits; all are -inf (or one is NaN) at index "
-            f"{row}. Leave one class unmasked."
-        )
+        index = logits.isnan().nonzero()[0].tolist()
+        row = index if isinstance(variables, Bernoullis) else index[:-1]
+        raise ValueError(f"{name} needs {_nothing_to_draw(variables).format(f' at index {row}')}")
+
+
+def _nothing_to_draw(variables: Discrete) -> str:
+    if isinstance(variables, Bernoullis):
+        return "bits whose logits are numbers; got NaN{}. Look for the operation that made it NaN."
+    return (
+        "at least one possible class in each row of logits; all are -inf (or one is NaN){}. Leave one class unmasked."
+    )
 
 
 def repeated(costs: Tensor, again: Tensor) -> None:

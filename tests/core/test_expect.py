@@ -224,6 +224,15 @@ def test_a_row_without_a_possible_class_is_named(estimator):
         sp.expect(lambda x: x.float(), Categorical(logits=logits, validate_args=False), estimator)
 
 
+@pytest.mark.parametrize("estimator", [None, sp.ScoreFunction(2), sp.DisARM(), sp.GumbelSoftmax()], ids=str)
+def test_a_bit_whose_logit_is_no_number_is_named(estimator):
+    logits = torch.zeros(4, 3)
+    logits[2, 1] = torch.nan
+    q = Independent(Bernoulli(logits=logits, validate_args=False), 1, validate_args=False)
+    with pytest.raises(ValueError, match=r"needs bits whose logits are numbers; got NaN at index \[2, 1\]"):
+        sp.expect(lambda x: x.sum(-1), q, estimator)
+
+
 def test_probe_costs_of_another_shape_are_refused():
     _, q = bits(2)
     estimator = sp.ScoreFunction(3, baseline=sp.SelfCritical())
