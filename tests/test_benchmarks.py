@@ -20,6 +20,7 @@ from sampleprop.programs import forced
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import advice  # noqa: E402
 import against  # noqa: E402
 import bars  # noqa: E402
 import belief_network  # noqa: E402
@@ -390,3 +391,9 @@ def test_each_line_of_a_panel_takes_a_step_of_every_kind_of_size(panel: str) -> 
 
 def test_a_step_with_too_many_points_is_left_out() -> None:
     assert "LocalExpectation" not in scaling.steps(scaling.PANELS["variables"][1], 10_000)
+
+
+def test_both_forms_of_each_piece_of_advice_run() -> None:
+    for _, slow, fast in advice.pairs(compile_too=False):
+        slow()
+        fast()
