@@ -553,8 +553,8 @@ def finite(
     if policy == "propagate" or not inspectable(costs):
         return costs, None
     if policy == "raise":
-        if not costs.is_cuda and math.isfinite(_sum_of_fixed(costs)):
-            return costs, None  # a finite sum proves finite terms in one pass
+        if surely_finite(costs):
+            return costs, None
         _raise_nonfinite(name, costs.detach(), variables)
         return costs, None
     keep = costs.detach().isfinite()  # [k, *batch]
@@ -567,10 +567,12 @@ def finite(
     return torch.where(keep, costs, 0.0), keep
 
 
-def _sum_of_fixed(costs: Tensor) -> float:
-    if costs.numel() == 1:
-        return costs.item()
-    return (costs.detach() if costs.requires_grad else costs).sum().item()
+def surely_finite(costs: Tensor) -> bool:
+    """Whether a finite sum proves in one pass that no term is NaN or infinite; on a GPU the host does not wait."""
+    if costs.is_cuda:
+        return False
+    fixed = costs.detach() if costs.requires_grad and costs.numel() != 1 else costs
+    return math.isfinite((fixed if fixed.numel() == 1 else fixed.sum()).item())
 
 
 def _raise_nonfinite(name: str, costs: Tensor, variables: Variables | None) -> None:

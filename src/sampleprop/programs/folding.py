@@ -161,8 +161,11 @@ class Folding(Run):
     def result(self) -> Tensor:
         """[*batch], the expected cost."""
         before, particles = self.before, self.particles
-        if not torch.compiler.is_dynamo_compiling():
-            refuse_nonfinite([*before, *(cost for node in self.nodes for cost in node.costs)])
+        costs = [*before, *(cost for node in self.nodes for cost in node.costs)]
+        compiled = torch.compiler.is_dynamo_compiling()
+        chains = all(node.chain is not None for node in self.nodes)  # whose value is the sum of all costs
+        if not (compiled or chains):
+            refuse_nonfinite(costs)
         first = self.nodes[0] if self.nodes else None
         together = first is not None and first.together is not None
         after = fold(self.nodes, self._group())
@@ -170,7 +173,10 @@ class Folding(Run):
             self._require_rows(before)
             before = [self._mean(cost) for cost in before]
             after = after if after is None or together else self._mean(after)
-        return in_all(before, after)
+        result = in_all(before, after)
+        if chains and not (compiled or (inspectable(result) and checks.surely_finite(result))):
+            refuse_nonfinite(costs)
+        return result
 
     def _group(self) -> Group | None:
         if not self.nodes or (self.particles is None and self.process_group is None):
