@@ -17,7 +17,9 @@ from torch import Generator, Tensor
 from torch.distributions import (
     AffineTransform,
     Bernoulli,
+    ComposeTransform,
     Distribution,
+    ExpTransform,
     Independent,
     Normal,
     TanhTransform,
@@ -326,6 +328,54 @@ def test_a_path_through_the_cache_of_a_transform(estimator: sp.Estimator[Any, An
         dist = squashed(loc, cache_size)
         found.append(_gradient(dist.log_prob, loc, dist, *([] if estimator is None else [estimator])))
     torch.testing.assert_close(*found)
+
+
+def composed(loc: Tensor, cache_size: int) -> Distribution:
+    both = ComposeTransform([AffineTransform(0.0, 0.5), TanhTransform()], cache_size=cache_size)
+    return TransformedDistribution(Normal(loc, 1.0), [both])
+
+
+def joint(loc: Tensor, cache_size: int) -> Distribution:
+    return Independent(squashed(loc, cache_size), 1)
+
+
+def layered(loc: Tensor, cache_size: int) -> Distribution:
+    inner = TransformedDistribution(Normal(loc, 1.0), AffineTransform(0.0, 0.5, cache_size=cache_size))
+    return TransformedDistribution(Independent(inner, 1), TanhTransform(cache_size=cache_size))
+
+
+@pytest.mark.parametrize("estimator", [None, sp.CoupledReplay(2)], ids=str)
+@pytest.mark.parametrize("made", [squashed, composed, joint, layered])
+def test_a_path_through_the_cache_in_a_program(
+    made: Callable[[Tensor, int], Distribution], estimator: sp.CoupledReplay | None
+) -> None:
+    """Also where a further draw takes the place of this one in the cache, and in place of `expect`."""
+    found = []
+    for cache_size in (0, 1):
+        loc = torch.linspace(-0.5, 0.5, 5, dtype=torch.float64).requires_grad_()
+        dist = made(loc, cache_size)
+
+        @sp.program
+        def twice(dist: Distribution = dist) -> Tensor:
+            sp.charge(dist.log_prob(sp.sample(dist)))
+            return dist.log_prob(sp.sample(dist, sp.Pathwise()))
+
+        run = twice if estimator is None else twice.using(estimator)
+        torch.manual_seed(0)
+        found += torch.autograd.grad(run().sum(), loc)
+    torch.testing.assert_close(*found)
+    loc = torch.zeros(5, requires_grad=True)
+    dist = made(loc, 1)
+    torch.testing.assert_close(*(_gradient(f, loc, dist) for f in (dist.log_prob, made(loc, 0).log_prob)))
+
+
+def test_the_origin_of_points_whose_transform_learns_is_none() -> None:
+    """What the cache holds is constant here, so no path leads there: the refusal, and no error of torch."""
+    shift = torch.zeros(5, requires_grad=True)
+    transforms = [ExpTransform(), AffineTransform(shift, 1.0, cache_size=1)]
+    dist = TransformedDistribution(Normal(torch.zeros(5), 1.0), transforms)
+    with pytest.raises(RuntimeError, match="no path to x"):
+        sp.expect(lambda x: dist.log_prob(x) + 0 * shift, dist, sp.Pathwise())
 
 
 def test_a_step_on_the_path_through_a_cache() -> None:
