@@ -27,7 +27,7 @@ from sampleprop.families import (
     Variables,
     unwrap,
 )
-from sampleprop.families.parameters import origins
+from sampleprop.families.parameters import origins as origins
 from sampleprop.tracing import inspectable
 
 Nonfinite = Literal["raise", "drop", "propagate"]

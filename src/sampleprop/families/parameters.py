@@ -254,11 +254,11 @@ def origins(dist: Distribution, points: Tensor) -> tuple[Tensor, ...]:
     while isinstance(base, td.TransformedDistribution):
         for transform in reversed(flat(base.transforms)):
             made_from = cached_inverse(transform, found[-1] if found else points)
-            if made_from is None:
+            if made_from is None or not made_from.requires_grad:
                 return tuple(found)
             found.append(made_from)
         base, _ = unwrap(base.base_dist)
-    return tuple(x for x in found if x.requires_grad)
+    return tuple(found)
 
 
 def bounds(edges: Any) -> tuple[float, float] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from itertools import islice
+import random
+import threading
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,8 @@ from torch.autograd.graph import Node
 
 from sampleprop.graph.operations import flat, suspect
 
-SMALL = 997  # nodes; a graph up to here is deleted recursively without danger. A prime, so that no pattern fits it.
+SMALL = 997  # nodes that `clear` looks at
+FAR = 128  # nodes from one break to the next, at most; on average half as many
 
 
 class Found(NamedTuple):
@@ -33,13 +35,19 @@ def clear(costs: Tensor, end: Node) -> bool:
     False also for a large graph: `search` says what there is.
     """
     root = costs.grad_fn
+    if root is None:
+        return False
     if root is end:
+        if FAR * _RANDOM.random() < 1:
+            _break_after(root)
         return True
     seen: set[Any] = {None, end}
-    stack: list[Any] = [root] if root is not None else []
+    stack: list[Any] = [root]
     reached = False
     for _ in range(SMALL):
         if not stack:
+            if FAR * _RANDOM.random() < len(seen):
+                _break_after(root)
             return reached
         node = stack.pop()
         if suspect(type(node).__name__):
@@ -83,7 +91,7 @@ def search(costs: Tensor, targets: Collection[Node]) -> Found:
     if root is None:
         return Found(set(targets), {})
     end = next(iter(targets)) if len(targets) == 1 else None  # nothing that lies beyond an only target matters
-    nodes = _nodes([root], end) if len(targets) < SMALL else _nodes_of_large([root], end)
+    nodes = _nodes([root], end)
     crossed: list[tuple[Node, str]] = []  # what lies behind each operation that no derivative passes
     # By its class, because a node that is written in Python may have another `name`. A graph has few classes.
     kinds = {kind for kind in set(map(type, nodes)) if suspect(kind.__name__)}
@@ -100,46 +108,63 @@ def _nodes(roots: list[Node], end: Node | None) -> list[Node]:
     """All nodes of a graph, each once; of what lies beyond `end` only what other paths lead to."""
     nodes: list[Any] = [*roots]
     seen: set[Any] = {None, *roots}
-    for node in islice(nodes, SMALL):  # the list grows meanwhile
+    for node in nodes:  # the list grows meanwhile
         if node is not end:
             for following, _ in node.next_functions:
                 if following not in seen:
                     seen.add(following)
                     nodes.append(following)
-    return nodes if len(nodes) <= SMALL else _nodes_of_large(roots, end)
+    place = int(FAR * _RANDOM.random())
+    while place < len(nodes):
+        _break_after(nodes[place])
+        place += 1 + int(FAR * _RANDOM.random())
+    return nodes
 
 
-def _nodes_of_large(roots: list[Node], end: Node | None) -> list[Node]:
-    """The same for a large graph, each node before those that it leads to, so that the graph can be deleted.
+# Torch deletes the nodes of a graph one after another, except those that Python has seen: each of these deletes the
+# next one from inside its own deletion. In a long graph, that would overflow the C stack and end the process. One walk
+# may have seen all of it, or each of many walks a part. Therefore some of the nodes that a walk has seen, chosen at
+# random, keep the next ones in a `_Break`.
 
-    Torch deletes the nodes of a graph one after another, except those that Python has seen: each of these deletes the
-    next one from inside its own deletion. That would overflow the C stack and end the process. Therefore every so many
-    nodes, one keeps a list of those that come after it. When the one is gone, the list lets go of them in their order,
-    so that none is the last to hold the next one.
-    """
-    order: list[Node] = []  # each node after those that it leads to
-    last: list[Node] = []  # those that lead nowhere
-    seen: set[Any] = {None}
-    path: list[Any] = [None]
-    ahead: list[Iterator[tuple[Any, int]]] = [((root, 0) for root in roots)]  # of each node on the path
-    while ahead:
-        for following, _ in ahead[-1]:
-            if following not in seen:
-                seen.add(following)
-                if following is not end and (edges := following.next_functions):
-                    path.append(following)
-                    ahead.append(iter(edges))
-                    break
-                last.append(following)
-        else:
-            ahead.pop()
-            order.append(path.pop())
-    order.pop()  # what led to the roots
-    # A list lets go of its last element first.
-    for start in range(len(order) - 1, 0, -SMALL):
-        metadata: Any = order[start].metadata
-        metadata["sampleprop: nodes after this one"] = order[max(start - SMALL, 0) : start]
-    return order[::-1] + last
+
+class _Break:
+    """What a node keeps, so that the next ones are deleted after it and not inside its own deletion."""
+
+    __slots__ = ("nodes",)
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self.nodes = nodes
+
+    def __del__(self) -> None:
+        waiting = _LOCAL.waiting
+        waiting.extend(self.nodes)
+        self.nodes.clear()
+        if _LOCAL.busy:
+            return  # this is inside of the loop below
+        _LOCAL.busy = True
+        try:
+            while waiting:
+                waiting.pop()  # deletes this node, and those that come after it up to the next breaks
+        finally:
+            _LOCAL.busy = False
+
+
+class _Local(threading.local):
+    """Of each thread: the nodes that wait for their deletion, and whether it goes on."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Node] = []
+        self.busy = False
+
+
+_LOCAL = _Local()
+_RANDOM = random.Random(0)  # of its own, so that no other random number changes
+
+
+def _break_after(node: Any) -> None:
+    following = [following for following, _ in node.next_functions if following is not None]
+    if following:
+        node.metadata["sampleprop: break"] = _Break(following)
 
 
 def _behind(crossed: list[tuple[Node, str]], targets: Collection[Node], end: Node | None) -> dict[Node, str]:

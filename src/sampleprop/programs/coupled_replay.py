@@ -218,7 +218,7 @@ class _Factual(_Coupled):
                     f"CoupledReplay differentiates through continuous variables; got {estimator.label} for "
                     f"{variables.kind}. Use Pathwise there, if what follows is differentiable."
                 )
-            self.paths.append(checks.Path("CoupledReplay", value))
+            self.paths.append(checks.Path("CoupledReplay", value, origins=checks.origins(variables.base, value)))
             self.sites.append(None)
             return value
         if not variables.attached:

@@ -37,6 +37,7 @@ class Node:
     chain: type[Estimator[Any, Any]] | None = None  # those of one kind that follow one another fold at once
     rest: F | None = None  # what follows as a function of the variable, for estimators that evaluate f themselves
     context: Tensor | None = None
+    origins: tuple[Tensor, ...] = ()  # what transforms made the points from, as `checks.Path` has it
     together: int | None = None  # the particles that the samples of the first variable are, in a batch [K * rows, ...]
     costs: list[Tensor] = field(default_factory=list)
 
@@ -147,7 +148,7 @@ def _fold_chain(
         for node in nodes:
             estimator: Any = node.estimator
             allow_unused, allow_steps = estimator.allow_unused, estimator.allow_steps
-            paths.append(checks.Path(estimator.name, node.draw.points, allow_unused, allow_steps))
+            paths.append(checks.Path(estimator.name, node.draw.points, allow_unused, allow_steps, node.origins))
         return costs.sum(0)
     # DiCE: each cost c_t times the box of x_1 ... x_t.
     log_probs = _log_probs(nodes).cumsum(0)

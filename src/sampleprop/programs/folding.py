@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor
+from torch.distributions import TransformedDistribution
 
 from sampleprop import checks, parallel
 from sampleprop.costs import Group
@@ -240,7 +241,10 @@ class Folding(Run):
         generator = self.trace.generator(self.generator)
         attached = None if dimension else estimator.one(variables, generator)
         if attached is not None:
-            return Node(estimator, None, Through(attached), False, batch, ThroughPoints), attached
+            # Now, because a further draw from the same transforms takes the place of this one in their caches.
+            transformed = isinstance(variables.base, TransformedDistribution)
+            origins = checks.origins(variables.base, attached) if transformed else ()
+            return Node(estimator, None, Through(attached), False, batch, ThroughPoints, origins=origins), attached
         draw = estimator.draw(variables, generator)
         points = draw.points
         rest = self._rest(estimator, points.shape[0])
