@@ -41,7 +41,7 @@ def inspectable(x: Tensor) -> bool:
 
 
 def memorable(x: Tensor) -> bool:
-    """Whether what is computed from the shape of `x` may be kept for later calls: plain tensors, outside of any trace."""
+    """Whether what is made from the shape of `x` may be kept for later calls: plain tensors, outside of any trace."""
     return hooks_allowed() and type(x) is Tensor and not torch.is_inference_mode_enabled()
 
 
@@ -117,7 +117,7 @@ def hook(x: Tensor, action: Callable[[Tensor], Tensor | None]) -> None:
     action.__torch_unserializable__ = True  # type: ignore[attr-defined]
     x._backward_hooks = OrderedDict({-1: action})  # a handle counts from 0
     if x.grad_fn is not None:
-        x.grad_fn._register_hook_dict(x)  # type: ignore[attr-defined]
+        x.grad_fn._register_hook_dict(x)
 
 
 def after_backward(x: Tensor, action: Callable[[], None]) -> None:
