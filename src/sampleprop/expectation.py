@@ -19,7 +19,7 @@ from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.estimators.structured.perturbed_score import PerturbedScore
 from sampleprop.families import Enumerable, Solutions, Variables, recognize
 from sampleprop.surrogate import unsqueeze_to
-from sampleprop.tracing import inspectable
+from sampleprop.tracing import hook, inspectable
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -148,7 +148,7 @@ def expect(
         if nonfinite != "propagate":
             checks.finite(name, values, "raise")
             if points.requires_grad and inspectable(points):
-                points.register_hook(lambda derivative: checks.finite_derivative(name, derivative))
+                hook(points, lambda derivative: checks.finite_derivative(name, derivative))
         return values
 
     group = None if process_group is None else Group(process_group=process_group)

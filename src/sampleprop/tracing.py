@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._C import _current_graph_task_id
 from torch.autograd import Function, Variable
+from torch.autograd.graph import _engine_run_backward
 from torch.distributions.transforms import Transform, _InverseTransform
 from torch.overrides import TorchFunctionMode, _get_current_function_mode, _pop_mode, _push_mode
 
@@ -37,6 +38,11 @@ def hooks_allowed() -> bool:
 def inspectable(x: Tensor) -> bool:
     """Whether the values of `x` may steer Python: not while compiling, and not under `torch.func`."""
     return not torch.compiler.is_dynamo_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+def memorable(x: Tensor) -> bool:
+    """Whether what is made from the shape of `x` may be kept for later calls: plain tensors, outside of any trace."""
+    return hooks_allowed() and type(x) is Tensor and not torch.is_inference_mode_enabled()
 
 
 def gradient_asked(x: Tensor) -> bool:
@@ -101,13 +107,17 @@ def apply(function: type[Function], *arguments: Any) -> Any:
 
 
 def hook(x: Tensor, action: Callable[[Tensor], Tensor | None]) -> None:
-    """Register a hook on a tensor that has a graph and no hook yet, for good: in half the time of `register_hook`.
+    """Register a hook on a tensor, for good: on one that has none yet in half the time of `register_hook`.
 
     What that adds is a handle to remove the hook again.
     """
+    if x._backward_hooks is not None:
+        x.register_hook(action)
+        return
     action.__torch_unserializable__ = True  # type: ignore[attr-defined]
     x._backward_hooks = OrderedDict({-1: action})  # a handle counts from 0
-    x.grad_fn._register_hook_dict(x)  # type: ignore[union-attr]
+    if x.grad_fn is not None:
+        x.grad_fn._register_hook_dict(x)
 
 
 def after_backward(x: Tensor, action: Callable[[], None]) -> None:
@@ -176,7 +186,7 @@ def vjp(function: Callable[..., Tensor], *primals: Tensor) -> tuple[Tensor, Call
 
     Under `torch.no_grad()` the results have no graph, therefore an f that is called in here leaves nothing to θ.
     Otherwise they are attached to what the function is attached to. Calls may be nested. Eagerly this is
-    `torch.autograd.grad`, which is faster than `torch.func.vjp`; compiled and under `torch.func` only the latter works.
+    a backward pass, which is faster than `torch.func.vjp`; compiled and under `torch.func` only the latter works.
     """
     if torch.compiler.is_dynamo_compiling() or transforms_active():
         with _AnySize() if torch.compiler.is_dynamo_compiling() else nullcontext():
@@ -185,17 +195,42 @@ def vjp(function: Callable[..., Tensor], *primals: Tensor) -> tuple[Tensor, Call
     if torch.is_inference_mode_enabled():  # no backward pass can follow, so no derivative is needed
         return function(*primals), lambda cotangent: tuple(torch.zeros_like(p) for p in primals)
     attached = torch.is_grad_enabled()
-    with torch.enable_grad():
+    torch.set_grad_enabled(True)  # enable_grad takes longer
+    try:
         # A view, so that only paths through the argument count, not the same tensor where the function closes over it.
         inputs = [p.view_as(p) if attached and p.requires_grad else p.detach().requires_grad_() for p in primals]
         output = function(*inputs)
+    finally:
+        torch.set_grad_enabled(attached)
 
     def backward(cotangent: Tensor) -> tuple[Tensor, ...]:
         if not output.requires_grad:
             return tuple(torch.zeros_like(p) for p in primals)
-        return torch.autograd.grad(output, inputs, cotangent, create_graph=attached, materialize_grads=True)
+        return derivatives(output, inputs, cotangent, keep_graph=attached, create_graph=attached)
 
     return output if attached else output.detach(), backward
+
+
+def derivatives(
+    output: Tensor, inputs: Sequence[Tensor], cotangent: Tensor, *, keep_graph: bool, create_graph: bool = False
+) -> tuple[Tensor, ...]:
+    """The derivative with respect to each input, 0 where none arrives; eager only.
+
+    This is `torch.autograd.grad`, of which two thirds of the time are checks of its arguments.
+
+    Args:
+        output: a tensor that requires a gradient.
+        inputs: tensors that require one.
+        cotangent: of the output's shape.
+        keep_graph: whether another backward pass will need the graph.
+        create_graph: whether the derivatives are to have a graph of their own.
+    """
+    found = _engine_run_backward(
+        (output,), (cotangent,), keep_graph, create_graph, tuple(inputs), True, accumulate_grad=False
+    )
+    return tuple(
+        torch.zeros_like(x, requires_grad=create_graph) if d is None else d for x, d in zip(inputs, found, strict=True)
+    )
 
 
 def value_and_grad(function: Callable[..., Tensor], *primals: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

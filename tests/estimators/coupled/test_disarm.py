@@ -31,7 +31,9 @@ def integrated() -> tuple[Tensor, Tensor, Tensor]:
     points = torch.stack([u > 1 - p, u < p]).to(torch.float64)  # [2, 65536, 2]
     costs = rough(points)
     arm = combined(ARM(), arm_file.Draw(points, u.unsqueeze(0)), logits, bernoullis, costs)
-    disarm = combined(DisARM(), disarm_file.Draw(points), logits, bernoullis, costs)
+    disarm = combined(
+        DisARM(), disarm_file.Draw(points, (points[0] - points[1]).unsqueeze(0)), logits, bernoullis, costs
+    )
     return points, arm, disarm
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 
 import sampleprop as sp
 from estimators.score.moments import BITS, EDGE, bits, combined, every_tuple, exact, moments, states_of, wave
-from sampleprop.estimators.score import bitflip, score_function
+from sampleprop.estimators.score import bitflip, score_function, ugc
 
 
 def every_flip(make, logits, antithetic):
@@ -38,9 +38,15 @@ def every_flip(make, logits, antithetic):
     flipped = torch.eye(count, dtype=torch.bool).repeat(rows, 1).unsqueeze(0)  # [1, rows * bits, bits]
     points = points.repeat_interleave(count, 1)
     probes = torch.where(flipped, 1 - points[:1], points[:1])
-    return bitflip.Draw(points, probes, flipped.to(torch.uint8).argmax(-1)), probability.repeat_interleave(
-        count
-    ) / count
+    return draw_of(points, probes, flipped.to(torch.uint8).argmax(-1)), probability.repeat_interleave(count) / count
+
+
+def draw_of(points, probes, flipped):
+    """What UGC draws if the points are a pair, else what BitFlip draws; the logits have the points' dtype."""
+    bit = points[:1].gather(-1, flipped.unsqueeze(-1)).squeeze(-1)
+    if len(points) == 1:
+        return bitflip.Draw(points, probes, flipped, bit)
+    return ugc.Draw(points, probes, flipped, bit, points[:1] - points[1:])
 
 
 @pytest.mark.parametrize("logits", [BITS, EDGE])
@@ -128,11 +134,10 @@ def test_more_bits_than_the_dtype_of_the_points_can_count(estimator: sp.Estimato
     count = 70_000  # the largest number of float16 is 65,504
     logits = torch.full((count,), -12.0, dtype=torch.float16, requires_grad=True)
     points = torch.zeros(estimator.draws, count, dtype=torch.float16)
-    probes, flipped = points[:1].clone(), torch.tensor([7])
+    probes = points[:1].clone()
     probes[0, 7] = 1
-    value = estimator.combine(
-        bits(logits), bitflip.Draw(points, probes, flipped), torch.zeros(len(points)), probe_costs=torch.ones(1)
-    )
+    draw = draw_of(points, probes, torch.tensor([7]))._replace(bit=torch.zeros(1))
+    value = estimator.combine(bits(logits), draw, torch.zeros(len(points)), probe_costs=torch.ones(1))
     value.backward()
     variance = logits.detach()[7].double().sigmoid() * (-logits.detach()[7].double()).sigmoid()
     torch.testing.assert_close(logits.grad[7].double(), count * variance, rtol=1e-3, atol=0)

@@ -21,6 +21,7 @@ from sampleprop.surrogate import surrogate
 
 class Draw(NamedTuple):
     points: Tensor  # [samples, *batch, *event], detached; first every b, then every b̃
+    difference: Tensor  # [samples / 2, *batch, *event], b - b̃ in the dtype of the logits
     probes: None = None
 
 
@@ -48,7 +49,7 @@ class DisARM(Estimator[Bernoullis, Draw]):
         >>> import torch, sampleprop as sp
         >>> logit = torch.tensor(3.0).log().requires_grad_()
         >>> q = torch.distributions.Bernoulli(logits=logit)
-        >>> loss = sp.DisARM().combine(q, Draw(torch.tensor([1.0, 0.0])), torch.tensor([3.0, 1.0]))
+        >>> loss = sp.DisARM().combine(q, Draw(torch.tensor([1.0, 0.0]), torch.tensor([1.0])), torch.tensor([3.0, 1.0]))
         >>> loss.backward()
         >>> loss.detach(), logit.grad
         (tensor(2.), tensor(0.7500))
@@ -58,6 +59,7 @@ class DisARM(Estimator[Bernoullis, Draw]):
     exact_forward = True
     needs = "black box"
     family = "coupled samples"
+    reads_points = False
     samples_step = 2
     aliases = ("U2G",)
     source = cited("dong2020disarm", "sec. 3")
@@ -68,11 +70,12 @@ class DisARM(Estimator[Bernoullis, Draw]):
         self.samples = samples
 
     def draw(self, variables: Bernoullis, generator: Generator | None) -> Draw:
-        return Draw(antithetic.pairs(variables, self.draws, generator)[0])
+        points, _ = antithetic.pairs(variables, self.draws, generator)
+        return Draw(points, antithetic.differences(variables.one_hot(points)))
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
         weights = antithetic.weights(costs.points)  # [samples / 2, *batch]
-        weighted = sums.over_samples(weights / 2, antithetic.differences(variables.one_hot(draw.points)))
+        weighted = sums.over_samples(weights / 2, draw.difference)
         # Given b ≠ b̃, u is uniform on the outer tails, and the mean of |u - 1/2| there is half of σ(|φ|).
         gradient = weighted * variables.commoner  # [*batch, *event]
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))

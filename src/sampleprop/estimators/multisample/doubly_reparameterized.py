@@ -17,7 +17,7 @@ from sampleprop.estimator import Estimator
 from sampleprop.estimators.multisample.bound import importance_weighted_bound
 from sampleprop.estimators.pathwise.path_derivative import add_through_samples, log_prob_and_gradient
 from sampleprop.families import Variables
-from sampleprop.tracing import inspectable, value_and_grad
+from sampleprop.tracing import derivatives, inspectable, value_and_grad
 
 
 class Draw(NamedTuple):
@@ -109,9 +109,7 @@ class DoublyReparameterized(Estimator[Variables, Draw]):
         if inspectable(costs.points) and inspectable(points):
             if not (costs.points.requires_grad and points.requires_grad):
                 return torch.zeros_like(points)
-            values = costs.points
-            one = torch.ones_like(values)
-            return torch.autograd.grad(values, points, one, retain_graph=True, materialize_grads=True)[0]
+            return derivatives(costs.points, (points,), torch.ones_like(costs.points), keep_graph=True)[0]
         if costs.relaxed_f is None:  # the graph of the costs cannot be followed from here
             raise ValueError(
                 f"{self.name} needs f itself inside torch.compile and torch.func; got costs alone. Pass relaxed_f=f."

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Generator, Tensor
 
 from sampleprop import checks
@@ -17,7 +16,6 @@ from sampleprop.estimator import Estimator
 from sampleprop.estimators.multisample.bound import importance_weighted_bound
 from sampleprop.estimators.multisample.scores import add_scores, log_prob
 from sampleprop.families import Variables
-from sampleprop.surrogate import unsqueeze_to
 
 
 class Draw(NamedTuple):
@@ -93,7 +91,9 @@ class VIMCO(Estimator[Variables, Draw]):
 def _without_each(log_weights: Tensor) -> Tensor:
     """The bound with each sample's log-weight replaced by the mean of the others': [k, *batch]."""
     k = log_weights.shape[0]
-    own = unsqueeze_to(torch.eye(k, dtype=torch.bool, device=log_weights.device), log_weights.dim() + 1)
     # All k × k numbers: taking one term out of a sum of exponentials would cancel where that term dominates.
-    others = torch.where(own, 0.0, log_weights).sum(1, keepdim=True) / (k - 1)  # [k, 1, *batch]
-    return importance_weighted_bound(torch.where(own, others, log_weights), 1)
+    each = log_weights.expand(k, *log_weights.shape).clone()  # [k, k, *batch], the sample that is left out first
+    own = each.diagonal(dim1=0, dim2=1)  # [*batch, k]
+    own.zero_()
+    own.copy_(each.sum(1).movedim(0, -1) / (k - 1))
+    return importance_weighted_bound(each, 1)

@@ -111,7 +111,7 @@ def squashed(variables: Discrete, z: Tensor, softening: Softening, c: WithGradie
     scores = softening.scores(finite(variables.logits.detach()), z, temperature)
     relaxed = soften(variables, scores)
     values, gradient = c(relaxed.to(variables.dtype), softening)
-    return values, through_soft(isinstance(variables, Bernoullis), relaxed, gradient) / temperature
+    return values, through_soft(isinstance(variables, Bernoullis), relaxed, gradient) * temperature.reciprocal()
 
 
 def correction(variables: Discrete, draw: Draw, c: Callable[[Tensor], tuple[Tensor, Tensor]], costs: Costs) -> Tensor:

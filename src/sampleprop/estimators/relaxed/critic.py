@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from sampleprop import checks, noise
 from sampleprop.costs import Softening
 from sampleprop.estimators.relaxed.conditional import WithGradient, with_gradient
+from sampleprop.tracing import memorable
 
 SIZE = 8  # cosines
 
@@ -28,6 +30,7 @@ class QuadraticCritic(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self._found: tuple[Any, Tensor] | None = None
         self.constant = nn.Parameter(torch.zeros(()))
         self.linear = nn.Parameter(torch.zeros(SIZE))
         self.squares = nn.Parameter(torch.zeros(SIZE))
@@ -43,13 +46,23 @@ class QuadraticCritic(nn.Module):
         The gradient is written out, so that its own derivative needs no graph of a graph.
         """
         points = points.to(noise.working_dtype(points.dtype))
-        waves = _cosines(points)
-        a, b = points @ waves, points.square() @ waves  # [..., SIZE]
-        linear, squares, products = self.linear.to(points), self.squares.to(points), self.products.to(points)
-        turned = a @ products
-        values = self.constant.to(points) + a @ linear + b @ squares + (turned * a).sum(-1)
-        along = (linear + turned + a @ products.T) @ waves.T
-        return values, torch.addcmul(along, points, waves @ (2 * squares))
+        x, waves = points.flatten(0, -2), self._cosines(points)  # [rows, coordinates], [coordinates, SIZE]
+        linear, squares, products = self.linear.to(x), self.squares.to(x), self.products.to(x)
+        a, b = x @ waves, x.square() @ waves  # [rows, SIZE]
+        turned = a @ (products + products.T)
+        affine = torch.addmv(torch.addmv(self.constant.to(x), a, linear), b, squares)
+        values = torch.add(affine, (turned * a).sum(-1), alpha=0.5)
+        gradient = torch.addcmul((linear + turned) @ waves.T, x, waves @ (2 * squares))
+        return values.reshape(points.shape[:-1]), gradient.reshape(points.shape)
+
+    def _cosines(self, points: Tensor) -> Tensor:
+        """`_cosines` of the last dimension, computed again only where it differs from that of the call before."""
+        if not memorable(points):
+            return _cosines(points)
+        key = (points.shape[-1], points.dtype, points.device)
+        if self._found is None or self._found[0] != key:
+            self._found = key, _cosines(points)
+        return self._found[1]
 
 
 def critic_with_gradient(

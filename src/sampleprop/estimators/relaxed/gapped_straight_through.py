@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from sampleprop import checks
 from sampleprop.bibliography import cited
-from sampleprop.estimators.relaxed.relaxation import Tempered, soften
+from sampleprop.estimators.relaxed.relaxation import Tempered, soften, tempered
 from sampleprop.families import Bernoullis, OneHots
 from sampleprop.surrogate import straight_through
 
@@ -93,10 +93,10 @@ class GappedStraightThrough(Tempered[Bernoullis | OneHots]):
         logits = variables.logits.detach()
         sampled = variables.one_hot(hard)
         if isinstance(variables, Bernoullis):
-            sign = 2 * sampled - 1
+            sign = (2 * sampled).sub_(1)
             lead = sign * logits  # of the sampled class, before the shift
             margin = self._expected(lead.sigmoid()) if isinstance(self.gap, str) else self.gap
-            shift = sign * (margin - lead).clamp_min(0)
+            shift = (margin - lead).clamp_min_(0).mul_(sign)
         else:
             top = logits.amax(-1, keepdim=True)
             likely = (variables.fixed_probs * sampled).sum(-1, keepdim=True)
@@ -104,7 +104,7 @@ class GappedStraightThrough(Tempered[Bernoullis | OneHots]):
             # A masked class has an infinite difference, which is multiplied by 0 here; therefore it is made finite.
             up = (top - logits).clamp_max(torch.finfo(logits.dtype).max)
             shift = sampled * up - (1 - sampled) * (logits - top + margin).clamp_min(0)
-        return straight_through(self.name, hard, soften(variables, (variables.logits + shift) / self.temperature))
+        return straight_through(self.name, hard, soften(variables, tempered(variables.logits, shift, self.temperature)))
 
     def _expected(self, sampled: Tensor) -> Tensor:
         """The mean gap, from the probability of the sampled class."""

@@ -102,9 +102,10 @@ class InvertibleGaussian(Tempered[Bernoullis | OneHots]):
         parameter, sticks, later = _sticks(variables)
         middle, rare = normal_quantile(sticks)
         scores = tempered(middle, epsilon, self.temperature)
-        soft, broken, rest = scores.sigmoid(), None, None
-        if not isinstance(variables, Bernoullis):
-            broken, rest = soft, (-scores).sigmoid()  # the last class takes what is left
+        if isinstance(variables, Bernoullis):
+            soft, broken, rest = scores.sigmoid_(), None, None
+        else:
+            broken, rest = scores.sigmoid(), (-scores).sigmoid()  # the last class takes what is left
             left = functional.pad(rest.cumprod(-1), (1, 0), value=1.0)
             soft = functional.pad(broken, (0, 1), value=1.0) * left
         given = (parameter, later, middle, rare, self.temperature, broken, rest)
@@ -119,7 +120,7 @@ class _Broken(Function):
 
     @staticmethod
     def forward(name: str, dtype: torch.dtype, soft: Tensor, *given: Tensor | None) -> Tensor:
-        return soft.to(dtype, copy=True)
+        return soft.detach() if soft.dtype == dtype else soft.to(dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -5,6 +5,7 @@ Source: [kunes2023gradient]. Differences from the paper: none.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -20,9 +21,10 @@ from sampleprop.tracing import inspectable
 
 
 class Draw(NamedTuple):
-    points: Tensor  # [k, *batch, *event], detached; for UGC the pivots first, then their partners
-    probes: Tensor  # [pivots, *batch, *event], detached: each pivot with one bit flipped
-    flipped: Tensor  # [pivots, *batch], the number of the bit that was chosen
+    points: Tensor  # [k, *batch, *event], detached
+    probes: Tensor  # [k, *batch, *event], detached: each point with one bit flipped
+    flipped: Tensor  # [k, *batch], the number of the bit that was chosen
+    bit: Tensor  # [k, *batch], what it was, in the dtype of the logits
 
 
 class BitFlip(Estimator[Bernoullis, Draw]):
@@ -50,7 +52,7 @@ class BitFlip(Estimator[Bernoullis, Draw]):
         >>> import torch, sampleprop as sp
         >>> logits = torch.zeros(2, requires_grad=True)
         >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> draw = Draw(torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
+        >>> draw = Draw(torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([1]), torch.tensor([1.0]))
         >>> loss = sp.BitFlip().combine(q, draw, torch.tensor([4.0]), probe_costs=torch.tensor([1.0]))
         >>> loss.backward()
         >>> loss.detach(), logits.grad
@@ -61,6 +63,7 @@ class BitFlip(Estimator[Bernoullis, Draw]):
     exact_forward = True
     needs = "black box"
     family = "coupled samples"
+    reads_points = False
     source = cited("kunes2023gradient")
 
     def __init__(self, samples: int = 1) -> None:
@@ -76,38 +79,41 @@ class BitFlip(Estimator[Bernoullis, Draw]):
         return Draw(points, *flip(variables, points, generator))
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
-        gradient = by_flip(variables, draw, costs.fixed, costs.probes)
+        gradient = by_flip(variables, draw.flipped, draw.bit, costs.probes - costs.fixed)
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))
 
 
-def flip(variables: Bernoullis, points: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-    """Return the points with one bit flipped, unless that is impossible, and the number of the bit that was chosen."""
+def flip(variables: Bernoullis, points: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the points with one bit flipped, unless that is impossible, the number of this bit, and what it was."""
     rows = _rows(variables, points)
     chosen = torch.randint(max(rows.shape[-1], 1), rows.shape[:-1], generator=generator, device=points.device)
     if not rows.shape[-1]:
-        return points.clone(), chosen
+        return points.clone(), chosen, chosen.to(variables.logits.dtype)
     index, variance = chosen.unsqueeze(-1), variables.variance
     bit = rows.gather(-1, index)
     other = 1 - bit
     if not inspectable(variance) or variance.is_cuda or not (variance > 0).all():  # some flips may be impossible
         other = torch.where(_rows(variables, variance.expand_as(points)).gather(-1, index) > 0, other, bit)
-    return _like(rows.scatter(-1, index, other), points), chosen
+    return _like(rows.scatter(-1, index, other), points), chosen, variables.one_hot(bit.squeeze(-1))
 
 
-def by_flip(variables: Bernoullis, draw: Draw, costs: Tensor, probe_costs: Tensor) -> Tensor:
-    """Return the estimate of BitFlip-1 from the pivots, whose costs are given, averaged over them: [*batch, *event]."""
-    count = draw.probes.shape[0]
-    pivots = _rows(variables, draw.points if count == draw.points.shape[0] else draw.points[:count])
-    bits = pivots.shape[-1]
+def by_flip(variables: Bernoullis, flipped: Tensor, bit: Tensor, rise: Tensor) -> Tensor:
+    """Return the estimate of BitFlip-1, averaged over the pivots: [*batch, *event].
+
+    Args:
+        variables: Bernoulli variables.
+        flipped: the number of the bit of each pivot that was flipped, [pivots, *batch], and
+        bit: what it was.
+        rise: the cost of each pivot with this bit flipped, less its own, [pivots, *batch].
+    """
+    bits = math.prod(variables.event_logits_shape)
     if not bits:
         return variables.variance
-    # In the dtype of the logits, because D may be too large for that of the points.
-    bit = variables.one_hot(pivots.gather(-1, draw.flipped.unsqueeze(-1)).squeeze(-1))  # [pivots, *batch]
-    share = bits / count
-    rise = (probe_costs - costs) * torch.rsub(bit, share, alpha=2 * share)  # times 1 - 2 x: from 0 to 1
+    share = bits / flipped.shape[0]
+    rise = rise * torch.rsub(bit, share, alpha=2 * share)  # times 1 - 2 x: from 0 to 1
     # Added one after another, which in float32 would lose the digits of many pivots.
-    zeros = rise.new_zeros(pivots.shape[1:], dtype=torch.float64)
-    rises = zeros.scatter_add(-1, draw.flipped.movedim(0, -1), rise.double().movedim(0, -1)).to(rise.dtype)
+    zeros = rise.new_zeros((*variables.batch_shape, bits), dtype=torch.float64)
+    rises = zeros.scatter_add(-1, flipped.movedim(0, -1), rise.double().movedim(0, -1)).to(rise.dtype)
     return _like(rises, variables.logits) * variables.variance
 
 

@@ -90,7 +90,7 @@ class MuProp(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
         return Draw(variables.sample(self.draws, generator))
 
     def estimate(self, variables: Bernoullis | OneHots | LogLinears, draw: Draw, costs: Costs) -> Tensor:
-        with torch.no_grad():
+        with torch.set_grad_enabled(False):  # no_grad takes twice as long
             mean = variables.mean.to(variables.dtype).unsqueeze(0)
         at_mean, derivative = value_and_derivative(costs.f, mean, variables.logits.dtype)
         direction = derivative.squeeze(0)  # [*batch, *event]
@@ -98,13 +98,12 @@ class MuProp(Estimator[Bernoullis | OneHots | LogLinears, Draw]):
         linear = variables.inner(centered, direction)  # [k, *batch]
         # In full, because the coefficient learns from the length of the gradient.
         score = centered if isinstance(variables, Discrete) else variables.score(draw.points)
-        beyond, mean = costs.fixed - at_mean, variables.through_mean(direction)
-        if not (self.training and self.learn):
-            with torch.no_grad():
-                weights = costs.shared(beyond - self.coefficient * linear)
-                gradient = sums.over_samples(weights, score) + self.coefficient * mean
+        beyond, mean, a = costs.fixed - at_mean, variables.through_mean(direction), self.coefficient
+        if not isinstance(a, Tensor):
+            weights = costs.shared(torch.sub(beyond, linear, alpha=a))
+            gradient = torch.add(sums.over_samples(weights, score), mean, alpha=a)
             return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))
         # The gradient is affine in the coefficient: what it is at 0, and what each unit adds.
         fixed = sums.over_samples(costs.shared(beyond), score)
         added = mean - sums.over_samples(costs.shared(linear), score)
-        return tuned(self.name, costs.mean(), variables, fixed, self.coefficient, added, True)
+        return tuned(self.name, costs.mean(), variables, fixed, a, added, self.training)

@@ -6,6 +6,7 @@ Source: [kunes2023gradient]. Differences from the paper: none.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -15,9 +16,17 @@ from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import antithetic
-from sampleprop.estimators.score.bitflip import Draw, by_flip, flip
+from sampleprop.estimators.score.bitflip import by_flip, flip
 from sampleprop.families import Bernoullis
 from sampleprop.surrogate import surrogate
+
+
+class Draw(NamedTuple):
+    points: Tensor  # [samples, *batch, *event], detached; first every b, then every b̃
+    probes: Tensor  # [samples / 2, *batch, *event], detached: each b with one bit flipped
+    flipped: Tensor  # [samples / 2, *batch], the number of the bit that was chosen
+    bit: Tensor  # [samples / 2, *batch], what it was, in the dtype of the logits
+    difference: Tensor  # [samples / 2, *batch, *event], b - b̃ in the dtype of the logits
 
 
 class UGC(Estimator[Bernoullis, Draw]):
@@ -48,7 +57,8 @@ class UGC(Estimator[Bernoullis, Draw]):
         >>> import torch, sampleprop as sp
         >>> logits = torch.tensor([4.0, 1.0]).log().requires_grad_()
         >>> q = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-        >>> draw = Draw(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.zeros(1, 2), torch.tensor([0]))
+        >>> points, flipped = torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([0])
+        >>> draw = Draw(points, torch.zeros(1, 2), flipped, torch.tensor([1.0]), torch.tensor([[0.0, -1.0]]))
         >>> loss = sp.UGC().combine(q, draw, torch.tensor([1.0, 4.0]), probe_costs=torch.tensor([0.0]))
         >>> loss.backward()
         >>> loss.detach(), logits.grad
@@ -59,6 +69,7 @@ class UGC(Estimator[Bernoullis, Draw]):
     exact_forward = True
     needs = "black box"
     family = "coupled samples"
+    reads_points = False
     samples_step = 2
     source = cited("kunes2023gradient")
 
@@ -72,12 +83,12 @@ class UGC(Estimator[Bernoullis, Draw]):
 
     def draw(self, variables: Bernoullis, generator: Generator | None) -> Draw:
         points, _ = antithetic.pairs(variables, self.draws, generator)
-        return Draw(points, *flip(variables, points.chunk(2)[0], generator))
+        flipped = flip(variables, points.chunk(2)[0], generator)
+        return Draw(points, *flipped, antithetic.differences(variables.one_hot(points)))
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
-        weights, points = antithetic.weights(costs.points), variables.one_hot(draw.points)
-        pair = sums.over_samples(weights / 2, antithetic.differences(points)) * variables.commoner
-        single = by_flip(variables, draw, costs.fixed.chunk(2)[0], costs.probes)
+        pair = sums.over_samples(antithetic.weights(costs.points) / 2, draw.difference) * variables.commoner
+        single = by_flip(variables, draw.flipped, draw.bit, costs.probes - costs.fixed.chunk(2)[0])
         edge = variables.rarer < 1 / max(2 * math.prod(variables.event_logits_shape), 1)
         gradient = torch.where(edge, single, pair)
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))
