@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sampleprop.tracing import gradient_asked, value_and_grad, vjp
+from sampleprop.tracing import derivatives, gradient_asked, hook, value_and_grad, vjp
 
 
 def leaf(*numbers: float) -> Tensor:
@@ -33,6 +33,30 @@ def test_otherwise_value_and_gradient_are_attached_and_can_be_asked_again() -> N
     assert torch.equal(second_by_theta, 2 * x.detach().sum().reshape(1))
     assert torch.equal(second_by_x, 2 * theta.detach().expand(2))
     assert torch.equal(*torch.autograd.grad(value.sum(), theta), x.detach().square().sum().reshape(1))
+
+
+@pytest.mark.parametrize("second", [True, False])
+def test_derivatives_are_those_of_autograd(second: bool) -> None:
+    x, theta, unused = leaf(1.0, 2.0), leaf(3.0), leaf(4.0)
+    output, cotangent = theta * x.pow(3), torch.tensor([1.0, -2.0], dtype=torch.float64)
+    found = derivatives(output, (x, theta, unused), cotangent, keep_graph=True, create_graph=second)
+    wanted = torch.autograd.grad(
+        output, (x, theta, unused), cotangent, retain_graph=True, create_graph=second, materialize_grads=True
+    )
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert torch.equal(ours, theirs)
+        assert ours.requires_grad == theirs.requires_grad == second
+
+
+@pytest.mark.parametrize("is_leaf", [True, False])
+def test_hooks_run_in_their_order_and_may_change_the_gradient(is_leaf: bool) -> None:
+    x = leaf(1.0, 2.0)
+    y, seen = x if is_leaf else x.view_as(x), []
+    hook(y, lambda gradient: 2 * gradient)
+    hook(y, seen.append)
+    y.sum().backward()
+    assert torch.equal(x.grad, torch.tensor([2.0, 2.0]).double())
+    assert torch.equal(*seen, x.grad)
 
 
 def test_only_paths_through_the_argument_count() -> None:

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from sampleprop.costs import Costs
@@ -85,7 +84,8 @@ class Baseline(nn.Module, ABC):
 
 def squared_length(scores: Sequence[Tensor], ndim: int) -> Tensor:
     """The squared length of all these together, of the first `ndim` dimensions: [*batch] or [k, *batch]."""
-    return torch.stack([s.square().unsqueeze(-1).flatten(ndim).sum(-1) for s in scores]).sum(0)
+    first, *others = (s.square().unsqueeze(-1).flatten(ndim).sum(-1) for s in scores)
+    return sum(others, first)
 
 
 def _weight(variables: Variables, points: Tensor, ndim: int) -> Tensor | float:

@@ -38,6 +38,24 @@ def test_the_quadratic_critic_is_complete_for_eight_coordinates() -> None:
     assert sum(parameter.numel() for parameter in critic.parameters()) == 81
 
 
+SIZES = [(11, torch.float64), (5, torch.float64), (5, torch.float32), (11, torch.float64)]
+
+
+def test_the_quadratic_critic_does_not_depend_on_the_points_before() -> None:
+    """It keeps its cosines, for as long as the points are as many, of the same dtype, and no other code runs it."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 2, 11, dtype=torch.float64, generator=generator)
+    fresh = [tilted(RELAX().double()).quadratic(x[..., :size].to(dtype)) for size, dtype in SIZES]
+    critic = tilted(RELAX().double()).quadratic
+    with torch.inference_mode():
+        critic(x)
+    torch.func.vmap(critic)(x[None])
+    for (size, dtype), wanted in zip(SIZES, fresh, strict=True):
+        value = critic(x[..., :size].to(dtype).requires_grad_())
+        assert torch.equal(value, wanted)
+        value.sum().backward()
+
+
 def test_the_gradient_of_the_quadratic_critic() -> None:
     critic = tilted(RELAX().double()).quadratic
     for size in (1, 5, 8, 11):

@@ -50,7 +50,7 @@ class QuadraticCritic(nn.Module):
         linear, squares, products = self.linear.to(x), self.squares.to(x), self.products.to(x)
         a, b = x @ waves, x.square() @ waves  # [rows, SIZE]
         turned = a @ (products + products.T)
-        affine = torch.addmv(torch.addmv(self.constant.to(x), a, linear), b, squares)
+        affine = self.constant.to(x) + a @ linear + b @ squares
         values = torch.add(affine, (turned * a).sum(-1), alpha=0.5)
         gradient = torch.addcmul((linear + turned) @ waves.T, x, waves @ (2 * squares))
         return values.reshape(points.shape[:-1]), gradient.reshape(points.shape)
