@@ -73,7 +73,7 @@ class DisARM(Estimator[Bernoullis, Draw]):
 
     def draw(self, variables: Bernoullis, generator: Generator | None) -> Draw:
         points, _ = antithetic.pairs(variables, self.samples, generator)
-        return Draw(points, antithetic.differences(variables.one_hot(points)))
+        return Draw(points, antithetic.differences(variables.one_hot(points)), None)
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
         weights = antithetic.weights(costs.points)  # [samples / 2, *batch]
