@@ -161,6 +161,31 @@ def compiled() -> Iterator[Pair]:
             )
 
 
+def guards() -> Iterator[Pair]:
+    """A compiled step with all guards, or without those on the library's own code."""
+
+    def rest(entries: Any) -> list[bool]:
+        return ["__import_sampleprop_dot_" not in entry.name for entry in entries]
+
+    workload = WORKLOADS["toy-1"]("bits")
+    assert workload is not None
+    for estimator in (sp.ScoreFunction(2), sp.DisARM(), sp.GumbelSoftmax()):
+        taken: list[Callable[[Tensor], Tensor]] = []
+        for options in ({}, {"guard_filter_fn": rest}):
+
+            def estimate(p: Tensor, workload: Workload = workload, estimator: Any = estimator) -> Tensor:
+                return sp.expect(workload.cost, Independent(Bernoulli(logits=p), 1), estimator)
+
+            torch.compiler.reset()
+            taken.append(torch.compile(estimate, fullgraph=True, options=options))
+            workload.step(taken[-1])
+        yield (
+            f"a compiled step of `toy-1` with `{estimator.label}`: all guards, or none on the library's code",
+            lambda t=taken[0]: workload.step(t),  # type: ignore[misc]
+            lambda t=taken[1]: workload.step(t),  # type: ignore[misc]
+        )
+
+
 def pairs(compile_too: bool) -> Iterator[Pair]:
     yield batches()
     yield samples()
@@ -171,6 +196,7 @@ def pairs(compile_too: bool) -> Iterator[Pair]:
     yield chunks()
     if compile_too:  # last, because torch.compile turns the argument checks of distributions off for good
         yield from compiled()
+        yield from guards()
 
 
 def main() -> None:

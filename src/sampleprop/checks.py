@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, TransformedDistribution
 
-from sampleprop import graph, noise
+from sampleprop import graph
 from sampleprop.families import (
     Bernoullis,
     Discrete,
@@ -28,6 +28,7 @@ from sampleprop.families import (
     unwrap,
 )
 from sampleprop.families.parameters import origins as origins
+from sampleprop.noise import promote
 from sampleprop.tracing import inspectable
 
 Nonfinite = Literal["raise", "drop", "propagate"]
@@ -160,7 +161,7 @@ def costs(name: str, variables: Variables | Distribution, given: Tensor, values:
             f"{name} needs one cost for each point, shape [k, *batch] = {list(needed)}; f returned {list(shape)}. "
             + _shape_fix(tuple(shape), needed[0], needed[1:], tuple(variables.event_shape))
         )
-    return noise.promote(values)
+    return promote(values)
 
 
 def keep(name: str, kept: Tensor | None, costs: Tensor, can_drop: bool) -> None:

@@ -102,7 +102,7 @@ class Costs:
             return self.shared(x - others(x.double(), group=self.group)).to(x.dtype)
         # Differences are small numbers: the result sums to 0 up to their rounding, not up to that of the costs.
         x = x - x[:1]
-        beyond = torch.sub(x, x.sum(0), alpha=1 / k)
+        beyond = x.sub(x.sum(0), alpha=1 / k)
         return beyond if k == 2 else beyond.div_(k - 1)
 
     def detach(self) -> Costs:
@@ -116,7 +116,9 @@ class Costs:
 
     def average(self, x: Tensor) -> Tensor:
         """The mean over the samples: [k, *batch, ...] -> [*batch, ...]."""
-        return x.squeeze(0) if x.shape[0] == 1 else x.mean(0)
+        if x.shape[0] == 1 and not torch.compiler.is_dynamo_compiling():
+            return x.squeeze(0)  # half the time of a mean; but a compiled step takes longer to return a view
+        return x.mean(0)
 
 
 class Group(NamedTuple):

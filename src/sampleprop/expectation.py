@@ -19,7 +19,7 @@ from sampleprop.estimators.score.score_function import ScoreFunction
 from sampleprop.estimators.structured.perturbed_score import PerturbedScore
 from sampleprop.families import Enumerable, Solutions, Variables, recognize
 from sampleprop.surrogate import unsqueeze_to
-from sampleprop.tracing import hook, inspectable
+from sampleprop.tracing import constant_when_compiled, hook, inspectable
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -95,7 +95,7 @@ def expect(
     if chunk is not None:
         checks.samples("expect", chunk, argument="points to a chunk")
         f = chunked(f, chunk)
-    if not (estimator is None or Estimator in type(estimator).__mro__):  # isinstance would call the metaclass
+    if not (estimator is None or _estimates(type(estimator))):
         raise TypeError(f"expect needs an estimator object; got {estimator!r}. Pass sp.ScoreFunction(), say.")
     if process_group is not None and not (estimator is not None and estimator.grouped):
         raise TypeError(
@@ -121,7 +121,7 @@ def expect(
         if process_group is not None and eager:
             parallel.check_streams(generator, process_group=process_group, device=draw.points.device)
         try:
-            values = _call(f, draw.points, name, copy=chosen.reads_points or _may_be_shared(variables))
+            values = _call(f, draw.points, name, copy=eager and (chosen.reads_points or _may_be_shared(variables)))
         except (RuntimeError, TypeError, BufferError) as error:
             if tried and not isinstance(error, torch.OutOfMemoryError):
                 continue  # numpy, say, takes no points that are attached to φ
@@ -154,6 +154,12 @@ def expect(
     group = None if process_group is None else Group(process_group=process_group)
     answered = Costs(costs, probe_costs, relaxed_f, context, keep, group)
     return chosen.estimate(variables, draw, answered)
+
+
+@constant_when_compiled
+def _estimates(kind: type) -> bool:
+    """Whether this is a class of estimators; `issubclass` would call the metaclass."""
+    return Estimator in kind.__mro__
 
 
 def _call(f: Callable[[Tensor], Any], points: Tensor, name: str, copy: bool = True) -> Any:

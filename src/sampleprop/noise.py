@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sampleprop.tracing import hooks_allowed, transforms_active
+from sampleprop.tracing import hooks_allowed
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -47,7 +47,9 @@ def generator_option(generator: Generator | None) -> dict[str, Any]:
 def fractions(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
     """Draw U(0, 1) as torch does, on `like`'s device: 0 can come, 1 cannot. All uniform numbers come from here."""
     dtype = working_dtype(like.dtype)
-    return torch.rand(tuple(shape), dtype=dtype, device=like.device, **generator_option(generator))
+    if generator is None:  # torch refuses it where a compiled size is symbolic
+        return torch.rand(shape, dtype=dtype, device=like.device)
+    return torch.rand(shape, dtype=dtype, device=like.device, generator=generator)
 
 
 def smallest(u: Tensor) -> float:
@@ -70,9 +72,9 @@ def coins(shape: Sequence[int], probs: Tensor, generator: Generator | None = Non
         probs = torch.threshold(probs, smallest(u), 0.0)
     else:
         u = u.clamp_min_(smallest(u))
-    if transforms_active():  # u may be shared by the rows that vmap adds to probs
-        return (u < probs).to(u.dtype)
-    return u.lt_(probs)
+    if hooks_allowed():
+        return u.lt_(probs)
+    return (u < probs).to(u.dtype)  # u may be shared by the rows that vmap adds to probs
 
 
 def above(x: Tensor, limit: Tensor | float, dtype: torch.dtype) -> Tensor:
@@ -99,7 +101,10 @@ def gumbel(shape: Sequence[int], like: Tensor, generator: Generator | None = Non
 
 def normal(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
     """Draw from the standard normal distribution."""
-    return torch.randn(tuple(shape), dtype=working_dtype(like.dtype), device=like.device, **generator_option(generator))
+    dtype = working_dtype(like.dtype)
+    if generator is None:
+        return torch.randn(shape, dtype=dtype, device=like.device)
+    return torch.randn(shape, dtype=dtype, device=like.device, generator=generator)
 
 
 @contextmanager

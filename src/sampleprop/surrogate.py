@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
-from sampleprop.tracing import apply, differentiable_backward, hook, hooks_allowed
+from sampleprop.tracing import Function, differentiable_backward, hook, hooks_allowed
 
 
 def surrogate(
@@ -26,7 +25,6 @@ def surrogate(
     value: Tensor,
     parameters: tuple[Tensor, ...],
     gradients: tuple[Tensor, ...],
-    learned: Sequence[tuple[Tensor, Tensor]] = (),
 ) -> Tensor:
     """Return `value` with `gradients` as its gradient with respect to `parameters`, besides the graph that it has.
 
@@ -35,15 +33,33 @@ def surrogate(
         value: [*batch], attached to whatever the costs are attached to (θ, and φ where f depends on it directly).
         parameters: each [*batch, ...], attached to φ.
         gradients: one for each parameter, of its shape, without graph.
-        learned: each number that a control variate learns, with the derivative with respect to it of the loss that it
-            is to minimize, [*batch], without graph. As in `train`, this is weighted by the absolute value of what the
-            result receives.
 
     Raises:
         RuntimeError: in a second backward pass, for φφ, φθ and θφ; θθ is right and allowed.
     """
+    result: Tensor = _Surrogate.apply(name, value, 0, *parameters, *gradients)
+    return result
+
+
+def learning_surrogate(
+    name: str,
+    value: Tensor,
+    parameter: Tensor,
+    gradient: Tensor,
+    learned: Sequence[tuple[Tensor, Tensor]],
+) -> Tensor:
+    """Return what `surrogate` does, in whose backward pass the numbers of a control variate learn too.
+
+    Args:
+        name: the estimator, for the refusal.
+        value: [*batch], as `surrogate` takes it.
+        parameter: [*batch, ...], attached to φ.
+        gradient: of the shape of the parameter, without graph.
+        learned: each number that is learned, with the derivative with respect to it of the loss that it is to minimize,
+            [*batch], without graph. As in `train`, this is weighted by the absolute value of what the result receives.
+    """
     numbers, slopes = zip(*learned, strict=True) if learned else ((), ())
-    result: Tensor = apply(_Surrogate, name, value, len(numbers), *parameters, *numbers, *gradients, *slopes)
+    result: Tensor = _Surrogate.apply(name, value, len(numbers), parameter, *numbers, gradient, *slopes)
     return result
 
 
@@ -55,9 +71,11 @@ def guarded(name: str, points: Tensor, made_from: Tensor | None = None) -> Tenso
         points: a tensor; of its own, that nothing else uses, where `made_from` is given.
         made_from: the one tensor that they are a function of, besides constants. It saves a view of the points.
     """
+    if torch.compiler.is_dynamo_compiling():  # torch itself refuses to differentiate a compiled backward pass
+        return points
     if hooks_allowed():
         return _once(name, points.view_as(points), points) if made_from is None else _once(name, points, made_from)
-    result: Tensor = apply(_Guarded, name, points)
+    result: Tensor = _Guarded.apply(name, points)
     return result
 
 
@@ -66,7 +84,7 @@ def straight_through(name: str, hard: Tensor, soft: Tensor) -> Tensor:
     if hooks_allowed():
         zero = soft - soft.detach()
         return _once(name, hard + (zero if zero.dtype == hard.dtype else zero.to(hard.dtype)), soft)
-    result: Tensor = apply(_StraightThrough, name, hard, soft)
+    result: Tensor = _StraightThrough.apply(name, hard, soft)
     return result
 
 
@@ -95,7 +113,7 @@ def refused(name: str, gradient: Tensor, *ties: Tensor) -> Tensor:
         gradient: what a backward pass returns.
         ties: what it depends on although autograd does not record it.
     """
-    result: Tensor = apply(_Refuse, name, gradient, *ties)
+    result: Tensor = _Refuse.apply(name, gradient, *ties)
     return result
 
 
@@ -109,7 +127,7 @@ def train(value: Tensor, loss: Tensor) -> Tensor:
         value: [*batch].
         loss: [*batch], attached to the control variate's own parameters and to nothing else.
     """
-    result: Tensor = apply(_Train, value, loss)
+    result: Tensor = _Train.apply(value, loss)
     return result
 
 
@@ -138,7 +156,7 @@ class _Surrogate(Function):
 
     @staticmethod
     def forward(name: str, value: Tensor, learned: int, *tensors: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             return needing(value, tensors[len(tensors) // 2 :])
         return value.clone()
 

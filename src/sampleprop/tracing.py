@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._C import _current_graph_task_id
-from torch.autograd import Function, Variable
+from torch.autograd import Variable
 from torch.autograd.graph import _engine_run_backward
 from torch.distributions.transforms import Transform, _InverseTransform
 from torch.overrides import TorchFunctionMode, _get_current_function_mode, _pop_mode, _push_mode
@@ -63,7 +63,7 @@ def mapped(x: Tensor) -> bool:
 
 def differentiable_backward() -> bool:
     """Whether the backward pass itself is recorded. A compiled one never is: torch refuses to differentiate it."""
-    return torch.is_grad_enabled() and not torch.compiler.is_dynamo_compiling()
+    return not torch.compiler.is_dynamo_compiling() and torch.is_grad_enabled()
 
 
 def in_backward() -> bool:
@@ -75,6 +75,16 @@ def hooked() -> bool:
     """Whether what autograd saves is handed to hooks, as activation checkpointing does, in place of being kept."""
     hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return hooks is not None
+
+
+class Function(torch.autograd.Function):
+    """Eagerly `apply` leaves out torch's search of the signature for defaults, which costs ten operations."""
+
+    @classmethod
+    def apply(cls, *arguments: Any) -> Any:
+        if hooks_allowed():
+            return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
+        return super().apply(*arguments)  # type: ignore[no-untyped-call]
 
 
 class Aside(AbstractContextManager[None]):
@@ -97,13 +107,6 @@ def constant_when_compiled(function: C) -> C:
     """Mark a function of constants: `torch.compile` calls it while it traces. The public decorator imports Dynamo."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
-
-
-def apply(function: type[Function], *arguments: Any) -> Any:
-    """Call `function.apply`, eagerly without its search of the signature for defaults, which costs ten operations."""
-    if hooks_allowed():
-        return super(Function, function).apply(*arguments)  # type: ignore[misc]
-    return function.apply(*arguments)
 
 
 def hook(x: Tensor, action: Callable[[Tensor], Tensor | None]) -> None:

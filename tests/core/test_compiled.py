@@ -1,5 +1,7 @@
 """A compiled step is one graph together with the user's model, and the same graph for every batch size."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -63,3 +65,34 @@ def test_noise_that_only_the_gradient_needs_is_drawn_once(estimator: sp.Estimato
         function(logits).sum().backward()
         found.append(logits.grad)
     torch.testing.assert_close(*found)
+
+
+filters = pytest.mark.skipif(not hasattr(torch.compiler, "keep_tensor_guards_unsafe"), reason="torch 2.8 and above")
+
+
+@pytest.mark.parametrize(
+    "filtered",
+    [pytest.param(False, id="all guards"), pytest.param(True, id="none on the library's code", marks=filters)],
+)
+def test_what_the_user_changes_compiles_again(filtered: bool) -> None:
+    """The estimator and the user's own functions are guarded, also with the filter that docs/speed.md recommends."""
+
+    def rest(guards: Any) -> list[bool]:
+        return ["__import_sampleprop_dot_" not in guard.name for guard in guards]
+
+    torch.compiler.reset()
+    estimator, seen = sp.ScoreFunction(2), []
+
+    def loss(logits: Tensor) -> Tensor:
+        def cost(x: Tensor) -> Tensor:
+            seen.append(x.shape[0])
+            return x.sum(-1)
+
+        return sp.expect(cost, Independent(Bernoulli(logits=logits), 1), estimator).mean()
+
+    options = {"guard_filter_fn": rest} if filtered else {}
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager", options=options)
+    for samples in (2, 2, 4, 4, 2):
+        estimator.samples = samples
+        compiled(torch.zeros(3, requires_grad=True)).backward()
+    assert seen == [2, 2, 4, 4, 2]

@@ -19,7 +19,7 @@ from sampleprop.estimators.relaxed import conditional
 from sampleprop.estimators.relaxed import rebar as rebar_module
 from sampleprop.estimators.relaxed import relax as relax_module
 from sampleprop.programs import forced, rest
-from sampleprop.surrogate import surrogate
+from sampleprop.surrogate import learning_surrogate
 
 ROWS = 30_000
 PHI = torch.tensor([[0.3, -0.5], [-0.2, 0.6], [0.7, -0.4]], dtype=torch.float64)
@@ -331,15 +331,15 @@ def squares(model: Any, seed: int = 3) -> list[Tensor]:
     """For each site the square of its gradient by the logits, from the same noise."""
     found: list[Tensor] = []
 
-    def noted(name: str, value: Tensor, parameters: Any, gradients: tuple[Tensor, ...], learned: Any) -> Tensor:
-        found.append(gradients[0].square().sum())
-        return surrogate(name, value, parameters, gradients, learned)
+    def noted(name: str, value: Tensor, parameter: Tensor, gradient: Tensor, learned: Any) -> Tensor:
+        found.append(gradient.square().sum())
+        return learning_surrogate(name, value, parameter, gradient, learned)
 
     torch.manual_seed(seed)
     leaves = [x.expand(5, *x.shape).clone().requires_grad_() for x in (PHI, THETA)]
     with pytest.MonkeyPatch.context() as patch:
         for module in (rebar_module, relax_module):
-            patch.setattr(module, "surrogate", noted)
+            patch.setattr(module, "learning_surrogate", noted)
         model(*leaves)
     return found
 

@@ -17,6 +17,7 @@ from sampleprop.families.discrete import Integers as Integers
 from sampleprop.families.discrete import OneHots as OneHots
 from sampleprop.families.discrete import one_hot as one_hot
 from sampleprop.families.enumerable import Enumerable as Enumerable
+from sampleprop.families.laws import unwrap as unwrap
 from sampleprop.families.parameters import with_parameters as with_parameters
 from sampleprop.families.recognize import Normals as Normals
 from sampleprop.families.recognize import Other as Other
@@ -25,4 +26,3 @@ from sampleprop.families.solutions import Solutions as Solutions
 from sampleprop.families.structured import LogLinears as LogLinears
 from sampleprop.families.structured import Structures as Structures
 from sampleprop.families.variables import Variables as Variables
-from sampleprop.families.variables import unwrap as unwrap

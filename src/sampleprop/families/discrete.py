@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.distributions import Distribution
 
-from sampleprop import noise, sums
+from sampleprop import noise
 from sampleprop.families.enumerable import Enumerable, digits
+from sampleprop.sums import over_samples
 from sampleprop.surrogate import unsqueeze_to
 
 # Up to this number of classes one uniform number decides, which is fast. Float32 uniforms have spacing 2⁻²⁴, so each
@@ -36,7 +37,7 @@ class Discrete(Enumerable):
     # None only in a backward pass, which keeps tensors alone.
     dist: Distribution = None  # type: ignore[assignment]
     base: Distribution = None  # type: ignore[assignment]
-    _fixed_probs: Tensor | None = field(default=None, init=False)  # what `fixed_probs` returned before
+    _fixed_probs: Tensor | None = None  # what `fixed_probs` returned before
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -127,13 +128,13 @@ class Discrete(Enumerable):
         """Σ_k w_k `score`(x_k), [*batch, *event] for weights [k, *batch], attached to these, and to φ if asked."""
         statistics, probs = self.one_hot(points), self.probs if attached else self.fixed_probs
         if weights.shape[0] == 1:
-            return sums.over_samples(weights, statistics - probs)
+            return over_samples(weights, statistics - probs)
         # No copy of p for each sample.
-        return sums.over_samples(weights, statistics) - unsqueeze_to(weights.sum(0), self.logits.dim()) * probs
+        return over_samples(weights, statistics) - unsqueeze_to(weights.sum(0), self.logits.dim()) * probs
 
     def weighted_points(self, points: Tensor, weights: Tensor) -> Tensor:
         """Σ_k w_k x_k as sufficient statistics: `gradient_for_logits` for weights that sum to 0 over the samples."""
-        return sums.over_samples(weights, self.one_hot(points))
+        return over_samples(weights, self.one_hot(points))
 
     def one_hot(self, points: Tensor) -> Tensor:
         """The points as the sufficient statistics of the logits, in the dtype of the logits."""

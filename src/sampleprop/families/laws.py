@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributions as td
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent
 from torch.distributions.constraints import Constraint
 
 from sampleprop.families.reparameterized import Reparameterized
@@ -23,7 +23,7 @@ from sampleprop.tracing import constant_when_compiled, inspectable
 METHODS = frozenset({"sample", "rsample", "draw", "log_prob", "probs", "logits"})
 _REPLACED = METHODS - {"probs", "logits"}  # those that no object holds as an attribute of its own
 _ROOTS = (Distribution, td.ExponentialFamily, Reparameterized)
-_WRAPPERS = (td.Independent, td.TransformedDistribution, td.MixtureSameFamily)
+_WRAPPERS = (Independent, td.TransformedDistribution, td.MixtureSameFamily)
 _ONE_HAND = ("torch.distributions.", "sampleprop.distributions.", "sampleprop.families.reparameterized")
 _PYRO = ("pyro.distributions.torch", "pyro.distributions.torch_distribution")
 # Further modules of Pyro whose classes inherit a part of what torch wrote, and were found right by the sweep of laws.
@@ -79,6 +79,25 @@ def of_object(base: Distribution) -> Law:
         return of_class(type(base))
     law = _FOUND.get(type(base)) or of_class(type(base))
     return law if _REPLACED.isdisjoint(vars(base)) else law._replace(plain=False, leaf=False)
+
+
+def unwrap(dist: Distribution) -> tuple[Distribution, int]:
+    """The distribution inside (nested) `Independent`, and how many of its batch dimensions are event dimensions.
+
+    A subclass of `Independent` with methods of its own is a distribution of its own.
+    """
+    base, event_ndim, _ = inside(dist)
+    return base, event_ndim
+
+
+def inside(dist: Distribution) -> tuple[Distribution, int, Law]:
+    """What `unwrap` returns, and what the class of the distribution inside says."""
+    event_ndim, law = 0, of_object(dist)
+    while isinstance(dist, Independent) and law.plain:
+        event_ndim += dist.reinterpreted_batch_ndims
+        dist = dist.base_dist
+        law = of_object(dist)
+    return dist, event_ndim, law
 
 
 def contradiction(dist: Distribution) -> str | None:

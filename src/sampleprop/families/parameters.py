@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.distributions.utils import lazy_property
 
-from sampleprop import noise
+from sampleprop.families.laws import unwrap
 from sampleprop.families.solutions import Solved
-from sampleprop.families.variables import unwrap
+from sampleprop.noise import promote
 from sampleprop.softmax import log_softmax
 from sampleprop.tracing import CACHED, cached_inverse, gradient_asked, inspectable, lose_numerators_of_zero
 
@@ -205,7 +205,7 @@ def moving_support(base: Distribution) -> bool:
 def bernoulli_logits(dist: td.Bernoulli) -> Tensor:
     """The logits as they were given, or of the probabilities as they were given; float32 at least."""
     given = dist._param
-    raised = noise.promote(given)
+    raised = promote(given)
     if given is not dist.__dict__.get("probs"):
         return raised
     logits = torch.logit(raised)  # not dist.logits: torch clamps, which loses the gradient near 0 and 1
@@ -220,7 +220,7 @@ def bernoulli_logits(dist: td.Bernoulli) -> Tensor:
 def categorical_logits(dist: td.Categorical) -> Tensor:
     """The normalized logits of what was given; float32 at least."""
     given = dist._param
-    raised = noise.promote(given)
+    raised = promote(given)
     if given is not dist.__dict__.get("probs"):
         # torch normalized them in the dtype that it was given; below float32 that is not exact enough.
         return raised if raised is given else log_softmax(raised)

@@ -10,35 +10,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.distributions as td
 from torch import Generator, Size, Tensor
-from torch.distributions import Distribution
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Distribution,
+    MixtureSameFamily,
+    Normal,
+    OneHotCategorical,
+    TransformedDistribution,
+)
 
-from sampleprop import noise
 from sampleprop.families import densities, laws, parameters, samplers
 from sampleprop.families.discrete import Bernoullis, Integers, OneHots
+from sampleprop.families.laws import inside
+from sampleprop.families.parameters import bernoulli_logits, categorical_logits
 from sampleprop.families.rounding import refuse_rounded
 from sampleprop.families.solutions import Solutions, Solved
 from sampleprop.families.structured import LogLinear, LogLinears, Structured, Structures
-from sampleprop.families.variables import Variables, unwrap
+from sampleprop.families.variables import Variables
+from sampleprop.noise import points_dtype, promote
 from sampleprop.tracing import value_and_grad
 
 
 def recognize(dist: Distribution) -> Variables:
     """One of the discrete families, `Structures`, `Solutions`, or `Other`, for one with methods of its own too."""
-    base, event_ndim = unwrap(dist)
-    law = laws.of_object(base)
+    base, event_ndim, law = inside(dist)
     plain = law.plain
-    if plain and isinstance(base, td.Bernoulli):
-        return Bernoullis(parameters.bernoulli_logits(base), event_ndim, noise.points_dtype(base._param), dist, base)
-    if plain and isinstance(base, td.OneHotCategorical):
+    if plain and isinstance(base, Bernoulli):
+        return Bernoullis(bernoulli_logits(base), event_ndim, points_dtype(base._param), dist, base)
+    if plain and isinstance(base, OneHotCategorical):
         inner = base._categorical
-        logits = parameters.categorical_logits(inner)
-        return OneHots(logits, event_ndim + 1, noise.points_dtype(inner._param), dist, base)
-    if plain and isinstance(base, td.Categorical):
-        return Integers(parameters.categorical_logits(base), event_ndim + 1, torch.int64, dist, base)
+        logits = categorical_logits(inner)
+        return OneHots(logits, event_ndim + 1, points_dtype(inner._param), dist, base)
+    if plain and isinstance(base, Categorical):
+        return Integers(categorical_logits(base), event_ndim + 1, torch.int64, dist, base)
     if plain and law.leaf:
-        return (Normals if type(base) is td.Normal else Plain)(dist, base, event_ndim, law.discrete)
+        return (Normals if type(base) is Normal else Plain)(dist, base, event_ndim, law.discrete)
     if isinstance(base, LogLinear):
         return LogLinears(dist, base, event_ndim)
     if isinstance(base, Structured):
@@ -61,7 +69,7 @@ class Other(Variables):
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
         """The dtype of the points."""
-        return noise.points_dtype(next(iter(self.parameters.values())))
+        return points_dtype(next(iter(self.parameters.values())))
 
     @property
     def attached(self) -> bool:
@@ -84,9 +92,9 @@ class Other(Variables):
     @property
     def is_discrete(self) -> bool:  # type: ignore[override]
         """Whether samples take values in a countable set."""
-        if isinstance(self.base, td.TransformedDistribution):
+        if isinstance(self.base, TransformedDistribution):
             return recognize(self.base.base_dist).is_discrete
-        if isinstance(self.base, td.MixtureSameFamily):
+        if isinstance(self.base, MixtureSameFamily):
             return recognize(self.base.component_distribution).is_discrete
         return bool(getattr(parameters.support(self.base), "is_discrete", False))
 
@@ -101,8 +109,8 @@ class Other(Variables):
     @property
     def parameters(self) -> dict[str, Tensor]:
         base = self.base
-        if isinstance(base, td.MixtureSameFamily) and not base.arg_constraints:
-            weights = parameters.categorical_logits(base.mixture_distribution)
+        if isinstance(base, MixtureSameFamily) and not base.arg_constraints:
+            weights = categorical_logits(base.mixture_distribution)
             return {"weights": weights} | recognize(base.component_distribution).parameters
         if self._named is None:
             self._named = parameters.named(base)
@@ -137,7 +145,7 @@ class Other(Variables):
                 f"{points.dtype} ({error}). Convert them first."
             ) from error
         # Summed here, because Independent reshapes first, which fails for an empty batch.
-        return noise.promote(self.sum(result))
+        return promote(self.sum(result))
 
     def scores(self, points: Tensor, names: Sequence[str] | None = None) -> tuple[Tensor, ...]:
         named = self.parameters
@@ -169,7 +177,7 @@ class Plain(Other):
 class Normals(Plain):
     """Normal variables, z = μ + σ ε, written out because they are the commonest."""
 
-    base: td.Normal
+    base: Normal
     smooth = True
     moving_support = False
     _found: tuple[Tensor, Tensor] | None = None  # points, and what `noise_of` found for them
@@ -189,7 +197,7 @@ class Normals(Plain):
         """The ε that makes these points as they were rounded, [k, *batch, *event], without graph; found once."""
         if self._found is None or self._found[0] is not points:
             with torch.set_grad_enabled(False):
-                self._found = points, (noise.promote(points) - self.base.loc) / self.base.scale
+                self._found = points, (promote(points) - self.base.loc) / self.base.scale
         return self._found[1]
 
     def scores(self, points: Tensor, names: Sequence[str] | None = None) -> tuple[Tensor, ...]:

@@ -10,9 +10,9 @@ import torch.distributions as td
 from torch import Tensor
 from torch.distributions import Distribution
 
+from sampleprop.families.laws import unwrap
 from sampleprop.families.parameters import bounds, flat
 from sampleprop.families.reparameterized import Reparameterized
-from sampleprop.families.variables import unwrap
 from sampleprop.tracing import inspectable
 
 STEPS = 16  # of floating point: within so many of an edge, a sample has lost its place in the base distribution

@@ -18,8 +18,8 @@ from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 
 from sampleprop import noise
 from sampleprop.families import laws
+from sampleprop.families.laws import unwrap
 from sampleprop.families.reparameterized import Reparameterized
-from sampleprop.families.variables import unwrap
 from sampleprop.softmax import log_softmax
 from sampleprop.tracing import constant_when_compiled, inspectable
 

@@ -6,12 +6,10 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
-import torch.distributions as td
 from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
 
 from sampleprop import sums
-from sampleprop.families import laws
 
 
 class Variables:
@@ -109,15 +107,3 @@ class Variables:
     @abstractmethod
     def mode(self) -> Tensor:
         """The most probable point, [*batch, *event], detached."""
-
-
-def unwrap(dist: Distribution) -> tuple[Distribution, int]:
-    """The distribution inside (nested) `Independent`, and how many of its batch dimensions are event dimensions.
-
-    A subclass of `Independent` with methods of its own is a distribution of its own.
-    """
-    event_ndim = 0
-    while isinstance(dist, td.Independent) and laws.of_object(dist).plain:
-        event_ndim += dist.reinterpreted_batch_ndims
-        dist = dist.base_dist
-    return dist, event_ndim

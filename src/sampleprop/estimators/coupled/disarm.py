@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 from torch import Generator, Tensor
 
-from sampleprop import checks, sums
+from sampleprop import checks
 from sampleprop.bibliography import cited
 from sampleprop.costs import Costs
 from sampleprop.estimator import Estimator
 from sampleprop.estimators.coupled import antithetic
 from sampleprop.families import Bernoullis
+from sampleprop.sums import over_samples
 from sampleprop.surrogate import surrogate
 
 
@@ -61,6 +62,7 @@ class DisARM(Estimator[Bernoullis, Draw]):
     family = "coupled samples"
     reads_points = False
     samples_step = 2
+    samples: int
     aliases = ("U2G",)
     source = cited("dong2020disarm", "sec. 3")
 
@@ -70,12 +72,12 @@ class DisARM(Estimator[Bernoullis, Draw]):
         self.samples = samples
 
     def draw(self, variables: Bernoullis, generator: Generator | None) -> Draw:
-        points, _ = antithetic.pairs(variables, self.draws, generator)
-        return Draw(points, antithetic.differences(variables.one_hot(points)))
+        points, _ = antithetic.pairs(variables, self.samples, generator)
+        return Draw(points, antithetic.differences(variables.one_hot(points)), None)
 
     def estimate(self, variables: Bernoullis, draw: Draw, costs: Costs) -> Tensor:
         weights = antithetic.weights(costs.points)  # [samples / 2, *batch]
-        weighted = sums.over_samples(weights / 2, draw.difference)
+        weighted = over_samples(weights / 2, draw.difference)
         # Given b ≠ b̃, u is uniform on the outer tails, and the mean of |u - 1/2| there is half of σ(|φ|).
         gradient = weighted * variables.commoner  # [*batch, *event]
         return surrogate(self.name, costs.mean(), (variables.logits,), (gradient,))

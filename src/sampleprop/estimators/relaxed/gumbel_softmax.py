@@ -58,7 +58,7 @@ class GumbelSoftmax(Tempered[Bernoullis | OneHots]):
     source = cited("jang2017categorical", "eq. 2")
 
     def points(self, variables: Bernoullis | OneHots, generator: Generator | None) -> Tensor:
-        return self.points_from(variables, perturbation(variables, self.draws, generator))
+        return self.points_from(variables, perturbation(variables, self.samples or 1, generator))
 
     def points_from(self, variables: Bernoullis | OneHots, noise: Tensor) -> Tensor:
         """The relaxed points for this noise, [k, *batch, *event]."""

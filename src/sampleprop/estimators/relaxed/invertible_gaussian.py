@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.autograd import Function
 from torch.nn import functional
 
 from sampleprop import noise
@@ -28,7 +27,7 @@ from sampleprop.estimators.relaxed.relaxation import (
 )
 from sampleprop.families import Bernoullis, Discrete, OneHots
 from sampleprop.surrogate import refused
-from sampleprop.tracing import apply, differentiable_backward, inspectable
+from sampleprop.tracing import Function, differentiable_backward, inspectable
 
 NEAR = 60.0  # to where the logarithms of the probabilities may reach down so that no exponential underflows
 
@@ -109,7 +108,7 @@ class InvertibleGaussian(Tempered[Bernoullis | OneHots]):
             left = functional.pad(rest.cumprod(-1), (1, 0), value=1.0)
             soft = functional.pad(broken, (0, 1), value=1.0) * left
         given = (parameter, later, middle, rare, self.temperature, broken, rest)
-        result: Tensor = apply(_Broken, self.name, variables.dtype, soft, *given)
+        result: Tensor = _Broken.apply(self.name, variables.dtype, soft, *given)
         return result
 
 

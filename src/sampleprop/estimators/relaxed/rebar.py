@@ -25,7 +25,7 @@ from sampleprop.estimators.relaxed.conditional import (
     with_gradient,
 )
 from sampleprop.families import Bernoullis, OneHots
-from sampleprop.surrogate import surrogate, train
+from sampleprop.surrogate import learning_surrogate, train
 
 
 class REBAR(Estimator[Bernoullis | OneHots, Draw]):
@@ -144,7 +144,7 @@ class REBAR(Estimator[Bernoullis | OneHots, Draw]):
                 gradient = gradient - weighted(variables, draw, b, costs)  # attached to the baseline
         fixed = gradient.detach()
         learned = tuned(variables, fixed, self.eta, self.log_temperature, h, pullback) if learn else ()
-        result = surrogate(self.name, costs.mean(), (variables.logits,), (fixed,), learned)
+        result = learning_surrogate(self.name, costs.mean(), variables.logits, fixed, learned)
         if self.baseline is None or not learn:
             return result
         return train(result, variables.sum(gradient.square()))

@@ -23,7 +23,7 @@ from sampleprop.estimators.relaxed import conditional
 from sampleprop.estimators.relaxed.conditional import Draw, relaxed_correction
 from sampleprop.estimators.relaxed.critic import QuadraticCritic, critic_with_gradient
 from sampleprop.families import Bernoullis, OneHots
-from sampleprop.surrogate import surrogate, train
+from sampleprop.surrogate import learning_surrogate, train
 
 
 class RELAX(Estimator[Bernoullis | OneHots, Draw]):
@@ -165,5 +165,5 @@ class RELAX(Estimator[Bernoullis | OneHots, Draw]):
             learned += conditional.tuned(variables, fixed, self.eta, tau, h, of_f)
         if of_critic is not None:
             learned.append((tau, of_critic(2 * fixed)))
-        result = surrogate(self.name, costs.mean(), (variables.logits,), (fixed,), learned)
+        result = learning_surrogate(self.name, costs.mean(), variables.logits, fixed, learned)
         return train(result, variables.sum(gradient.square())) if learn and module else result

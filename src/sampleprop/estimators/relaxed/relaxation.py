@@ -11,7 +11,6 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Generator, Tensor
-from torch.autograd import Function
 
 from sampleprop import checks, noise
 from sampleprop.estimators.through_points import Draw as Draw
@@ -19,7 +18,7 @@ from sampleprop.estimators.through_points import ThroughPoints
 from sampleprop.families import Bernoullis, Discrete, Variables, one_hot
 from sampleprop.softmax import softmax, softmax_backward
 from sampleprop.surrogate import guarded, needing, refused
-from sampleprop.tracing import apply, differentiable_backward, inspectable
+from sampleprop.tracing import Function, differentiable_backward, inspectable
 
 V = TypeVar("V", bound=Variables)
 
@@ -45,10 +44,10 @@ class Relaxation(ThroughPoints[V], ABC):
 
     def draw(self, variables: V, generator: Generator | None) -> Draw:
         points = self.points(variables, generator)
-        if self.once:
-            return Draw(points)
-        logits = variables.logits if isinstance(variables, Discrete) else None
-        return Draw(guarded(self.name, noise.cast(points, variables.dtype), logits))
+        if not self.once:
+            logits = variables.logits if isinstance(variables, Discrete) else None
+            points = guarded(self.name, noise.cast(points, variables.dtype), logits)
+        return Draw(points, None)
 
 
 class Tempered(Relaxation[V], ABC):
@@ -123,7 +122,7 @@ def through_softmax(
     """
     bits, weights = isinstance(variables, Bernoullis), tuple(weight for weight, _ in softs)
     given = (variables.logits, temperature, *(soft for _, soft in softs))
-    result: Tensor = apply(_ThroughSoftmax, name, bits, weights, points, *given)
+    result: Tensor = _ThroughSoftmax.apply(name, bits, weights, points, *given)
     return result
 
 
@@ -132,7 +131,7 @@ class _ThroughSoftmax(Function):
 
     @staticmethod
     def forward(name: str, bits: bool, weights: tuple[float, ...], points: Tensor, *given: Tensor | None) -> Tensor:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             return needing(points, [soft for soft in given[2:] if soft is not None])
         return points.clone()
 

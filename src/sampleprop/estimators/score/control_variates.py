@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sampleprop.costs import F
 from sampleprop.families import Enumerable
-from sampleprop.surrogate import surrogate
+from sampleprop.surrogate import learning_surrogate
 from sampleprop.tracing import value_and_grad
 
 
@@ -47,7 +47,7 @@ def tuned(
     with torch.no_grad():
         gradient = fixed + coefficient * added
     learned = ((coefficient, slope(variables, gradient, added)),) if learn and isinstance(coefficient, Tensor) else ()
-    return surrogate(name, value, (variables.logits,), (gradient,), learned)
+    return learning_surrogate(name, value, variables.logits, gradient, learned)
 
 
 def slope(variables: Enumerable, gradient: Tensor, added: Tensor) -> Tensor:

@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from torch.autograd import Function
 
 from sampleprop import checks
 from sampleprop.costs import Costs
 from sampleprop.families import Discrete, Variables
 from sampleprop.surrogate import unsqueeze_to
-from sampleprop.tracing import apply, differentiable_backward, gradient_asked, inspectable
+from sampleprop.tracing import Function, differentiable_backward, gradient_asked, inspectable
 
 
 def dice(variables: Variables, points: Tensor, costs: Costs, weights: Tensor, *, centered: bool = False) -> Tensor:
@@ -45,7 +44,7 @@ def dice(variables: Variables, points: Tensor, costs: Costs, weights: Tensor, *,
         return costs.mean()
     gradient_of = variables.weighted_points if centered else variables.gradient_for_logits
     gradient = gradient_of(points, weights)
-    result: Tensor = apply(_Score, variables.logits, costs.points, gradient, weights, points, variables)
+    result: Tensor = _Score.apply(variables.logits, costs.points, gradient, weights, points, variables)
     return result
 
 
@@ -84,7 +83,7 @@ class _Score(Function):
             return unsqueeze_to(grad_output, gradient.dim()) * gradient, to_costs, None, None, None, None
         kind, event_ndim, dtype = ctx.kind
         variables: Discrete = kind(logits, event_ndim, dtype)
-        box = apply(_Box, logits, points, variables)
+        box = _Box.apply(logits, points, variables)
         weights = box * (grad_output * weights)
         if gradient_asked(costs):
             to_costs = box * to_costs
@@ -114,7 +113,7 @@ class _Box(Function):
         variables: Discrete = kind(logits, event_ndim, dtype)
         attached = differentiable_backward()
         if attached:
-            grad_output = grad_output * apply(_Box, logits, points, variables)
+            grad_output = grad_output * _Box.apply(logits, points, variables)
         return variables.gradient_for_logits(points, grad_output, attached=attached), None, None
 
 

@@ -92,16 +92,19 @@ class ScoreFunction(Estimator[Variables, Draw]):
         return self.draws + (0 if self.baseline is None else self.baseline.probe_count), 0
 
     def refuses(self, variables: Variables) -> str | None:
-        fix = "Use Pathwise, or score_function_loss where the density vanishes at that edge."
-        refusal = checks.moving_refusal(self.name, variables, fix)
-        return refusal if refusal is not None or self.baseline is None else self.baseline.refusal(variables)
+        if variables.moving_support:
+            fix = "Use Pathwise, or score_function_loss where the density vanishes at that edge."
+            return checks.moving_refusal(self.name, variables, fix)
+        return None if self.baseline is None else self.baseline.refusal(variables)
 
     def draw(self, variables: Variables, generator: Generator | None) -> Draw:
-        points = variables.sample(self.draws, generator)
+        points = variables.sample(self.samples or 1, generator)
         return Draw(points, None if self.baseline is None else self.baseline.probes(variables))
 
     def estimate(self, variables: Variables, draw: Draw, costs: Costs) -> Tensor:
-        k = self.draws if costs.group is None else max(self.draws, costs.group.size(costs.points))
+        k = self.samples or 1
+        if costs.group is not None:
+            k = max(k, costs.group.size(costs.points))
         self._require_whole(costs.points.shape[0], k)
         if costs.keep is not None:
             return finite_part(self.name, variables, draw.points, costs)
@@ -119,11 +122,11 @@ class ScoreFunction(Estimator[Variables, Draw]):
 
     def _require_whole(self, samples: int, size: int) -> None:
         """Refuse a part of the samples, or too few in the whole group, for a baseline that is made of the others."""
-        least = min(size, 2) if self.baseline is None else self.baseline.samples_least
+        least = (1 if size == 1 else 2) if self.baseline is None else self.baseline.samples_least
         if least == 1:
             return
         label = "LeaveOneOut" if self.baseline is None else self.baseline.label
-        if samples != self.draws:
+        if samples != (self.samples or 1):
             raise ValueError(
                 f"{self.label} needs the costs of its whole draw at once, {self.draws} samples that make each other's "
                 f"{label} baseline; got {samples}. Evaluate f in pieces and combine their torch.cat, or "
