@@ -26,8 +26,7 @@ def _ramp_mean(dist: Distribution) -> Tensor:
     if isinstance(variables, families.LogLinears):
         mean = variables.mean
     elif isinstance(variables, families.Structures):  # which do not know their mean
-        support = dist.enumerate_support()
-        return (dist.log_prob(support).exp() * _ramp(support)).sum(0)
+        return (variables.support_log_prob().exp() * _ramp(variables.support().unsqueeze(1))).sum(0)
     elif not isinstance(variables, families.Discrete):
         mean = dist.mean
     elif isinstance(variables, families.Integers):

@@ -28,6 +28,19 @@ def over_event(x: Tensor, y: Tensor, event_ndim: int) -> Tensor:
     return (rows @ column).squeeze(-1).movedim(-1, 0)  # [*batch, k, 1] -> [k, *batch]
 
 
+def with_impossible(x: Tensor, y: Tensor, event_ndim: int) -> Tensor:
+    """⟨x, y⟩ where 0 times -inf is 0: [..., *batch, *event] each, broadcast, to [..., *batch]; x is not negative."""
+    batch = y.shape[: y.dim() - event_ndim]
+    shared = x.dim() == y.dim() + 1 and x.shape[1 : 1 + len(batch)].numel() == 1
+    if not (shared and _as_matrices(x.expand(x.shape[0], *y.shape), y)):
+        return (x * torch.where(x != 0, y, 0.0)).sum(tuple(range(-event_ndim, 0)))
+    rows, columns = x.flatten(1), y.flatten(-event_ndim).flatten(0, -2).mT  # the same points for all of the batch
+    impossible = columns == -torch.inf
+    total = rows @ columns.masked_fill(impossible, 0.0)
+    total = total.masked_fill(rows @ impossible.to(rows.dtype) > 0, -torch.inf)  # [k, batch]
+    return total.reshape(x.shape[0], *batch)
+
+
 def _as_matrices(x: Tensor, y: Tensor) -> bool:
     """Whether a product of matrices is faster than one of numbers and a sum, and as exact.
 

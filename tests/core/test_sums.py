@@ -76,3 +76,27 @@ def test_none_under_autocast() -> None:
         sums.over_samples(weights, x)
         sums.over_event(x, y, 1)
     assert products.count == 0
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (500,), (20, 30)])
+def test_states_that_all_of_the_batch_share(batch: tuple[int, ...]) -> None:
+    """The product of numbers, with both derivatives, where 0 times -inf is 0; large ones by products of matrices."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(*batch, 5, 2, generator=generator, dtype=torch.float64)
+    y[..., 3, 0] = -torch.inf
+    y.requires_grad_()
+    x = (torch.rand(64, *(1 for _ in batch), 5, 2, generator=generator) < 0.3).double()
+    with Products() as products:
+        found = sums.with_impossible(x, y, 2)
+    assert (products.count > 0) == (len(y.flatten()) * 64 >= 20_000)
+    expected = (x * torch.where(x != 0, y, 0.0)).sum((-2, -1))
+    torch.testing.assert_close(found, expected)
+    assert bool((found == -torch.inf).any())
+    assert bool(found.isfinite().any())
+    derivatives = []
+    for value in (found, expected):
+        (first,) = torch.autograd.grad(value.exp().sum(), y, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), y)
+        derivatives.append((first.detach(), second))
+    for one, other in zip(*derivatives, strict=True):
+        torch.testing.assert_close(one, other)

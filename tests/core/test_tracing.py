@@ -1,4 +1,4 @@
-"""`vjp` in eager torch, beside autograd: what it is attached to, and what it leaves alone."""
+"""`vjp` in eager torch, beside autograd: what it is attached to, and what it leaves alone; hooks without a handle."""
 
 from __future__ import annotations
 
@@ -95,3 +95,32 @@ def test_a_gradient_that_an_outer_transform_asks_for_is_seen() -> None:
 
     torch.func.grad(outer)(torch.ones(2, 3))
     assert seen == [(True, True, False)]
+
+
+def test_a_hook_without_a_handle_is_one_of_torch() -> None:
+    """It is set through private attributes. If torch reads others, no second derivative would be refused any more."""
+    seen = []
+
+    def double(gradient: Tensor) -> Tensor:
+        seen.append(gradient.tolist())
+        return 2 * gradient
+
+    def silent(gradient: Tensor) -> None:
+        seen.append(gradient.tolist())
+
+    x = leaf(1.0, 2.0)
+    y = 3 * x
+    hook(y, double)
+    handle = y.register_hook(silent)  # a further one, which comes after it
+    value = y.square().sum()
+    for _ in range(2):  # in each backward pass, by either way, and for the tensor itself
+        (by_x,) = torch.autograd.grad(value, x, retain_graph=True)
+        assert by_x.tolist() == [36.0, 72.0]
+        (by_y,) = torch.autograd.grad(value, y, retain_graph=True)
+        assert by_y.tolist() == [12.0, 24.0]
+    assert seen == [[6.0, 12.0], [12.0, 24.0]] * 4
+    handle.remove()  # takes away the further one alone
+    value.backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [36.0, 72.0]
+    assert seen[8:] == [[6.0, 12.0]]

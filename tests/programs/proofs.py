@@ -7,6 +7,7 @@ replay gives over the same normal noise.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -118,6 +119,7 @@ def mean(function: Program) -> tuple[float, Tensor, int]:
                 return value, gradient, calls
 
 
+@functools.cache
 def by_paths(function: Program) -> tuple[float, Tensor]:
     """The value and gradient by forced replay, over every value of the normal noise."""
     leaf = torch.zeros(2, dtype=torch.float64, requires_grad=True)

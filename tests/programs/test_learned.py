@@ -211,11 +211,11 @@ def test_successive_calls_of_one_generator_are_right():
     generator = torch.Generator().manual_seed(0)
     expected = right(three_levels([None] * 3))
     found = []
-    for _ in range(2000):
-        leaves = [x.clone().requires_grad_() for x in (PHI, THETA)]
-        found.append(torch.autograd.grad(model.using(generator=generator)(*leaves), leaves))
+    for _ in range(200):  # of ten rows each
+        leaves = [x.expand(10, *x.shape).clone().requires_grad_() for x in (PHI, THETA)]
+        found.append(torch.autograd.grad(model.using(generator=generator)(*leaves).sum(), leaves))
     for samples, reference in zip(zip(*found, strict=True), expected, strict=True):
-        assert z(torch.stack(samples), reference) < LIMIT
+        assert z(torch.cat(samples), reference) < LIMIT
 
 
 def test_theta_gets_the_gradient_of_true_samples_alone():

@@ -103,12 +103,12 @@ def test_runs_apart_take_other_paths_of_other_lengths():
 
     @sp.program
     def epidemic(beta, gamma):
-        s, i, n = 3, 1, 0
-        while i > 0 and n < 4:
+        s, i, n = 2, 1, 0
+        while i > 0 and n < 3:
             new = int(sp.sample(Binomial(s, logits=beta + 0.3 * i), name="new")) if s else 0
             out = int(sp.sample(Binomial(i, logits=gamma), name="out"))
             s, i, n = s - new, i + new - out, n + 1
-        return torch.tensor((3 - s) / 3.0, dtype=torch.float64)
+        return torch.tensor((2 - s) / 2.0, dtype=torch.float64)
 
     leaves = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (-0.4, 0.5)]
     right = forced.exact(epidemic, leaves, {}, leaves)

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Size, Tensor
 from torch.distributions import Distribution, constraints, kl
 
-from sampleprop import noise
+from sampleprop import noise, sums
 from sampleprop.families import parameters
 from sampleprop.families.enumerable import Enumerable, digits
 from sampleprop.surrogate import unsqueeze_to
@@ -193,13 +193,13 @@ class LogLinear(Structured):
         return dict(zip(natural, moments, strict=True))
 
     def inner(self, natural: Natural, statistics: Natural) -> Tensor:
-        """⟨θ, T⟩, [..., *batch], where 0 times -inf is 0."""
+        """⟨θ, T⟩, [..., *batch], where 0 times -inf is 0; T is not negative."""
         total: Tensor | float = 0.0
         own = self.natural
         for name, theta in natural.items():
             t = statistics[name].to(theta.dtype)
             dims = own[name].dim() - len(self.batch_shape)
-            total = total + (t * torch.where(t != 0, theta, 0.0)).sum(tuple(range(-dims, 0)))
+            total = total + sums.with_impossible(t, theta, dims)
         assert isinstance(total, Tensor)
         return total
 
