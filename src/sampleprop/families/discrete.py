@@ -245,7 +245,7 @@ class OneHots(Classes):
             return super().sample(k, generator)
         u, upto = _shares(self, k, generator)
         reached = noise.above(upto, u, self.dtype)  # 1 for the class and all later ones
-        return reached - torch.constant_pad_nd(reached[..., :-1], (1, 0))
+        return reached - torch.constant_pad_nd(reached, (1, -1))
 
     def decide(self, given: Tensor) -> Tensor:
         return one_hot((self.logits.detach() + given).argmax(-1), self.logits.shape[-1], self.dtype)

@@ -88,8 +88,8 @@ class HardConcrete(Tempered[Bernoullis]):
 
     def points_from(self, variables: Bernoullis, noise: Tensor) -> Tensor:
         """The gates for this noise, [k, *batch, *event]."""
-        # The stretched variable is above 1/2 where logits + noise > 0.
-        middle = math.log((0.5 - self.gamma) / (self.zeta - 0.5))
+        # The stretched variable is above 1/2 where logits + noise > 0. The shift is 0 for symmetric limits.
+        middle = math.log1p((1 - self.gamma - self.zeta) / (self.zeta - 0.5))
         scores = (variables.logits + noise) / self.temperature
         soft = (scores + middle if middle else scores).sigmoid()
         return torch.add(soft.new_full((), self.gamma), soft, alpha=self.zeta - self.gamma).clamp(0, 1)

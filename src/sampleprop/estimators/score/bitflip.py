@@ -92,7 +92,8 @@ def flip(variables: Bernoullis, points: Tensor, generator: Generator | None) -> 
     index, variance = chosen.unsqueeze(-1), variables.variance
     bit = rows.gather(-1, index)
     other = 1 - bit
-    if not inspectable(variance) or variance.is_cuda or not (variance > 0).all():  # some flips may be impossible
+    some = inspectable(variance) and not variance.is_cuda and variance.numel()
+    if not (some and variance.min().item() > 0):  # some flips may be impossible
         other = torch.where(_rows(variables, variance.expand_as(points)).gather(-1, index) > 0, other, bit)
     return _like(rows.scatter(-1, index, other), points), chosen, variables.one_hot(bit.squeeze(-1))
 
@@ -111,9 +112,12 @@ def by_flip(variables: Bernoullis, flipped: Tensor, bit: Tensor, rise: Tensor) -
         return variables.variance
     share = bits / flipped.shape[0]
     rise = rise * torch.rsub(bit, share, alpha=2 * share)  # times 1 - 2 x: from 0 to 1
-    # Added one after another, which in float32 would lose the digits of many pivots.
-    zeros = rise.new_zeros((*variables.batch_shape, bits), dtype=torch.float64)
-    rises = zeros.scatter_add(-1, flipped.movedim(0, -1), rise.double().movedim(0, -1)).to(rise.dtype)
+    shape = (*variables.batch_shape, bits)
+    if flipped.shape[0] == 1:
+        rises = rise.new_zeros(shape).scatter(-1, flipped.movedim(0, -1), rise.movedim(0, -1))
+    else:  # added one after another, which in float32 would lose the digits of many pivots
+        zeros = rise.new_zeros(shape, dtype=torch.float64)
+        rises = zeros.scatter_add(-1, flipped.movedim(0, -1), rise.double().movedim(0, -1)).to(rise.dtype)
     return _like(rises, variables.logits) * variables.variance
 
 

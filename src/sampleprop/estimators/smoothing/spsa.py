@@ -70,5 +70,5 @@ class SPSA(PerturbedParameters):
 
     @staticmethod
     def _direction(shape: Sequence[int], like: Tensor, generator: Generator | None) -> Tensor:
-        coins = noise.uniform(shape, like, generator).mul_(2).floor_()
+        coins = noise.fractions(shape, like, generator).mul_(2).floor_()
         return noise.cast(torch.rsub(coins, 1, alpha=2), like.dtype)  # = 1 / Δ
