@@ -78,10 +78,11 @@ def hooked() -> bool:
 
 
 class Function(torch.autograd.Function):
-    """Eagerly `apply` leaves out torch's search of the signature for defaults, which costs ten operations."""
+    """That of torch, whose `apply` eagerly costs ten operations less."""
 
     @classmethod
     def apply(cls, *arguments: Any) -> Any:
+        """Torch's, eagerly without its search of the signature for defaults."""
         if hooks_allowed():
             return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
         return super().apply(*arguments)  # type: ignore[no-untyped-call]
