@@ -34,7 +34,8 @@ def with_impossible(x: Tensor, y: Tensor, event_ndim: int) -> Tensor:
     shared = x.dim() == y.dim() + 1 and x.shape[1 : 1 + len(batch)].numel() == 1
     if not (shared and _as_matrices(x.expand(x.shape[0], *y.shape), y)):
         return (x * torch.where(x != 0, y, 0.0)).sum(tuple(range(-event_ndim, 0)))
-    rows, columns = x.flatten(1), y.flatten(-event_ndim).flatten(0, -2).mT  # the same points for all of the batch
+    rows = x.flatten(1)  # the same points for all of the batch
+    columns = y.flatten(-event_ndim).unsqueeze(0).flatten(0, -2).mT  # [coordinates, batch]
     impossible = columns == -torch.inf
     total = rows @ columns.masked_fill(impossible, 0.0)
     total = total.masked_fill(rows @ impossible.to(rows.dtype) > 0, -torch.inf)  # [k, batch]

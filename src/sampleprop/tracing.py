@@ -41,8 +41,13 @@ def inspectable(x: Tensor) -> bool:
 
 
 def memorable(x: Tensor) -> bool:
-    """Whether what is made from the shape of `x` may be kept for later calls: plain tensors, outside of any trace."""
-    return hooks_allowed() and type(x) is Tensor and not torch.is_inference_mode_enabled()
+    """Whether what is made from the shape of `x` may be kept for later calls: plain tensors, outside of any trace.
+
+    A CUDA graph is a trace too: what is made while it is captured has no numbers before the graph is replayed.
+    """
+    if not hooks_allowed() or type(x) is not Tensor or torch.is_inference_mode_enabled():
+        return False
+    return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def gradient_asked(x: Tensor) -> bool:

@@ -78,17 +78,19 @@ def test_none_under_autocast() -> None:
     assert products.count == 0
 
 
-@pytest.mark.parametrize("batch", [(), (3,), (500,), (20, 30)])
-def test_states_that_all_of_the_batch_share(batch: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("batch", "states"), [((), 64), ((), 2_000), ((1,), 2_000), ((3,), 64), ((500,), 64), ((20, 30), 64)]
+)
+def test_states_that_all_of_the_batch_share(batch: tuple[int, ...], states: int) -> None:
     """The product of numbers, with both derivatives, where 0 times -inf is 0; large ones by products of matrices."""
     generator = torch.Generator().manual_seed(0)
     y = torch.randn(*batch, 5, 2, generator=generator, dtype=torch.float64)
     y[..., 3, 0] = -torch.inf
     y.requires_grad_()
-    x = (torch.rand(64, *(1 for _ in batch), 5, 2, generator=generator) < 0.3).double()
+    x = (torch.rand(states, *(1 for _ in batch), 5, 2, generator=generator) < 0.3).double()
     with Products() as products:
         found = sums.with_impossible(x, y, 2)
-    assert (products.count > 0) == (len(y.flatten()) * 64 >= 20_000)
+    assert (products.count > 0) == (len(y.flatten()) * states >= 20_000)
     expected = (x * torch.where(x != 0, y, 0.0)).sum((-2, -1))
     torch.testing.assert_close(found, expected)
     assert bool((found == -torch.inf).any())

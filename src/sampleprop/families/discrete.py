@@ -34,7 +34,7 @@ class Discrete(Enumerable):
     logits: Tensor
     event_ndim: int
     dtype: torch.dtype
-    # None only in a backward pass, which keeps tensors alone.
+    # None only where tensors alone are kept: in a backward pass, and in a chain of a program.
     dist: Distribution = None  # type: ignore[assignment]
     base: Distribution = None  # type: ignore[assignment]
     _fixed_probs: Tensor | None = None  # what `fixed_probs` returned before

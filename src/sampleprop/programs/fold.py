@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -169,7 +169,8 @@ def _log_probs(nodes: list[Node]) -> Tensor:
     variables = [node.variables for node in nodes if node.variables is not None]  # all: none of these is ThroughPoints
     known = [v for v in variables if isinstance(v, Discrete)]
     if len(known) == len(nodes) and len({(type(v), v.logits.shape, v.logits.dtype, v.dtype) for v in known}) == 1:
-        together = replace(known[0], logits=torch.stack([v.logits for v in known]))
+        kind, event_ndim, dtype = type(known[0]), known[0].event_ndim, known[0].dtype
+        together = kind(torch.stack([v.logits for v in known]), event_ndim, dtype)
         return together.log_prob(torch.cat([node.draw.points for node in nodes]))
     found = [v.log_prob(node.draw.points).squeeze(0) for v, node in zip(variables, nodes, strict=True)]
     for v, log_prob in zip(variables, found, strict=True):

@@ -56,6 +56,13 @@ def test_the_quadratic_critic_does_not_depend_on_the_points_before() -> None:
         value.sum().backward()
 
 
+def test_the_quadratic_critic_of_a_single_point() -> None:
+    critic = tilted(RELAX().double()).quadratic
+    x = torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for one, among_others in zip(critic.value_and_gradient(x), critic.value_and_gradient(x[None]), strict=True):
+        torch.testing.assert_close(one, among_others[0])
+
+
 def test_the_gradient_of_the_quadratic_critic() -> None:
     critic = tilted(RELAX().double()).quadratic
     for size in (1, 5, 8, 11):

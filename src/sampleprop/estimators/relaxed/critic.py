@@ -28,9 +28,10 @@ class QuadraticCritic(nn.Module):
     coefficients start at 0.
     """
 
+    _found: tuple[Any, Tensor] | None = None  # the last cosines, after what they are for
+
     def __init__(self) -> None:
         super().__init__()
-        self._found: tuple[Any, Tensor] | None = None
         self.constant = nn.Parameter(torch.zeros(()))
         self.linear = nn.Parameter(torch.zeros(SIZE))
         self.squares = nn.Parameter(torch.zeros(SIZE))
@@ -46,7 +47,8 @@ class QuadraticCritic(nn.Module):
         The gradient is written out, so that its own derivative needs no graph of a graph.
         """
         points = points.to(noise.working_dtype(points.dtype))
-        x, waves = points.flatten(0, -2), self._cosines(points)  # [rows, coordinates], [coordinates, SIZE]
+        waves = self._cosines(points)  # [coordinates, SIZE]
+        x = points.flatten(0, -2) if points.dim() > 1 else points.unsqueeze(0)  # [rows, coordinates]
         linear, squares, products = self.linear.to(x), self.squares.to(x), self.products.to(x)
         a, b = x @ waves, x.square() @ waves  # [rows, SIZE]
         turned = a @ (products + products.T)
@@ -60,9 +62,10 @@ class QuadraticCritic(nn.Module):
         if not memorable(points):
             return _cosines(points)
         key = (points.shape[-1], points.dtype, points.device)
-        if self._found is None or self._found[0] != key:
-            self._found = key, _cosines(points)
-        return self._found[1]
+        found = self._found  # once, because another thread may put its own there
+        if found is None or found[0] != key:
+            found = self._found = key, _cosines(points)
+        return found[1]
 
 
 def critic_with_gradient(
