@@ -278,19 +278,30 @@ def test_both_sides_have_the_same_noise(kind: type, problem: Problem, given: boo
     assert not torch.equal(plus, draw.points.double())
 
 
-def test_compiled_they_have_it_too() -> None:
+def largest(scores: Tensor) -> Tensor:
+    return (scores >= scores.amax(-1, keepdim=True)).to(scores.dtype)
+
+
+@pytest.mark.parametrize("solver", [False, True])
+def test_compiled_they_have_it_too(solver: bool) -> None:
     problem = PROBLEMS["normal"]
 
+    def dist(phi: Tensor) -> Distribution:
+        if solver:
+            return sp.distributions.PerturbAndMAP(phi, largest)
+        return Normal(*phi.unbind(-1), validate_args=False)
+
     def step(phi: Tensor) -> Tensor:
-        return sp.expect(problem.f, Normal(*phi.unbind(-1), validate_args=False), SPSA(2, step=0.5))
+        return sp.expect(lambda x: problem.f(x[..., 0] if solver else x), dist(phi), SPSA(2, step=0.5))
 
     results = []
     torch._dynamo.reset()
     for function in (step, torch.compile(step, fullgraph=True, backend="eager")):
         torch.manual_seed(1)
-        leaf = problem.phi.expand(4, -1).clone().requires_grad_()
+        leaf = problem.phi.expand(40, -1).clone().requires_grad_()
         results.append(torch.autograd.grad(function(leaf).sum(), leaf)[0])
     torch.testing.assert_close(*results)
+    assert results[0].abs().max() > 0
 
 
 @over_both

@@ -174,7 +174,7 @@ def sample_both(variables: Variables, sides: dict[str, Tensor], generator: Gener
         return type(variables)(sides["logits"], variables.event_ndim, variables.dtype).decide(given)
     if torch.compiler.is_dynamo_compiling():
         # A random state cannot be restored here. `vmap` can give both sides the same noise, if its shape is fixed.
-        shared = variables.smooth or isinstance(variables, Structures)
+        shared = variables.smooth or isinstance(variables, Structures | Solutions)
         both: Tensor = torch.func.vmap(draw, randomness="same" if shared else "different")(sides)
         return both
     with _rewound(generator):
