@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 from torch.distributions import Distribution
 
 from sampleprop.baselines.baseline import Baseline
 from sampleprop.costs import Costs
 from sampleprop.families import Variables, with_parameters
 from sampleprop.surrogate import surrogate
-from sampleprop.tracing import differentiable_backward, transforms_active, vjp
+from sampleprop.tracing import Function, differentiable_backward, transforms_active, vjp
 
 
 class KnownMean(Baseline):
@@ -89,7 +88,7 @@ class KnownMean(Baseline):
                 mean, pull = vjp(expectation, *inputs)
                 gradients = pull(torch.ones_like(mean))
             return surrogate("KnownMean", mean, inputs, gradients)
-        result: Tensor = _Closed.apply(expectation, *inputs)  # type: ignore[no-untyped-call]
+        result: Tensor = _Closed.apply(expectation, *inputs)
         return result
 
 
@@ -108,7 +107,7 @@ class _Closed(Function):
         if not differentiable_backward():
             return None, *vjp(ctx.function, *inputs)[1](grad_output)
         parts = [_part(ctx.function, i) for i in range(len(inputs))]
-        return None, *(_Closed.apply(part, grad_output, *inputs) for part in parts)  # type: ignore[no-untyped-call]
+        return None, *(_Closed.apply(part, grad_output, *inputs) for part in parts)
 
 
 def _part(function: Callable[..., Tensor], i: int) -> Callable[..., Tensor]:

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.autograd import Function
 
 from sampleprop import noise
 from sampleprop.families import one_hot
-from sampleprop.tracing import inspectable
+from sampleprop.tracing import Function, inspectable
 
 
 def gumbel_max(logits: Tensor, *, generator: Generator | None = None) -> Tensor:
@@ -87,7 +86,7 @@ def _scores(logits: Tensor, generator: Generator | None) -> Tensor:
 
 def _one_hots(name: str, logits: Tensor, classes: Tensor) -> Tensor:
     points = one_hot(classes, logits.shape[-1], logits.dtype)
-    result: Tensor = _WithoutDerivative.apply(name, points, logits)  # type: ignore[no-untyped-call]
+    result: Tensor = _WithoutDerivative.apply(name, points, logits)
     return result
 
 

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from torch import Generator, Size, Tensor
-from torch.autograd import Function
 
 from sampleprop import noise
 from sampleprop.distributions.quadrature import gauss_legendre
 from sampleprop.surrogate import guarded
-from sampleprop.tracing import inspectable
+from sampleprop.tracing import Function, inspectable
 
 TERMS = 19  # of the series, for x below 1: 1 / 20! is below the rounding error
 NODES = 20  # of the quadrature: a relative error of 1e-8 at most
@@ -38,7 +37,7 @@ def log_gamma(name: str, concentration: Tensor, shape: Size, generator: Generato
             torch._standard_gamma(a + 1, **noise.generator_option(generator)).log()
             - noise.exponential(a.shape, a, generator) / a
         )
-    return guarded(name, _Attach.apply(a, y))  # type: ignore[no-untyped-call]
+    return guarded(name, _Attach.apply(a, y))
 
 
 def refuse_infinite(name: str, infinite: Tensor, dtype: torch.dtype, log: str) -> None:

@@ -12,14 +12,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Generator, Size, Tensor
-from torch.autograd import Function
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 from torch.special import erfcx, ndtri
 
 from sampleprop import noise
 from sampleprop.families.reparameterized import Reparameterized
-from sampleprop.tracing import inspectable
+from sampleprop.tracing import Function, inspectable
 
 
 class TruncatedNormal(Reparameterized):
@@ -111,7 +110,7 @@ class TruncatedNormal(Reparameterized):
             frame.log_left + torch.where(same, backward, forward),
             frame.log_right + torch.where(same, forward, backward),
         )
-        x = _NdtriExp.apply(log_part)  # type: ignore[no-untyped-call]
+        x = _NdtriExp.apply(log_part)
         return self._given(frame.loc + frame.scale * frame.sign * x).clamp(self.low, self.high)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 from torch.nn import functional
 
 from sampleprop import checks, noise
 from sampleprop.functional import arguments
 from sampleprop.functional.token_log_prob import certain, checked, kept, log_prob, slope
+from sampleprop.tracing import Function
 
 
 def sequence_log_prob(
@@ -86,7 +86,7 @@ def sequence_log_prob(
         dtype = torch.get_autocast_dtype(device)
         hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     flat = hidden.reshape(-1, width), weight, bias, tokens.reshape(-1), None if mask is None else mask.reshape(-1)
-    value: Tensor = _SequenceLogProb.apply(*flat, temperature, chunk)  # type: ignore[no-untyped-call]
+    value: Tensor = _SequenceLogProb.apply(*flat, temperature, chunk)
     return certain(name, "hidden", value.reshape(tokens.shape))
 
 

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from sampleprop import checks, noise
 from sampleprop.functional import arguments
-from sampleprop.tracing import differentiable_backward, inspectable
+from sampleprop.tracing import Function, differentiable_backward, inspectable
 
 PIECE, DEVICE_PIECE = 1 << 18, 1 << 26  # numbers in float32 at a time: what a cache holds; what keeps a GPU busy
 
@@ -55,7 +54,7 @@ def token_log_prob(logits: Tensor, tokens: Tensor, *, temperature: float = 1.0, 
     """
     name = "token_log_prob"
     tokens = checked(name, "logits", logits, classes(name, "logits", logits), tokens, temperature, mask)
-    value, _ = _TokenLogProb.apply(logits, tokens, mask, temperature)  # type: ignore[no-untyped-call]
+    value, _ = _TokenLogProb.apply(logits, tokens, mask, temperature)
     return certain(name, "logits", value)
 
 

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from sampleprop.functional import arguments
 from sampleprop.functional.token_log_prob import by_pieces, certain, checked, classes, kept, pieces, rows, scaled
-from sampleprop.tracing import differentiable_backward, inspectable
+from sampleprop.tracing import Function, differentiable_backward, inspectable
 
 NAME = "token_terms"
 
@@ -86,9 +85,7 @@ def token_terms(
         arguments.floating(NAME, "reference", reference)
         arguments.same_shape(NAME, "reference", reference, "logits", logits.shape)
         arguments.detached(NAME, "reference", reference, "the reference is fixed")
-    log_prob, entropy, kl, _ = _TokenTerms.apply(  # type: ignore[no-untyped-call]
-        logits, tokens, reference, mask, temperature
-    )
+    log_prob, entropy, kl, _ = _TokenTerms.apply(logits, tokens, reference, mask, temperature)
     certain(NAME, "logits", log_prob)
     if reference is None:
         return TokenTerms(log_prob, entropy, None)
