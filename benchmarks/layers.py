@@ -35,7 +35,7 @@ from workloads import WORKLOADS, Workload
 SLOWEST = (
     *("Pathwise", "StraightThrough", "HardConcrete", "GumbelRao", "DisARM", "ARM", "UGC", "BitFlip", "GOGradient"),
     *("MeasureValued", "EvolutionStrategies", "SPSA", "DoublyReparameterized", "GappedStraightThrough"),
-    *("LocalExpectation", "CARMS@2"),
+    *("LocalExpectation", "CARMS@2", "ReinMax"),
 )
 
 
