@@ -189,8 +189,13 @@ def _no_correlation(copula: str, k: int, q: Tensor) -> Tensor:
 
 
 def test_antithetic_sign_of_the_other_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = antithetic.differences  # of the points; `weights` subtracts the costs by itself
-    monkeypatch.setattr(antithetic, "differences", lambda x: -right(x))
+    right = antithetic.differences
+
+    def differences(x: Tensor) -> Tensor:
+        """Of costs the one way, of points the other."""
+        return right(x) if x.dim() > 2 else -right(x)
+
+    monkeypatch.setattr(antithetic, "differences", differences)
     assert rejected(sp.DisARM(), BITS)
 
 

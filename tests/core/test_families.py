@@ -5,6 +5,8 @@ The z-tests compare at 4.9 standard errors, a false-alarm rate of 1e-6 for each 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.distributions import Bernoulli, Categorical, ContinuousBernoulli, Independent, Normal, OneHotCategorical
@@ -182,3 +184,12 @@ def test_many_points_are_weighted_as_few_are(dist):
     scores = variables.score(points)
     scaled = weights.reshape(weights.shape + (1,) * (scores.dim() - weights.dim()))
     torch.testing.assert_close(variables.weighted_points(points, weights), (scaled * scores).sum(0))
+
+
+@pytest.mark.parametrize("make", [Bernoulli, OneHotCategorical, Categorical])
+def test_other_logits_take_no_probabilities_along(make) -> None:
+    """What the variables have found for their logits does not go to those that are made from them."""
+    variables = families.recognize(make(logits=torch.zeros(3)))
+    assert variables.fixed_probs.unique().numel() == 1
+    others = replace(variables, logits=torch.tensor([0.0, 1.0, 2.0]).log_softmax(-1))
+    assert others.fixed_probs.unique().numel() == 3

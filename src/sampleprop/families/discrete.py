@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ class Discrete(Enumerable):
     # None only where tensors alone are kept: in a backward pass, and in a chain of a program.
     dist: Distribution = None  # type: ignore[assignment]
     base: Distribution = None  # type: ignore[assignment]
-    _fixed_probs: Tensor | None = None  # what `fixed_probs` returned before
+    _fixed_probs: Tensor | None = field(default=None, init=False)  # what `fixed_probs` returned before
 
     @property
     def batch_shape(self) -> torch.Size:

@@ -43,6 +43,5 @@ def differences(x: Tensor) -> Tensor:
 
 def weights(costs: Tensor) -> Tensor:
     """f(b) - f(b̃) divided by the number of pairs, [samples / 2, *batch], so that a sum over the pairs is their mean."""
-    first, second = costs.detach().chunk(2)
-    difference = first - second
+    difference = differences(costs.detach())
     return difference if difference.shape[0] == 1 else difference / difference.shape[0]
